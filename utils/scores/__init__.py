@@ -1,0 +1,50 @@
+"""The table of scores. Adding one = one file here and one line in SCORES."""
+from .ash import ASHB, ASHP, ASHS
+from .base import Outputs, Paper, Score
+from .cadref import CADRef
+from .dice import DICE, DICEReAct
+from .energy import Energy
+from .fdbd import FDBD
+from .gen import GEN
+from .gradnorm import GradNorm
+from .klmatching import KLMatching
+from .knn import KNN
+from .mahalanobis import Mahalanobis
+from .maxlogit import MaxLogit
+from .msp import MSP
+from .nci import NCI
+from .nnguide import NNGuide
+from .odin import ODIN
+from .react import ReAct
+from .residual import Residual
+from .rmds import RMDS
+from .scale import SCALE
+from .she import SHE
+from .vim import ViM
+
+SCORES = {
+    "msp": MSP,
+    "maxlogit": MaxLogit,
+    "energy": Energy,
+    "odin": ODIN,
+    "mahalanobis": Mahalanobis,
+    "rmds": RMDS,
+    "react": ReAct,
+    "dice": DICE,
+    "dice+react": DICEReAct,
+    "knn": KNN,
+    "vim": ViM,
+    "residual": Residual,
+    "gen": GEN,
+    "klmatching": KLMatching,
+    "ash-p": ASHP,
+    "ash-b": ASHB,
+    "ash-s": ASHS,
+    "scale": SCALE,
+    "gradnorm": GradNorm,
+    "she": SHE,
+    "fdbd": FDBD,
+    "nci": NCI,
+    "nnguide": NNGuide,
+    "cadref": CADRef,
+}

@@ -1,0 +1,120 @@
+"""What a score is: arrays in, one float64 value an image out, larger = more out-of-distribution."""
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import numpy as np
+from scipy.special import logsumexp
+
+
+class Paper(NamedTuple):
+    """Where a score comes from; ``--list-scores`` and the README table print it."""
+
+    title: str
+    authors: str
+    venue: str
+    link: str
+
+
+@dataclass
+class Outputs:
+    """What one forward pass over N images left, and the linear head it went through.
+
+    logits (N,C) float32, features (N,D) float32 (the head's input), labels (N,) int64 or None,
+    weight (C,D) float32 and bias (C,) float32 of the head, so that ``logits = features @ weight.T + bias``.
+    """
+
+    logits: np.ndarray
+    features: np.ndarray
+    labels: Optional[np.ndarray] = None
+    weight: Optional[np.ndarray] = None
+    bias: Optional[np.ndarray] = None
+
+    def __len__(self):
+        return len(self.logits)
+
+    def take(self, index):
+        """The same outputs for the images in ``index`` (a slice or an index array)."""
+        labels = None if self.labels is None else self.labels[index]
+        return Outputs(self.logits[index], self.features[index], labels, self.weight, self.bias)
+
+
+class Score:
+    """Base of every score: one subclass a file, one line in ``SCORES``.
+
+    A subclass states its record (``name``, ``formula``, ``needs``, ``paper``), its hyper-parameters
+    (``defaults`` as the paper gives them for CIFAR, ``per_dataset`` where another data set differs, ``grid`` for
+    ``--tune-scores``) and defines ``score``; ``fit`` where it needs the ID training outputs. What ``fit`` learns it puts
+    into ``self.stats``, a dict of arrays, so that it can be cached and loaded without fitting again.
+    """
+
+    name = ""
+    formula = ""
+    needs = ()           # of "logits", "features", "head", "train", "gradient"
+    paper = None
+    defaults = {}
+    per_dataset = {}     # {"imagenet": {"k": 1000}}: a data set's family name -> what differs from defaults
+    grid = {}            # {"k": (10, 50, 100)}
+    cache_stats = True   # False where stats only repeat the training features
+
+    def __init__(self, dataset=None, **chosen):
+        unknown = sorted(set(chosen) - set(self.defaults))
+        if unknown:
+            there = ", ".join(f"{key}={value}" for key, value in self.defaults.items()) or "none"
+            raise ValueError(f"score '{self.name}' has no hyper-parameter '{unknown[0]}'. There is: {there}")
+        special = next((v for family, v in self.per_dataset.items() if str(dataset).startswith(family)), {})
+        self.hyper = {**self.defaults, **special}
+        for key, value in chosen.items():
+            try:
+                self.hyper[key] = type(self.defaults[key])(value)
+            except ValueError:
+                kind = type(self.defaults[key]).__name__
+                raise ValueError(f"score '{self.name}': {key}={value!r} is not of type {kind}") from None
+        vars(self).update(self.hyper)
+        self.stats = {}
+        self.check()
+
+    def check(self):
+        """Raise ValueError when a hyper-parameter is out of its range."""
+
+    def fit(self, train):
+        """Learn ``self.stats`` from the Outputs of the ID training images (labels given, no augmentation)."""
+        return self
+
+    def score(self, outputs):
+        """(N,) float64, larger = more OOD."""
+        raise NotImplementedError
+
+    def objective(self, logits, features):
+        """Sum over the batch of what the input step descends (torch scalar); only with "gradient" in ``needs``."""
+        raise NotImplementedError
+
+    @property
+    def label(self):
+        """The score's specification as one writes it: ``knn`` or ``knn:k=100``; only what differs from defaults."""
+        changed = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
+                   for k, v in self.hyper.items() if v != self.defaults[k]]
+        return self.name + (":" + ",".join(changed) if changed else "")
+
+
+def energy_of(logits, T=1.0):
+    """E = -T logsumexp(f/T): (N,C) logits -> (N,) float64; -E lies in [max f, max f + T log C]."""
+    return -T * logsumexp(np.asarray(logits, dtype=np.float64) / T, axis=1)
+
+
+def head_of(outputs, features, weight=None):
+    """Logits (N,C) float64 of changed features (N,D) through the head (or through a changed weight (C,D))."""
+    weight = outputs.weight if weight is None else weight
+    return np.asarray(features, dtype=np.float64) @ np.asarray(weight, dtype=np.float64).T + outputs.bias.astype(np.float64)
+
+
+def class_means(features, labels, classes):
+    """Class means (C,D) float64 and counts (C,) of features (N,D); a class with no image has NaN as its mean.
+
+    Sums are accumulated class by class in float64, never by concatenation.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.zeros((classes, features.shape[1]))
+    for c in np.flatnonzero(counts):
+        sums[c] = features[labels == c].sum(axis=0, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return sums / counts[:, None], counts

@@ -1,0 +1,24 @@
+"""Energy score."""
+from .base import Paper, Score, energy_of
+
+
+class Energy(Score):
+    """Free energy of the logits, E(x) = -T logsumexp(f(x)/T).
+
+    (N,C) logits -> (N,) float64; unbounded; larger (less negative) = more OOD.
+    Source: Liu et al. 2020, equation 4, T = 1.
+    """
+
+    name = "energy"
+    formula = "-T logsumexp(f/T)"
+    needs = ("logits",)
+    paper = Paper("Energy-based Out-of-distribution Detection", "Liu et al.", "NeurIPS 2020", "arXiv:2010.03759")
+    defaults = {"T": 1.0}
+    grid = {"T": (0.5, 1.0, 2.0, 5.0, 10.0)}
+
+    def check(self):
+        if not self.T > 0:
+            raise ValueError(f"score '{self.name}': T={self.T} must be positive")
+
+    def score(self, outputs):
+        return energy_of(outputs.logits, self.T)
