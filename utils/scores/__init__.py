@@ -1,4 +1,7 @@
 """The table of scores. Adding one = one file here and one line in SCORES."""
+import contextlib
+
+from ..runtime import UserError
 from .ash import ASHB, ASHP, ASHS
 from .base import Outputs, Paper, Score
 from .cadref import CADRef
@@ -15,6 +18,7 @@ from .msp import MSP
 from .nci import NCI
 from .nnguide import NNGuide
 from .odin import ODIN
+from .parse import parse_scores
 from .react import ReAct
 from .residual import Residual
 from .rmds import RMDS
@@ -48,3 +52,29 @@ SCORES = {
     "nnguide": NNGuide,
     "cadref": CADRef,
 }
+
+
+def choose(text, dataset=None, T=None, noise=None):
+    """Score instances of a --score value; UserError for an unknown name or a bad hyper-parameter."""
+    with as_user_error():
+        return parse_scores(text, SCORES, dataset, T, noise)
+
+
+@contextlib.contextmanager
+def as_user_error():
+    """Scores raise ValueError, as functions of arrays do; a script's user reads it as one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def format_list():
+    """What --list-scores prints: name, formula, needs and paper of every score."""
+    lines = []
+    for name, cls in SCORES.items():
+        score = cls()
+        defaults = ", ".join(f"{key}={value}" for key, value in score.defaults.items())
+        lines += [f"{name:13}{cls.formula}", f"{'':13}needs {', '.join(score.needs)}" + (f"; {defaults}" if defaults else ""),
+                  f"{'':13}{cls.paper.authors}: {cls.paper.title}. {cls.paper.venue}. {cls.paper.link}"]
+    return "\n".join(lines)

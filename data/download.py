@@ -1,0 +1,390 @@
+"""Fetch data sets, verify them and put them where the readers look.
+
+    python data/download.py ood                        the six OOD test sets
+    python data/download.py cifar10 300k --data DIR    some sets, elsewhere
+    python data/download.py all --check                what is there and whether it is good; no network
+    python data/download.py --list                     what there is, from where, under which terms
+
+Addresses, checksums, terms and folders are in sources.json. A file put in its place by hand is used like a fetched one.
+"""
+import argparse
+import errno
+import hashlib
+import http.client
+import itertools
+import json
+import os
+import shlex
+import shutil
+import stat
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+CHUNK = 1 << 20    # bytes
+TIMEOUT = 30       # seconds without an answer or a byte
+ATTEMPTS = 3       # per address; each goes on where the one before broke off
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+
+
+class DownloadError(Exception):
+    """Why one data set could not be made ready."""
+
+
+class FetchError(DownloadError):
+    """No address gave the right file."""
+
+
+class BrokenTransfer(DownloadError):
+    """The connection broke off; what came is kept."""
+
+
+def mismatch(path, entry):
+    """None if the file has the checksums of the entry, else what differs."""
+    wanted = {kind: entry[kind] for kind in ("md5", "sha256") if entry.get(kind)}
+    digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in wanted}
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            for digest in digests.values():
+                digest.update(chunk)
+    wrong = [f"{kind} is {digests[kind].hexdigest()}, not {value}" for kind, value in wanted.items()
+             if digests[kind].hexdigest() != value]
+    return "; ".join(wrong) or None
+
+
+def is_image(path):
+    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+
+
+def inspect(entry, path):
+    """("good" | "missing" | "bad", what was found) for a set whose layout lies at path."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return "missing", f"nothing at {path}"
+    if path.is_dir() == (entry["extract"] is None):
+        return "bad", f"{path} should be a {'file' if path.is_dir() else 'folder'}"
+    if entry["extract"] is None:
+        wrong = mismatch(path, entry)
+        return ("bad", wrong) if wrong else ("good", "checksum right")
+    if "files" in entry:
+        bad = [name for name, md5 in entry["files"].items()
+               if not (path / name).is_file() or mismatch(path / name, {"md5": md5})]
+        number = len(entry["files"])
+        return ("bad", f"missing or changed: {', '.join(bad)}") if bad else ("good", f"{number} files, checksums right")
+    found = sum(is_image(file) for file in path.rglob("*"))
+    return ("good" if found == entry["count"] else "bad"), f"{found:,} of {entry['count']:,} images"
+
+
+def file_path(entry, data):
+    """Where the fetched file lies: the archive in the data folder, or the set itself if it is one file."""
+    return data / (entry["archive"] if entry["extract"] else entry["layout"])
+
+
+def set_aside(path):
+    """Free a path without deleting what a user may want."""
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+    elif path.exists():
+        names = (path.with_name(f"{path.name}.bad{number or ''}") for number in itertools.count())
+        kept = next(name for name in names if not name.exists())
+        path.rename(kept)
+        print(f"what was at {path} is now {kept.name}")
+
+
+def ask(url, have):
+    """The server's answer to a request for the bytes from ``have`` on; None if it has no more (status 416)."""
+    if not url.startswith(("http://", "https://")):
+        raise DownloadError("not an http address")
+    headers = {"User-Agent": "data-download/1.0", **({"Range": f"bytes={have}-"} if have else {})}
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:
+            return None
+        raise DownloadError(f"HTTP status {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DownloadError(str(getattr(error, "reason", error)) or type(error).__name__) from None
+
+
+def transfer(url, part, limit):
+    """Append to ``part`` what it lacks; start anew if the server does not serve ranges."""
+    have = part.stat().st_size if part.exists() else 0
+    response = ask(url, have)
+    if response is None:
+        return
+    with response:
+        if response.headers.get_content_type() == "text/html":   # as Dropbox and hotel networks answer
+            raise DownloadError("a web page came instead of the file")
+        if response.status != 206:
+            have = 0
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise BrokenTransfer("the server sent another range than asked for")
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
+        with open(part, "ab" if have else "wb") as file, \
+                tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar:
+            while (total or have) <= limit:
+                try:
+                    chunk = response.read(CHUNK)
+                except (OSError, http.client.HTTPException) as error:
+                    raise BrokenTransfer(f"broke off after {have} bytes: {error}") from None
+                if not chunk:
+                    break
+                have += file.write(chunk)
+                bar.update(len(chunk))
+    if max(have, total or 0) > limit:
+        part.unlink()
+        raise DownloadError(f"longer than the expected {limit} bytes")
+    if total is not None and have < total:
+        raise BrokenTransfer(f"broke off after {have} of {total} bytes")
+
+
+def fetch(url, part, entry):
+    """Fetch one address into ``part``; raise DownloadError with the reason if its checksum is not reached."""
+    reason = None
+    for _ in range(ATTEMPTS):
+        resumed = part.exists() and part.stat().st_size > 0
+        try:
+            transfer(url, part, entry["bytes"] or entry["limits"]["bytes"])
+        except BrokenTransfer as error:
+            reason = error
+            continue
+        reason = mismatch(part, entry)
+        if reason is None:
+            return
+        part.unlink()
+        if not resumed:    # after a resume the old beginning may be at fault: once more from the first byte
+            break
+    raise DownloadError(reason)
+
+
+def obtain(entry, path):
+    """Make the right file lie at path: found there, or fetched from the first address that gives it."""
+    if path.is_file():
+        wrong = mismatch(path, entry)
+        if not wrong:
+            print(f"{path} is there, nothing to fetch")
+            return
+        print(f"{path} is there but its {wrong}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    reasons = []
+    for url in (entry["url"], *entry["mirrors"]):
+        try:
+            fetch(url, part, entry)
+        except DownloadError as error:
+            reasons.append(f"{url}: {error}")
+        else:
+            set_aside(path)
+            part.replace(path)
+            return
+    raise FetchError("\n".join(reasons))
+
+
+def members(archive):
+    """(name, declared bytes, "file" | "folder" | "other", handle) of each member of a tar or zip archive."""
+    if isinstance(archive, tarfile.TarFile):
+        for member in archive:
+            plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+            yield member.name, member.size, "folder" if member.isdir() else "file" if plain else "other", member
+    else:
+        for member in archive.infolist():
+            plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+            kind = "folder" if member.is_dir() else "file"
+            yield member.filename, member.file_size, kind if plain else "other", member
+
+
+def safe_members(archive, limits):
+    """[(path, handle)] of an archive's files; DownloadError if any member is unsafe or all together are too many.
+
+    The rules are checked here since tarfile's own filters are absent from some Python 3.10 and 3.11 releases.
+    Hidden files are left out: macOS puts ``._name.jpg`` beside ``name.jpg``, which is no image.
+    """
+    files, total = [], 0
+    for number, (name, size, kind, handle) in enumerate(members(archive), start=1):
+        path = PurePosixPath(name.replace("\\", "/"))
+        total += size
+        if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+            raise DownloadError(f"unsafe archive refused: member {name!r} lies outside the target")
+        if kind == "other" or (kind == "file" and not path.parts):
+            raise DownloadError(f"unsafe archive refused: member {name!r} is a link, a device or no plain file")
+        if number > limits["members"] or total > limits["bytes"]:
+            raise DownloadError(f"unsafe archive refused: more than {limits['members']:,} members "
+                                f"or {limits['bytes']:,} bytes unpacked")
+        if kind == "file" and not any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            files.append((path, handle))
+    return files
+
+
+def choose_images(names, count, seed):
+    """``count`` of the names, sorted: those with the smallest sha256 of "seed/name".
+
+    The choice depends on the set of names and the seed alone, not on their order, the platform or the Python version.
+    """
+    ranked = sorted(sorted(set(names)), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    return sorted(ranked[:count])
+
+
+def write_members(archive, entry, out):
+    """Write the archive's files (or the chosen images, without their folders) below ``out``."""
+    files = safe_members(archive, entry["limits"])
+    if "choose" in entry["extract"]:
+        images = {path.name: handle for path, handle in files if is_image(path)}
+        names = choose_images(images, entry["extract"]["choose"], entry["extract"]["seed"])
+        files = [(PurePosixPath(name), images[name]) for name in names]
+    opened = archive.extractfile if isinstance(archive, tarfile.TarFile) else archive.open
+    for path, handle in tqdm(files, desc="unpack", unit=" files", disable=None):
+        place = out / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with opened(handle) as source, open(place, "xb") as file:   # x: a name that comes twice is an error
+            shutil.copyfileobj(source, file, CHUNK)
+
+
+def unpack(path, entry, data):
+    """Unpack a verified archive beside its place, check what came out, then rename it into place."""
+    target = data / entry["extract"]["to"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=".unpack-", dir=target.parent))
+    try:
+        out = stage / "out"
+        out.mkdir()
+        with (zipfile.ZipFile if path.suffix == ".zip" else tarfile.open)(path) as archive:
+            write_members(archive, entry, out)
+        top = out / entry["extract"]["top"]
+        out = top if top.is_dir() else out
+        state, found = inspect(entry, out / Path(entry["layout"]).relative_to(entry["extract"]["to"]))
+        if state != "good":
+            raise DownloadError(f"{path} does not hold what it should: {found}")
+        set_aside(target)
+        out.rename(target)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError,
+            FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]    # tarfile lists every format it tried
+        raise DownloadError(f"{path} cannot be unpacked: {reason}") from None
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def get(name, entry, data):
+    """Make one set ready; nothing is fetched that is already there."""
+    state, found = inspect(entry, data / entry["layout"])
+    if state == "good":
+        print(f"{name}: already there, {data / entry['layout']} ({found})")
+        return
+    print(f"{name}: {found}")
+    path = file_path(entry, data)
+    obtain(entry, path)
+    if entry["extract"]:
+        unpack(path, entry, data)
+    print(f"{name}: ready, {data / entry['layout']}")
+
+
+def get_all(names, sets, data):
+    """Make the named sets ready; say on stderr what failed and how to place it by hand. Exit status 0 or 2."""
+    failed = 0
+    for name in names:
+        entry = sets[name]
+        try:
+            get(name, entry, data)
+        except FetchError as error:
+            sums = [f"{kind}: {entry[kind]}" for kind in ("md5", "sha256") if entry[kind]]
+            lines = [f"file: {file_path(entry, data)}", *(f"from: {url}" for url in (entry["url"], *entry["mirrors"])),
+                     *sums, *(f"tried: {reason}" for reason in str(error).splitlines())]
+            print(f"{name} could not be fetched. Put the file there by hand and run the same command again:\n  "
+                  + "\n  ".join(lines), file=sys.stderr)
+            failed += 1
+        except DownloadError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed += 1
+    return 2 if failed else 0
+
+
+def print_table(rows):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def check_all(names, sets, data):
+    """Table of what is there; exit status 0 if every named set is there and good, else 2. No network."""
+    rows, states = [("name", "state", "found", "archive")], []
+    for name in names:
+        entry, archive = sets[name], "-"
+        state, found = inspect(entry, data / entry["layout"])
+        if entry["extract"] and file_path(entry, data).is_file():
+            wrong = mismatch(file_path(entry, data), entry)
+            archive = f"{wrong}; remove it" if wrong else "checksum right"
+        good = state == "good" and archive in ("-", "checksum right")
+        rows.append((name, "good" if good else "bad" if state == "good" else state, found, archive))
+        states.append(good)
+    print_table(rows)
+    return 0 if all(states) else 2
+
+
+def list_all(names, sets, data):
+    rows = [("name", "size", "images", "there", "from", "licence")]
+    for name in names:
+        entry = sets[name]
+        size = f"{entry['bytes'] / 1e6:,.0f} MB" if entry["bytes"] else entry["size"] or "not stated"
+        there = "yes" if (data / entry["layout"]).exists() else "no"
+        rows.append((name, size, f"{entry['images']:,}", there, entry["url"], entry["licence"]))
+    print_table(rows)
+    return 0
+
+
+def resolve_names(words, sources):
+    """Names of sets for names, aliases and groups, in the order given, each once."""
+    names = []
+    for word in words:
+        word = sources["aliases"].get(word.lower(), word.lower())
+        if word not in sources["sets"] and word not in sources["groups"]:
+            raise DownloadError(f"unknown data set '{word}'. There is: "
+                                f"{', '.join((*sources['sets'], *sources['groups'], *sources['aliases']))}")
+        names += sources["groups"].get(word, [word])
+    return list(dict.fromkeys(names))
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description="Fetch data sets, verify them and put them where the readers look.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, ood (the six) or all; --list names them")
+    parser.add_argument("--data", type=Path, default=HERE, metavar="DIR", help="where they go (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="verify what is there, fetch nothing")
+    parser.add_argument("--list", action="store_true", help="name, size, images, address and licence of each")
+    parser.add_argument("--sources", type=Path, default=HERE / "sources.json", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Exit status: 0 all well, 2 a set is missing or bad or the user erred, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(argv)
+    command = shlex.join(["python", os.path.relpath(__file__), *map(str, argv)])
+    try:
+        sources = json.loads(args.sources.read_text(encoding="utf-8"))
+        if not (args.names or args.check or args.list):
+            raise DownloadError(f"name a data set: {', '.join((*sources['sets'], *sources['groups']))}")
+        action = list_all if args.list else check_all if args.check else get_all
+        return action(resolve_names(args.names or ["all"], sources), sources["sets"], args.data.expanduser())
+    except DownloadError as error:
+        print(f"download.py: {error}", file=sys.stderr)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        print(f"download.py: {'disk full' if full else error.strerror or error}: {error.filename or args.data}; "
+              f"what was fetched is kept. Go on with: {command}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\ndownload.py: interrupted; what was fetched is kept in a .part file. Go on with: {command}",
+              file=sys.stderr)
+        return 130
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""All-convolutional network for small images."""
+import torch
+from torch import nn
+
+from .layers import check_size, initialise, pool_and_classify
+
+
+class SigmoidGELU(nn.Module):
+    """x * sigmoid(1.702 x), the sigmoid form of the GELU; its smallest value is about -0.164."""
+
+    def forward(self, x):
+        return x * torch.sigmoid(1.702 * x)
+
+
+def unit(channels_in, channels, kernel, padding):
+    """Convolution with bias, BN, GELU: three places of the Sequential."""
+    return [nn.Conv2d(channels_in, channels, kernel, padding=padding), nn.BatchNorm2d(channels), SigmoidGELU()]
+
+
+def halve():
+    """2x2 max pooling and dropout 0.5: two places of the Sequential, without parameters."""
+    return [nn.MaxPool2d(2), nn.Dropout(0.5)]
+
+
+class AllConvNet(nn.Module):
+    """Nine convolutions, 96 x3 and 192 x6, with BN and a GELU after each and max pooling with dropout 0.5 after each three.
+
+    Images (N,3,H,W), sides >= 12 -> (logits (N,C), features (N,192)); features are means of GELUs and can be negative.
+    ValueError for smaller images. Springenberg et al., "Striving for Simplicity", arXiv 1412.6806, in the form of the
+    outlier-exposure code [Hendrycks et al., ICLR 2019], with its parameter names but for the head (``classifier`` there).
+    That code pads the two 1x1 convolutions by 1 and averages the first 8x8 of the resulting 10x10 positions of a 32x32
+    image; its files need the same. Departs from it: any image size, averaged over all but the last two rows and columns.
+    """
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features = nn.Sequential(
+            *unit(3, 96, 3, 1), *unit(96, 96, 3, 1), *unit(96, 96, 3, 1), *halve(),
+            *unit(96, 192, 3, 1), *unit(192, 192, 3, 1), *unit(192, 192, 3, 1), *halve(),
+            *unit(192, 192, 3, 0), *unit(192, 192, 1, 1), *unit(192, 192, 1, 1))
+        self.fc = nn.Linear(192, num_classes)
+        self.feature_dim, self.num_classes = 192, num_classes
+        initialise(self)
+
+    def forward(self, x):
+        check_size(x, 12, "AllConvNet")
+        x = self.features(x)                                       # (N, 192, H/4 + 2, W/4 + 2)
+        return pool_and_classify(x[:, :, :-2, :-2], self.fc)

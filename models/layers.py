@@ -1,0 +1,39 @@
+"""What the networks share: initial weights, a check of the input's size, and the pooled linear head."""
+import torch
+from torch import nn
+
+
+def initialise(model):
+    """Draw convolution weights from N(0, sqrt(2 / (k*k*out))), set BatchNorm to 1 and 0 and linear biases to 0.
+
+    He et al. 2015 (arXiv 1502.01852) in its fan-out form, as the published WRN, DenseNet and AllConv code draws them.
+    Linear weights and convolution biases keep PyTorch's uniform initialisation, as they do there.
+    """
+    if next(model.parameters()).is_meta:    # no values to draw, and normal_ on meta tensors imports half the compiler
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+def check_size(x, smallest, network):
+    """ValueError unless the images x (N,3,H,W) have at least ``smallest`` pixels on each side."""
+    height, width = x.shape[-2:]
+    if min(height, width) < smallest:
+        raise ValueError(f"{network} needs images of at least {smallest}x{smallest} pixels, these are {height}x{width}")
+
+
+def pool_and_classify(x, fc):
+    """Average a map x (N,D,H,W) over its positions and apply the linear head: (logits (N,C), features (N,D)).
+
+    Both are computed and returned in the head's own precision, float32 under bf16 autocast: an energy is a difference
+    of logits near 10, where bf16 has steps of 1/16, and features are averaged over 64 and more positions.
+    """
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        features = x.to(fc.weight.dtype).mean((2, 3))
+        return fc(features), features

@@ -1,0 +1,125 @@
+"""One forward pass an image set: logits and features for every score, kept in a cache keyed by snapshot and data."""
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .loaders import Batches
+from .datasets import STD
+from .runtime import CIFAR, UserError, autocast, prepare, write_bytes
+from .scores import Outputs
+
+CACHE = CIFAR / "cache"
+
+
+class Network:
+    """A loaded snapshot, and the outputs it gives for image sets.
+
+    ``outputs(images)`` are those of one forward pass; ``stepped_outputs(images, score)`` those at the images moved by a
+    score's input step. Both are read from the cache where an earlier run has left them.
+    """
+
+    def __init__(self, model, sha256, device, precision, batch_size=200, cache=CACHE):
+        self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
+        self.precision, self.batch_size, self.cache, self.memory = precision, batch_size, Path(cache), {}
+        self.model.requires_grad_(False)   # the input step differentiates by the image alone
+
+    def outputs(self, images):
+        """Outputs of an ImageSet: logits (N,C) and features (N,D) float32 in the set's order."""
+        key = f"{images.fingerprint[:16]}-{self.precision}"
+        return self.with_head(self.cached(key, lambda: self.run(images, self.forward)), images)
+
+    def stepped_outputs(self, images, score):
+        """Outputs at x - eps * sign(gradient of the score's objective) / std per channel, in normalised space.
+
+        The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image.
+        """
+        inputs = hashlib.sha256("".join([score.label, *(f"{k}{v.tobytes()}" for k, v in sorted(score.stats.items()))]).encode())
+        key = f"{images.fingerprint[:16]}-{score.name}-{inputs.hexdigest()[:16]}"
+        return self.with_head(self.cached(key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))), images)
+
+    def with_head(self, arrays, images):
+        head = self.model.fc
+        weight = head.weight.detach().float().cpu().numpy()
+        bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
+        labels = None if images.labels is None else images.labels.numpy()
+        for name in ("logits", "features"):
+            wrong = ~np.isfinite(arrays[name]).all(axis=1)
+            if wrong.any():
+                raise UserError(f"{name} of image {int(np.argmax(wrong))} of '{images.name}' ({int(wrong.sum())} images in all) "
+                                f"are not finite: the snapshot is broken, or trained in a way that diverged")
+        return Outputs(arrays["logits"], arrays["features"], labels, weight, bias)
+
+    def cached(self, key, make):
+        """Arrays of ``make()``, from memory or the cache file of this snapshot and key where there is a whole one."""
+        if key not in self.memory:
+            self.memory[key] = self.load_or_make(key, make)
+        return self.memory[key]
+
+    def load_or_make(self, key, make):
+        path = self.cache / self.sha256[:16] / f"{key}.npz"
+        with contextlib.suppress(Exception):   # missing, damaged or half-written by an older version: made again
+            with np.load(path, allow_pickle=False) as content:
+                return {name: content[name] for name in content.files}
+        arrays = make()
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        with contextlib.suppress(OSError, UserError):   # a full disk only costs the next run its pass
+            write_bytes(path, buffer.getbuffer())
+        return arrays
+
+    def run(self, images, forward):
+        """Fill preallocated arrays batch by batch; the device is waited for once a batch, when it copies out."""
+        batches = Batches(images, self.batch_size, self.device)
+        arrays, start = None, 0
+        for x, _ in tqdm(batches, images.name, len(batches), unit="batch", disable=None, leave=False):
+            parts = forward(x)
+            if arrays is None:
+                arrays = {name: np.empty((len(images), part.shape[1]), np.float32)
+                          for name, part in zip(("logits", "features"), parts)}
+            for array, part in zip(arrays.values(), parts):
+                array[start:start + len(x)] = part.float().cpu().numpy()
+            start += len(x)
+        return arrays
+
+    @torch.inference_mode()
+    def forward(self, x):
+        with autocast(self.device, self.precision):
+            return self.model(x)
+
+    def forward_stepped(self, x, score):
+        with torch.enable_grad():
+            x.requires_grad_(True)
+            gradient, = torch.autograd.grad(score.objective(*self.model(x)), x)
+        std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1)
+        with torch.no_grad():
+            return self.model(x - score.eps * gradient.sign() / std)
+
+    def fit(self, score, train_images):
+        """Fit a score on the ID training images, or load what it learnt from the cache."""
+        if not score.cache_stats:
+            return score.fit(self.outputs(train_images))
+        fitted = []
+
+        def learn():
+            fitted.append(score.fit(self.outputs(train_images)))
+            return score.stats
+        options = hashlib.sha256(repr(sorted(score.hyper.items())).encode()).hexdigest()[:12]
+        stats = self.cached(f"{train_images.fingerprint[:16]}-{self.precision}-fit-{score.name}-{options}", learn)
+        if not fitted:
+            score.stats = stats
+        return score
+
+    def score(self, score, images):
+        """(N,) float64 scores of an ImageSet, larger = more OOD; UserError naming the image if one is NaN."""
+        outputs = self.stepped_outputs(images, score) if "gradient" in score.needs else self.outputs(images)
+        values = np.asarray(score.score(outputs), dtype=np.float64)
+        if values.shape != (len(images),):
+            raise UserError(f"score '{score.label}' gave an array of shape {values.shape} for {len(images)} images of '{images.name}'")
+        if np.isnan(values).any():
+            raise UserError(f"score '{score.label}' of image {int(np.argmax(np.isnan(values)))} of '{images.name}' is NaN")
+        return values

@@ -1,0 +1,75 @@
+"""Batches made on the device: a set lives there as one uint8 tensor; flip, padded crop and normalisation are tensor operations."""
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .datasets import MEAN, STD
+
+
+def normalise(images, mean=MEAN, std=STD):
+    """uint8 (B,H,W,3) -> float32 (B,3,H,W) in channels_last memory: (x/255 - mean) / std per channel."""
+    std = torch.tensor(std, dtype=torch.float32, device=images.device)
+    scale, shift = 1 / (255 * std), -torch.tensor(mean, dtype=torch.float32, device=images.device) / std
+    return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+
+
+def flip_and_crop(images, padding, generator):
+    """Random horizontal flip and random crop out of the zero-padded image: uint8 (B,H,W,3) -> the same shape.
+
+    Equal in distribution to RandomHorizontalFlip() and RandomCrop(H, padding): each image has its own offsets, uniform
+    on 0..2*padding, and its own fair coin. Padding is black in pixel space, as there. Padding 0 leaves the flip.
+    The random numbers come from the CPU generator, so that a seed draws the same on every device.
+    """
+    count, height, width, _ = images.shape
+    flip = torch.rand(count, generator=generator) < 0.5
+    top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    columns = torch.arange(width).expand(count, width)
+    columns = torch.where(flip[:, None], width - 1 - columns, columns) + left[:, None]
+    rows = torch.arange(height) + top[:, None]
+    padded_width, padded_height = width + 2 * padding, height + 2 * padding
+    first = torch.arange(count)[:, None, None] * (padded_height * padded_width)
+    pixel = (first + rows[:, :, None] * padded_width + columns[:, None, :]).to(images.device)
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    return padded.reshape(-1, 3)[pixel.reshape(-1)].view(images.shape)
+
+
+class Batches:
+    """Batches (x float32 (B,3,H,W) normalised, y int64 (B,) or None) of an ImageSet that lives on the device.
+
+    Training (``augment``): ``epoch(generator)`` shuffles, augments and keeps the last, smaller batch. With ``steps`` it
+    gives exactly that many full batches, shuffling anew each time the set is used up, so that a small outlier set
+    never shortens an epoch. Evaluation: iterate over it; the order is the set's own.
+    """
+
+    def __init__(self, images, batch_size, device, augment=False, padding=4, mean=MEAN, std=STD, steps=None):
+        self.images = images.images.permute(0, 2, 3, 1).to(device)
+        self.labels = None if images.labels is None else images.labels.to(device)
+        self.batch_size, self.augment, self.padding, self.steps = batch_size, augment, padding, steps
+        self.mean, self.std = mean, std
+
+    def __len__(self):
+        return self.steps or math.ceil(len(self.images) / self.batch_size)
+
+    def __iter__(self):
+        for start in range(0, len(self.images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            labels = None if self.labels is None else self.labels[part]
+            yield normalise(self.images[part], self.mean, self.std), labels
+
+    def epoch(self, generator):
+        for index in self.order(generator):
+            index = index.to(self.images.device)
+            images = self.images[index]
+            if self.augment:
+                images = flip_and_crop(images, self.padding, generator)
+            yield normalise(images, self.mean, self.std), None if self.labels is None else self.labels[index]
+
+    def order(self, generator):
+        """Index tensors of an epoch's batches."""
+        count = len(self.images)
+        if self.steps is None:
+            return torch.randperm(count, generator=generator).split(self.batch_size)
+        rounds = math.ceil(self.steps * self.batch_size / count)
+        order = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])
+        return order[:self.steps * self.batch_size].split(self.batch_size)

@@ -1,0 +1,65 @@
+"""The one table of training recipes: what each option is by default, per stage, loss and data set, and where that comes from."""
+from typing import NamedTuple, Optional
+
+from .runtime import UserError
+
+
+class Layer(NamedTuple):
+    """Values that hold for a stage ("pretrain", "tune"), a loss, a data set and a preset (None = any); later layers win."""
+
+    values: dict
+    origin: str
+    stage: Optional[str] = None
+    loss: Optional[str] = None
+    dataset: Optional[str] = None
+    preset: str = "paper"
+
+
+PRESETS = {
+    "paper": "the papers' recipes",
+    "code": "the papers' recipes with what their published code does otherwise (padding, outlier statistics, L1 on outliers)",
+    "quick": "the papers' recipes with a short, complete schedule, to try things out",
+}
+
+LAYERS = (
+    Layer(dict(momentum=0.9, decay=5e-4, batch_size=128, droprate=0.3, layers=40, widen_factor=2, seed=1, padding=4,
+               outlier_padding=4, outlier_norm="id", arch="wrn", test_bs=200), "[Energy], [SR]"),
+    Layer(dict(epochs=100, learning_rate=0.1), "[Energy], [SR]", stage="pretrain"),
+    Layer(dict(epochs=10, learning_rate=1e-3, oe_batch_size=256, l1_on="id"), "[Energy], [SR]", stage="tune"),
+    Layer(dict(alpha=0.02), "[SR]", stage="tune", loss="sr"),
+    Layer(dict(alpha=0.02, beta=0.5), "[SR]", stage="tune", loss="sroe"),
+    Layer(dict(beta=0.5), "[OE]", stage="tune", loss="oe"),
+    Layer(dict(beta=0.1, m_in=-23.0, m_out=-5.0), "[Energy]", stage="tune", loss="energy"),
+    Layer(dict(m_in=-27.0), "[Energy]", stage="tune", loss="energy", dataset="cifar100"),
+    # 758 training images: six steps an epoch, so a small network, small steps' worth of epochs and no flip (see the docs of toy.py)
+    Layer(dict(layers=10, widen_factor=1, droprate=0.0, padding=2, outlier_padding=2), "this project", dataset="digits"),
+    Layer(dict(epochs=40, batch_size=32), "this project", stage="pretrain", dataset="digits"),
+    Layer(dict(epochs=10, batch_size=32, oe_batch_size=64, learning_rate=5e-3), "this project", stage="tune", dataset="digits"),
+    Layer(dict(m_in=-12.0, m_out=-4.0), "this project", stage="tune", loss="energy", dataset="digits"),
+    Layer(dict(padding=0, outlier_padding=8, outlier_norm="imagenet", l1_on="all"), "published code of [SR]",
+          stage="tune", preset="code"),
+    Layer(dict(epochs=5), "this project", stage="pretrain", preset="quick"),
+    Layer(dict(epochs=2), "this project", stage="tune", preset="quick"),
+)
+
+
+def resolve(stage, dataset, loss=None, preset="paper"):
+    """The recipe as a dict option -> value."""
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset '{preset}'. There is: {', '.join(PRESETS)}")
+    recipe = {}
+    for layer in LAYERS:
+        if layer.preset in ("paper", preset) and layer.stage in (None, stage) \
+                and layer.loss in (None, loss) and layer.dataset in (None, dataset):
+            recipe.update(layer.values)
+    return recipe
+
+
+def describe(option, stage):
+    """Every default of an option and its origin, for --help."""
+    found = []
+    for layer in LAYERS:
+        if option in layer.values and layer.stage in (None, stage):
+            when = [layer.loss, layer.dataset, layer.preset if layer.preset != "paper" else None]
+            found.append(f"{layer.values[option]} ({': '.join([' '.join(filter(None, when)), layer.origin]).lstrip(': ')})")
+    return "default: " + ", ".join(found) if found else ""

@@ -1,0 +1,180 @@
+"""Device, precision, seeds, safe files and the errors a user sees: every ``if device`` of the project lives here."""
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+CIFAR = ROOT / "CIFAR"
+DATA = ROOT / "data"
+
+
+class UserError(Exception):
+    """What went wrong, where it looked, what there is, and the next command: printed as one line, exit status 2."""
+
+
+def run(main):
+    """Call ``main()`` for a script and return its exit status: 0, 2 after a user's error, 130 after Ctrl-C.
+
+    A worker of the standard library or torch reports a full disk in its own words; they become one line too.
+    """
+    program = Path(sys.argv[0]).name
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):   # the reader (head, less) has gone
+            sys.stderr.close()
+            return 1
+        print(f"{program}: {error.strerror or error}: {error.filename or 'while writing'}; "
+              f"nothing already on disk was changed", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{program}: interrupted. {interrupt}", file=sys.stderr)
+        return 130
+
+
+def pick_device(name="auto", ngpu=1):
+    """torch.device for auto | cpu | cuda | mps; auto takes the first accelerator there is. ngpu 0 forces the CPU."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((n for n in ("cuda", "mps") if there[n]), "cpu") if ngpu else "cpu"
+    if not there[name]:
+        raise UserError(f"device '{name}' is not available here. There is: {', '.join(n for n in there if there[n])}")
+    if ngpu > 1:
+        print(f"note: --ngpu {ngpu}: one device is used", file=sys.stderr)
+    return torch.device(name)
+
+
+def cpu_has_bf16():
+    """Whether the CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX); emulated bfloat16 is slower than float32."""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def pick_precision(name, device):
+    """"bf16" or "fp32" for auto | fp32 | bf16: auto takes bfloat16 autocast only where the hardware has it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def autocast(device, precision):
+    """Context in which convolutions run in bfloat16 when precision is "bf16", and nothing changes otherwise."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def prepare(model, device):
+    """The model on the device with channels_last weights, the layout convolutions are fastest in on CPU and GPU."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def derive_seed(*parts):
+    """A seed below 2**48 that is a function of the parts alone: derive_seed(1, "outliers", 3)."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
+
+
+def data_generator(*parts):
+    """CPU generator for the order and augmentation of images."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+def seed_epoch(seed, epoch):
+    """Seed every generator as a function of (seed, epoch) alone and return a generator for the data order.
+
+    A run that goes on at epoch e therefore draws exactly what an uninterrupted one draws in epoch e.
+    """
+    value = derive_seed(seed, epoch)
+    torch.manual_seed(value)
+    np.random.seed(value % 2**32)
+    return data_generator(seed, epoch)
+
+
+def write_bytes(path, data):
+    """Write a file under a temporary name in the same folder, then rename it: the old file lives until the new is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise UserError(f"the disk is full: {path} was not written; the file that was there before is unharmed. "
+                            f"Free some space, then run the same command with --resume") from None
+        raise
+
+
+def make_folder(path):
+    """The folder, made where it is missing; UserError when it cannot be."""
+    path = Path(path).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {path} cannot be made: {error.strerror}. Choose another: --save DIR") from None
+    return path
+
+
+def short_path(path):
+    """The path as seen from the project, where it lies in it."""
+    path = Path(path).resolve()
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def write_text(path, text):
+    write_bytes(path, text.encode())
+
+
+def write_json(path, record):
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def sha256_file(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_machine(device):
+    """Versions, device and code commit: what a result file says of the machine that made it."""
+    def git(*words):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True,
+                                  timeout=10, check=True).stdout.strip()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
+            "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+            "device": device.type, "device_name": name, "threads": torch.get_num_threads()}
+
+
+def cpu_name():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

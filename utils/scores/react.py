@@ -1,0 +1,80 @@
+"""ReAct: clip the features, then the energy."""
+import numpy as np
+
+from .base import Paper, Score, energy_of, head_of
+from .blocks import by_blocks, slices
+
+
+def sortable(values):
+    """Unsigned integers in the order of the floats ``values`` (any shape): (n,) of the same width."""
+    unsigned = f"u{values.dtype.itemsize}"
+    bits = np.ascontiguousarray(values).ravel().view(unsigned)
+    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+    return np.where(bits & sign, ~bits, bits | sign)
+
+
+def nth_smallest(features, rank):
+    """The ``rank``-th smallest (from 0) of all entries of features (N,D), exactly and without a copy of them.
+
+    Radix selection: each pass over the blocks counts the next 16 bits of the entries that are still in question.
+    """
+    width = 8 * features.dtype.itemsize
+    known = 0
+    for shift in range(width - 16, -1, -16):
+        counts = np.zeros(1 << 16, dtype=np.int64)
+        for rows in slices(len(features)):
+            keys = sortable(features[rows])
+            if shift < width - 16:
+                keys = keys[keys >> (shift + 16) == known]
+            counts += np.bincount(((keys >> shift) & 0xFFFF).astype(np.int64), minlength=len(counts))
+        digit = int(np.searchsorted(counts.cumsum(), rank, side="right"))
+        rank -= int(counts[:digit].sum())
+        known = known << 16 | digit
+    sign = 1 << (width - 1)
+    bits = known ^ sign if known & sign else known ^ ((1 << width) - 1)
+    return float(np.array(bits, dtype=f"u{width // 8}").view(features.dtype))
+
+
+def percentile_of(features, p):
+    """``np.percentile(features, p)`` in float64: over all N*D entries, linear between the two nearest ranks.
+
+    numpy itself ranks float16 and float32 input in that precision, which cannot count beyond 65,504 or 2**24 entries.
+    """
+    position = (features.size - 1) * (p / 100)
+    rank = int(position)
+    low = nth_smallest(features, rank)
+    part = position - rank
+    return low if part == 0 else low + part * (nth_smallest(features, rank + 1) - low)
+
+
+class ReAct(Score):
+    """Energy of the logits of features clipped from above, E(W min(h, c) + b).
+
+    (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. The hyper-parameter c is the clip value
+    itself; with its default 0.0 (unset) the clip value is the p-th percentile of all N*D training activations.
+    c = inf gives the energy. ValueError: p outside 0..100, c negative.
+    Source: Sun et al. 2021, ReAct(h; c) = min(h, c) on the penultimate layer; p = 90, ImageNet ResNet-50: c = 1.0.
+    """
+
+    name = "react"
+    formula = "energy of W min(h,c) + b, c = p-th percentile of the training activations"
+    needs = ("features", "head", "train")
+    paper = Paper("ReAct: Out-of-distribution Detection With Rectified Activations", "Sun et al.", "NeurIPS 2021",
+                  "arXiv:2111.12797")
+    defaults = {"p": 90.0, "c": 0.0}
+    per_dataset = {"imagenet": {"c": 1.0}}
+    grid = {"p": (80.0, 85.0, 90.0, 95.0, 99.0)}
+
+    def check(self):
+        if not 0 <= self.p <= 100:
+            raise ValueError(f"score '{self.name}': p={self.p} is not a percentile in 0..100")
+        if not self.c >= 0:
+            raise ValueError(f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile p")
+
+    def fit(self, train):
+        self.stats = {"c": np.array(self.c or percentile_of(train.features, self.p))}
+        return self
+
+    def score(self, outputs):
+        c = self.c or float(self.stats["c"])
+        return by_blocks(lambda h: energy_of(head_of(outputs, np.minimum(h, c))), outputs.features)

@@ -1,0 +1,242 @@
+"""Snapshots: where they lie, how they are named, written, found and loaded.
+
+A snapshot is a plain state_dict ``{stem}_epoch_{e}.pt`` with a description ``.json`` beside it. The state that --resume
+needs is a third file, ``{stem}.resume.pt``. Everything is loaded with ``weights_only``.
+"""
+import contextlib
+import io
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import models
+
+from .runtime import CIFAR, UserError, make_folder, sha256_file, write_bytes, write_json, write_text
+
+SNAPSHOTS = CIFAR / "snapshots"
+FOLDERS = SNAPSHOTS / "folders.txt"   # other folders that runs have written to, so that their snapshots are found by name
+REPLACED = "replaced"                 # where a former run's snapshots go when a new run of the same name begins
+
+
+def resolve_folder(text):
+    """Absolute path of a --save or --load value: ./snapshots/... is the project's snapshots folder from wherever one is."""
+    path = Path(text).expanduser()
+    parts = [part for part in path.parts if part != "."]
+    if not path.is_absolute() and parts and parts[0] == "snapshots":
+        return SNAPSHOTS.joinpath(*parts[1:])
+    return path.resolve()
+
+
+def to_bytes(content):
+    """torch.save into memory: writing the bytes ourselves makes a full disk an OSError and the rename safe."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def snapshot_path(folder, stem, epoch):
+    return Path(folder) / f"{stem}_{'best' if epoch == 'best' else f'epoch_{epoch}'}.pt"
+
+
+def save_snapshot(path, model, description):
+    """Write the weights (CPU, contiguous, without a compiled model's prefix), then their description with their sha256."""
+    state = {clean_name(name): value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_bytes(path, to_bytes(state))
+    write_json(path.with_suffix(".json"), {**description, "sha256": sha256_file(path),
+                                           "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+
+
+def remove_snapshot(path):
+    for file in (path, path.with_suffix(".json")):
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
+
+
+def start_run(folder, stem):
+    """Make room for a new run of this name: a former run's files are moved into ``replaced``, never deleted."""
+    folder = make_folder(folder)
+    former = [f for f in folder.iterdir() if f.is_file() and
+              re.fullmatch(re.escape(stem) + r"(_epoch_\d+|_best|_training_results|\.resume)\.(pt|json|csv)", f.name)]
+    if former:
+        target = folder / REPLACED / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        target.mkdir(parents=True, exist_ok=True)
+        for file in former:
+            file.rename(target / file.name)
+        print(f"note: a former run's {len(former)} files of {stem} are now in {target}", file=sys.stderr)
+    if not folder.is_relative_to(SNAPSHOTS):
+        known = FOLDERS.read_text().splitlines() if FOLDERS.exists() else []
+        if str(folder) not in known:
+            write_text(FOLDERS, "\n".join([*known, str(folder)]) + "\n")
+
+
+def save_state(folder, stem, **state):
+    """Everything an interrupted run needs to go on (tensors and plain values only)."""
+    write_bytes(Path(folder) / f"{stem}.resume.pt", to_bytes(state))
+
+
+def load_state(folder, stem):
+    path = Path(folder) / f"{stem}.resume.pt"
+    if not path.exists():
+        there = ", ".join(sorted(f.name for f in Path(folder).glob("*.resume.pt"))) or "no interrupted run"
+        raise UserError(f"nothing to resume: {path} does not exist. There is: {there}. Run the same command without --resume")
+    return read_pt(path)
+
+
+def finish_run(folder, stem):
+    with contextlib.suppress(FileNotFoundError):
+        (Path(folder) / f"{stem}.resume.pt").unlink()
+
+
+def read_pt(path):
+    """Content of a .pt file, tensors and plain values only; UserError when it is corrupted or holds anything else."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} is not a readable snapshot (corrupted, or more than tensors in it): {reason[:200]}") from None
+
+
+def clean_name(name):
+    """A parameter's own name: without what DataParallel and torch.compile put before it, a published head as ``fc``."""
+    while name.startswith(("module.", "_orig_mod.")):
+        name = name.split(".", 1)[1]
+    for alias, head in models.HEAD_ALIASES.items():
+        if name.startswith(alias):
+            name = head + name[len(alias):]
+    return name
+
+
+def read_weights(path):
+    """state_dict of a snapshot or a published file: from under a "state_dict" key if there is one, names cleaned."""
+    content = read_pt(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
+        raise UserError(f"{path} holds no state_dict")
+    return {clean_name(name): value for name, value in content.items()}
+
+
+def load_weights(model, state, path):
+    """Load strictly; only BatchNorm's num_batches_tracked, which old files lack, may be missing. UserError otherwise."""
+    own = model.state_dict()
+    state = {**{name: value for name, value in own.items() if name.endswith("num_batches_tracked")}, **state}
+    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [f"{n} {tuple(state[n].shape)} instead of {tuple(own[n].shape)}" for n in own
+              if n in state and state[n].shape != own[n].shape]
+    if missing or extra or shapes:
+        what = [f"lacks {missing[0]} and {len(missing) - 1} more" if missing else "",
+                f"has {extra[0]} and {len(extra) - 1} more besides" if extra else "", shapes[0] if shapes else ""]
+        raise UserError(f"{path} is a snapshot of another network or number of classes: it {'; '.join(filter(None, what))}")
+    model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+
+
+def describe(path, state, arch=None):
+    """The description beside a snapshot, or what names and shapes tell of a file that has none.
+
+    ``arch`` (``--arch``, possibly ``module:function``) is believed over both.
+    """
+    file = Path(path).with_suffix(".json")
+    if file.exists():
+        try:
+            description = json.loads(file.read_text())
+        except ValueError as error:
+            raise UserError(f"{file} is not readable as JSON ({error})") from None
+        if description.get("sha256") not in (None, sha256_file(path)):
+            raise UserError(f"{path} is damaged: its sha256 is not the one in {file.name}")
+    else:
+        description = models.infer(state) or {}
+        name = Path(path).name
+        description["dataset"] = next((d for d in ("cifar100", "cifar10", "digits") if name.startswith(d)), None)
+    if arch:
+        description["arch"] = arch
+    if "arch" not in description:
+        raise UserError(f"{path} is of no network known here ({', '.join(models.MODELS)}), and there is no {file.name} beside it. "
+                        f"Name its network: --arch module:function")
+    description.setdefault("num_classes", len(state["fc.weight"]) if "fc.weight" in state else 10)
+    return description
+
+
+def build_model(description):
+    """The network a description (or a recipe as dict) names."""
+    options = {key: description[key] for key in ("layers", "widen_factor", "droprate") if description.get(key) is not None}
+    try:
+        return models.build(description["arch"], description["num_classes"], **options)
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise UserError(f"network '{description['arch']}': {error}") from None
+
+
+def load_model(path, arch=None):
+    """(model in eval mode on the CPU, description) of a snapshot file."""
+    state = read_weights(path)
+    description = describe(path, state, arch)
+    model = build_model(description)
+    load_weights(model, state, path)
+    return model.eval(), description
+
+
+def stem_of(path):
+    return re.sub(r"_(epoch_\d+|best)$", "", Path(path).stem)
+
+
+def epoch_of(path):
+    match = re.search(r"_epoch_(\d+)$", Path(path).stem)
+    return int(match.group(1)) if match else -1
+
+
+def short_name(path):
+    """folder/name of a snapshot file, which --model takes too."""
+    return f"{path.parent.name}/{path.stem}"
+
+
+def all_snapshots():
+    """Snapshot files of every folder a run has written to: the project's snapshots folder and the ones in folders.txt."""
+    folders = [f for f in (SNAPSHOTS, *sorted(SNAPSHOTS.glob("*"))) if f.is_dir()]
+    if FOLDERS.exists():
+        folders += [Path(line) for line in FOLDERS.read_text().splitlines() if Path(line).is_dir()]
+    return [file for folder in folders for file in sorted(folder.glob("*.pt")) if not file.name.endswith(".resume.pt")]
+
+
+def find_snapshots(name):
+    """Files a --model or --load value means: a path, a file name, or a stem = its newest epoch in each folder that has it.
+
+    A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``. UserError when there is none.
+    """
+    for path in (Path(name).expanduser(), resolve_folder(name)):
+        if path.is_file():
+            return [path.resolve()]
+    wanted = re.sub(r"\.pt$", "", name)
+    wanted, folder = Path(wanted).name, Path(wanted).parent.name
+    files = [f for f in all_snapshots() if folder in ("", f.parent.name)]
+    exact = [f for f in files if f.stem == wanted]
+    if exact:
+        return exact
+    newest = {}
+    for file in files:
+        if stem_of(file) == wanted and epoch_of(file) >= epoch_of(newest.get(file.parent, Path("none"))):
+            newest[file.parent] = file
+    if newest:
+        return list(newest.values())
+    there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
+    dataset, tuned = name.split("/")[-1].split("_")[0], "tune" in name
+    command = f"python {'tune.py' if tuned else 'baseline.py'} {dataset if dataset in ('cifar10', 'cifar100', 'digits') else 'cifar10'}"
+    raise UserError(f"snapshot '{name}' not found in {SNAPSHOTS} and its folders. There is: {there}. Run: {command}")
+
+
+def find_one(name, stem=None):
+    """The one file a --load value means; a folder is searched for ``stem``. UserError when there is none or there are several."""
+    folder = resolve_folder(name)
+    if stem and folder.is_dir() or stem and name.startswith(("./", "snapshots/")) and not folder.is_file():
+        files = sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
+        if not files:
+            there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")})) or "no snapshot"
+            dataset = stem.split("_")[0]
+            raise UserError(f"snapshot '{stem}' not found in {folder}. There is: {there}. Run: python baseline.py {dataset}")
+    else:
+        files = find_snapshots(name)
+    if len(files) > 1:
+        raise UserError(f"'{name}' means several snapshots: {', '.join(short_name(f) for f in files)}. Name one of them")
+    return files[0]

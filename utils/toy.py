@@ -1,0 +1,83 @@
+"""A data set that needs no download: scikit-learn's handwritten digits and what goes with them, all from installed packages.
+
+ID = the digits 0 to 5 (1,083 real 8x8 images upsampled to 3x32x32). OOD = the digits 6 to 9 (near), patches of
+scikit-learn's two sample photographs, and the classic Gaussian, Rademacher and blob images of Hendrycks et al. 2019.
+Auxiliary outliers = jigsaws and mixtures of ID training images: constructions that no OOD test set holds.
+"""
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+ID_DIGITS = 6
+IMAGES = 500          # of each generated OOD set
+OUTLIERS = 2000
+
+
+def upsampled_digits():
+    """All 1,797 digits as uint8 (N,32,32,3) and their labels (N,); the source's grey values go from 0 to 16."""
+    from sklearn.datasets import load_digits
+    content = load_digits()
+    grey = (content.images * (255 / 16)).astype(np.uint8)
+    large = np.stack([np.asarray(Image.fromarray(image).resize((32, 32), Image.BILINEAR)) for image in grey])
+    return np.repeat(large[..., None], 3, axis=3), content.target.astype(np.int64)
+
+
+def digits(split):
+    """The digits 0 to 5: a fixed random 70 % are "train", the rest "test"."""
+    images, labels = upsampled_digits()
+    known = np.flatnonzero(labels < ID_DIGITS)
+    order = np.random.default_rng(0).permutation(known)
+    cut = int(0.7 * len(order))
+    chosen = order[:cut] if split == "train" else order[cut:]
+    return images[chosen], labels[chosen], tuple("012345")
+
+
+def held_out_digits(split):
+    """The digits 6 to 9: near OOD."""
+    images, labels = upsampled_digits()
+    return images[labels >= ID_DIGITS], labels[labels >= ID_DIGITS], None
+
+
+def photo_patches(name):
+    """Reader of random 32x32 crops out of one of scikit-learn's sample photographs."""
+    def read(split):
+        from sklearn.datasets import load_sample_image
+        photo, rng = load_sample_image(name), np.random.default_rng(1)
+        rows = rng.integers(0, photo.shape[0] - 32, IMAGES)
+        columns = rng.integers(0, photo.shape[1] - 32, IMAGES)
+        return np.stack([photo[r:r + 32, c:c + 32] for r, c in zip(rows, columns)]), None, None
+    return read
+
+
+def gaussian(split):
+    """Pixels from N(0.5, 1) clipped to [0, 1]."""
+    noise = np.random.default_rng(2).normal(0.5, 1, (IMAGES, 32, 32, 3))
+    return (np.clip(noise, 0, 1) * 255).astype(np.uint8), None, None
+
+
+def rademacher(split):
+    """Every value is 0 or 255 with equal chance."""
+    return np.random.default_rng(3).integers(0, 2, (IMAGES, 32, 32, 3)).astype(np.uint8) * 255, None, None
+
+
+def blobs(split):
+    """Sharp-edged amorphous shapes: smoothed binary noise, cut at its threshold."""
+    noise = np.random.default_rng(4).random((IMAGES, 32, 32, 3)) < 0.7
+    smooth = np.stack([gaussian_filter(image.astype(float), sigma=(1.5, 1.5, 0)) for image in noise])
+    smooth[smooth < 0.75] = 0
+    return (smooth * 255).astype(np.uint8), None, None
+
+
+def digit_outliers(split):
+    """Half jigsaws (the 16 tiles of an image shuffled), half mixtures (the mean of two images of different classes)."""
+    images, labels, _ = digits("train")
+    rng = np.random.default_rng(5)
+    made = []
+    while len(made) < OUTLIERS:
+        i, j = rng.integers(0, len(images), 2)
+        if len(made) % 2 == 0:
+            tiles = images[i].reshape(4, 8, 4, 8, 3).transpose(0, 2, 1, 3, 4).reshape(16, 8, 8, 3)[rng.permutation(16)]
+            made.append(tiles.reshape(4, 4, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(32, 32, 3))
+        elif labels[i] != labels[j]:
+            made.append(((images[i].astype(int) + images[j]) // 2).astype(np.uint8))
+    return np.stack(made), None, None
