@@ -11,7 +11,7 @@ The table: FPR95, AUROC, AUPR with ID as the positive class, mean ± sd over 10 
 import sys
 import time
 
-from utils import datasets, features, options, results, runtime, scores, snapshots
+from utils import datasets, features, options, results, runtime, scores, snapshots, tuning
 
 
 def parse(argv):
@@ -33,6 +33,8 @@ def parse(argv):
     parser.add("--arch", default=None, metavar="NAME", help="network of a file without description: a name or module:function")
     parser.add("--save", "-s", default=str(results.RESULTS), metavar="DIR", help="folder of the result files (default: CIFAR/results)")
     parser.add("--save-scores", action="store_true", help="write every image's scores beside the result")
+    parser.add("--tune-scores", action="store_true", help="choose each score's hyper-parameters on held-out ID training images "
+               "against generated noise, and print the grid (default: off)")
     parser.add("--list-scores", action="store_true", help="print every score's name, formula, needs and paper")
     options.add_common(parser)
     args = parser.parse_args(argv)
@@ -71,11 +73,14 @@ def score_snapshot(file, args, command):
     id_outputs = network.outputs(id_set)
     id_error = 100 * float((id_outputs.logits.argmax(axis=1) != id_outputs.labels).mean())
     train_set = None
-    if any("train" in score.needs for score in chosen):
+    if args.tune_scores or any("train" in score.needs for score in chosen):
         train_set = datasets.load_id(dataset, "train", args.data, args.id_train or args.id, id_set.images.shape[-1], args.skip_bad,
                                      description["num_classes"])
         if train_set.fingerprint == id_set.fingerprint:
             raise runtime.UserError("the ID training images that scores are fitted on are the test images. Give others: --id-train PATH")
+    grids = {}
+    if args.tune_scores:
+        chosen, grids = tune_scores(chosen, network, train_set, dataset)
     measured, vectors = [], {}
     for score in chosen:
         with scores.as_user_error():
@@ -98,11 +103,24 @@ def score_snapshot(file, args, command):
         "num_to_avg": args.num_to_avg, "precision": network.precision,
         "snapshot": {"name": snapshots.short_name(file), "sha256": network.sha256, **{k: v for k, v in description.items() if k != "sha256"}},
         "id": {**id_set.describe(), "error": id_error, "accuracy": 100 - id_error}, "train": train_set and train_set.describe(),
-        "ood": [ood.describe() for ood in ood_sets], "scores": measured,
+        "ood": [ood.describe() for ood in ood_sets], "scores": measured, "tuned": grids,
         "machine": runtime.describe_machine(device), "seconds": round(time.perf_counter() - start, 1)})
     if args.save_scores:
         results.write_scores(path, vectors)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
+
+
+def tune_scores(chosen, network, train_set, dataset):
+    """Each score with the best values of its grid, and the grids; a score without one stays as it is."""
+    validation, tuned, grids = tuning.Validation(network, train_set), [], {}
+    for score in chosen:
+        rows = []
+        if score.grid:
+            score, rows = validation.tune(score, dataset)
+            print("\n" + tuning.format_grid(score, rows))
+        tuned.append(score)
+        grids[score.name] = rows
+    return list({score.label: score for score in tuned}.values()), grids
 
 
 if __name__ == "__main__":

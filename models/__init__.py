@@ -53,7 +53,7 @@ def load_function(arch):
 
 
 def check_contract(model, arch, num_classes):
-    """The user's own network, when it is what ``build`` promises; TypeError or ValueError with the first thing amiss."""
+    """The user's own network when it is what ``build`` promises, else TypeError or ValueError with what is amiss."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"'{arch}' returned a {type(model).__name__}, not a torch.nn.Module")
     head = getattr(model, "fc", None)
@@ -68,11 +68,11 @@ def check_contract(model, arch, num_classes):
         raise ValueError(f"'{arch}' returned a network with {head.out_features} classes, asked for {num_classes}")
     logits, features = try_forward(model, arch)
     if features.shape != (2, head.in_features) or logits.shape != (2, num_classes):
-        raise ValueError(f"'{arch}': forward must return logits (N,{num_classes}) and features (N,{head.in_features}); for "
-                         f"N = 2 it returned {tuple(logits.shape)} and {tuple(features.shape)}")
+        raise ValueError(f"'{arch}': forward must return logits (N,{num_classes}) and features (N,{head.in_features}); "
+                         f"for N = 2 it returned {tuple(logits.shape)} and {tuple(features.shape)}")
     with torch.no_grad():
         if not torch.allclose(head(features), logits, rtol=1e-3, atol=1e-4):
-            raise ValueError(f"'{arch}': forward must return as features the input of .fc, but fc(features) is not logits")
+            raise ValueError(f"'{arch}': forward must return the input of .fc as features; fc(features) is not logits")
     return model
 
 
@@ -87,7 +87,8 @@ def try_forward(model, arch):
             except (RuntimeError, ValueError, AssertionError):    # a network for large images only
                 result = model(torch.zeros(2, 3, 224, 224))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(f"'{arch}' runs on images of neither 32x32 nor 224x224 ({str(error).splitlines()[0]})") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"'{arch}' runs on images of neither 32x32 nor 224x224 pixels ({reason})") from error
     finally:
         model.train(training)
     if not (isinstance(result, (tuple, list)) and len(result) == 2 and all(torch.is_tensor(r) for r in result)):
@@ -98,9 +99,9 @@ def try_forward(model, arch):
 def infer(state_dict):
     """dict(arch, num_classes, layers, widen_factor) of a file without description, or None when no network here fits.
 
-    Reads names and shapes only, with or without the prefixes of DataParallel and torch.compile and under either name of
-    the head. ``layers`` and ``widen_factor`` are None where the network has none. What is returned fits: every parameter
-    and statistic of that network is in the file with its shape, and nothing else is (num_batches_tracked apart).
+    Reads names and shapes only, with or without the prefixes of DataParallel and torch.compile and under any name of
+    the head. ``layers`` and ``widen_factor`` are None where the network has none. What is returned fits: every
+    parameter and statistic of it is in the file with its shape, and nothing else is (num_batches_tracked apart).
     """
     shapes = {}
     for name, value in state_dict.items():

@@ -23,13 +23,13 @@ def halve():
 
 
 class AllConvNet(nn.Module):
-    """Nine convolutions, 96 x3 and 192 x6, with BN and a GELU after each and max pooling with dropout 0.5 after each three.
+    """Nine convolutions, 96 x3 and 192 x6, each with BN and GELU; max pooling and dropout 0.5 after the 3rd and 6th.
 
     Images (N,3,H,W), sides >= 12 -> (logits (N,C), features (N,192)); features are means of GELUs and can be negative.
     ValueError for smaller images. Springenberg et al., "Striving for Simplicity", arXiv 1412.6806, in the form of the
-    outlier-exposure code [Hendrycks et al., ICLR 2019], with its parameter names but for the head (``classifier`` there).
-    That code pads the two 1x1 convolutions by 1 and averages the first 8x8 of the resulting 10x10 positions of a 32x32
-    image; its files need the same. Departs from it: any image size, averaged over all but the last two rows and columns.
+    outlier-exposure code (Hendrycks et al., ICLR 2019), with its parameter names, but its head is ``classifier``.
+    That code pads the two 1x1 convolutions by 1 and of the 10x10 positions a 32x32 image then has averages the first
+    8x8; its files need the same. Departs from it: any image size, averaged over all but the last two rows and columns.
     """
 
     def __init__(self, num_classes):

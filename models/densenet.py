@@ -10,7 +10,7 @@ BLOCK_LAYERS = 16     # (depth 100 - 4) / 3 blocks / 2 convolutions a layer
 
 
 class Bottleneck(nn.Module):
-    """BN, ReLU, 1x1 convolution to 4 * GROWTH, BN, ReLU, 3x3 convolution to GROWTH channels, put behind the input's own."""
+    """BN, ReLU, 1x1 convolution to 4 * GROWTH, BN, ReLU, 3x3 convolution to GROWTH channels, put behind the input's."""
 
     def __init__(self, channels_in, droprate):
         super().__init__()
@@ -57,10 +57,10 @@ class DenseNet(nn.Module):
     """DenseNet-BC-100 with growth 12: three dense blocks of 16 bottlenecks, channels 24-216, 108-300, 150-342.
 
     Images (N,3,H,W), sides >= 4 -> (logits (N,C), features (N,342)); features are means of ReLUs, so >= 0.
-    ValueError for smaller images. Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, arXiv 1608.06993;
-    parameter names as in the published DICE files. Departs from DICE's code: any image size, and initial weights from
-    N(0, sqrt(2 / (k*k*out))) as in the SROE code, where DICE's draws every convolution from N(0, sqrt(2 / 16)).
-    Both train it without dropout.
+    ValueError for smaller images. Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, arXiv
+    1608.06993; parameter names as in the published DICE files. Departs from DICE's code: any image size, and initial
+    weights from N(0, sqrt(2 / (k*k*out))) as in the SROE code, where DICE's draws every convolution from
+    N(0, sqrt(2 / 16)). The SROE code trains it without dropout.
     """
 
     def __init__(self, num_classes, droprate=0.0):

@@ -31,8 +31,8 @@ def check_size(x, smallest, network):
 def pool_and_classify(x, fc):
     """Average a map x (N,D,H,W) over its positions and apply the linear head: (logits (N,C), features (N,D)).
 
-    Both are computed and returned in the head's own precision, float32 under bf16 autocast: an energy is a difference
-    of logits near 10, where bf16 has steps of 1/16, and features are averaged over 64 and more positions.
+    Both are computed and returned in the head's own precision, float32 under bf16 autocast too: scores tell apart
+    logits that differ by less than bf16's step, which is 1/16 between 8 and 16.
     """
     with torch.autocast(device_type=x.device.type, enabled=False):
         features = x.to(fc.weight.dtype).mean((2, 3))

@@ -38,8 +38,8 @@ class ResNet(nn.Module):
 
     Images (N,3,H,W) -> (logits (N,C), features (N,512)); features are means of ReLUs, so >= 0. There is no dropout.
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. Parameter names as in the
-    public CIFAR variants (pytorch-cifar and the SROE code, whose head is ``linear``; OpenOOD, whose head is ``fc``), and
-    PyTorch's own initial weights, as they keep them. Departs from the first two: any image size.
+    public CIFAR variants (pytorch-cifar and the SROE code, whose head is ``linear``; OpenOOD, whose head is ``fc``),
+    and PyTorch's own initial weights, as they keep them. Departs from the first two: any image size.
     """
 
     def __init__(self, blocks, num_classes):

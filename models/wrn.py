@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
 
 
 class Group(nn.Module):
-    """A run of blocks of one width, the first of which has the stride; the blocks lie in ``layer``, a published name."""
+    """A run of blocks of one width, the first of which has the stride; they lie in ``layer``, a published name."""
 
     def __init__(self, blocks, channels_in, channels, stride, droprate):
         super().__init__()

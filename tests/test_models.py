@@ -1,4 +1,4 @@
-"""The networks: published names, shapes, counts and initial weights; the contract; other image sizes; inference of names."""
+"""The networks: published names, shapes, counts and initial weights; the contract; image sizes; inference."""
 import math
 import sys
 
@@ -13,9 +13,18 @@ FEATURE_DIM = {"wrn": 128, "resnet18": 512, "resnet34": 512, "densenet": 342, "a
 ARCHS = sorted(FEATURE_DIM)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On a busy machine several threads wait for each other at every one of the many small operators."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def nets():
-    """One network of each kind with 10 classes, in eval mode, with BatchNorm statistics that are not the initial ones."""
+def nets(one_thread):
+    """One network of each kind with 10 classes, in eval mode, its BatchNorm statistics not the initial ones."""
     torch.manual_seed(0)
     built = {arch: models.build(arch, 10) for arch in ARCHS}
     for net in built.values():
@@ -30,7 +39,8 @@ def nets():
 # what the published files hold, in their order, written from METHODS section 4 and not from the networks
 
 def conv(name, channels_in, channels, kernel, bias=False):
-    return {f"{name}.weight": (channels, channels_in, kernel, kernel), **({f"{name}.bias": (channels,)} if bias else {})}
+    names = {f"{name}.weight": (channels, channels_in, kernel, kernel)}
+    return {**names, f"{name}.bias": (channels,)} if bias else names
 
 
 def bn(name, channels):
@@ -250,14 +260,16 @@ def test_wrn_is_the_published_computation():
     w, x = net.state_dict(), torch.randn(2, 3, 32, 32)
 
     def norm(h, at):
-        return F.relu(F.batch_norm(h, w[f"{at}.running_mean"], w[f"{at}.running_var"], w[f"{at}.weight"], w[f"{at}.bias"]))
+        mean, var = w[f"{at}.running_mean"], w[f"{at}.running_var"]
+        return F.relu(F.batch_norm(h, mean, var, w[f"{at}.weight"], w[f"{at}.bias"]))
 
     h = F.conv2d(x, w["conv1.weight"], padding=1)
     for group, stride in ((1, 1), (2, 2), (3, 2)):
         at = f"block{group}.layer.0"
         active = norm(h, f"{at}.bn1")
         inner = norm(F.conv2d(active, w[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn2")
-        h = F.conv2d(active, w[f"{at}.convShortcut.weight"], stride=stride) + F.conv2d(inner, w[f"{at}.conv2.weight"], padding=1)
+        shortcut = F.conv2d(active, w[f"{at}.convShortcut.weight"], stride=stride)
+        h = shortcut + F.conv2d(inner, w[f"{at}.conv2.weight"], padding=1)
     features = F.avg_pool2d(norm(h, "bn1"), 8).flatten(1)
     with torch.no_grad():
         torch.testing.assert_close(net(x)[1], features, rtol=1e-4, atol=1e-5)
@@ -274,7 +286,8 @@ def test_allconv_is_the_published_computation(nets):
         return h * torch.sigmoid(1.702 * h)
 
     h = x
-    for at, padding in ((0, 1), (3, 1), (6, 1), ("pool", 0), (11, 1), (14, 1), (17, 1), ("pool", 0), (22, 0), (25, 1), (28, 1)):
+    for at, padding in ((0, 1), (3, 1), (6, 1), ("pool", 0), (11, 1), (14, 1), (17, 1), ("pool", 0),
+                        (22, 0), (25, 1), (28, 1)):
         h = F.max_pool2d(h, 2) if at == "pool" else unit(h, at, padding)
     assert h.shape == (2, 192, 10, 10)
     with torch.no_grad():
@@ -290,7 +303,8 @@ def test_other_image_sizes(arch, size, nets):
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("arch, size", [("densenet", (3, 32)), ("densenet", (32, 3)), ("allconv", (11, 32)), ("allconv", (8, 8))])
+@pytest.mark.parametrize("arch, size", [("densenet", (3, 32)), ("densenet", (32, 3)),
+                                        ("allconv", (11, 32)), ("allconv", (8, 8))])
 def test_too_small_images_are_refused(arch, size, nets):
     with pytest.raises(ValueError, match=rf"at least .* pixels, these are {size[0]}x{size[1]}"):
         nets[arch](torch.zeros(1, 3, *size))
@@ -355,8 +369,9 @@ def test_gradient_of_a_gradient(arch):
 
 
 @pytest.mark.parametrize("arch, options, layers, widen_factor", [
-    ("wrn", {}, 40, 2), ("wrn", {"layers": 16, "widen_factor": 4}, 16, 4), ("wrn", {"layers": 10, "widen_factor": 1}, 10, 1),
-    ("resnet18", {}, None, None), ("resnet34", {}, None, None), ("densenet", {}, None, None), ("allconv", {}, None, None)])
+    ("wrn", {}, 40, 2), ("wrn", {"layers": 16, "widen_factor": 4}, 16, 4),
+    ("wrn", {"layers": 10, "widen_factor": 1}, 10, 1), ("resnet18", {}, None, None), ("resnet34", {}, None, None),
+    ("densenet", {}, None, None), ("allconv", {}, None, None)])
 def test_infer_round_trip(arch, options, layers, widen_factor):
     with torch.device("meta"):
         state = models.build(arch, 100, **options).state_dict()
@@ -424,8 +439,7 @@ class WideFeatures(Net):
 class OtherDim(Net):
     feature_dim = 4
 
-class Headless(nn.Module):
-    pass
+def headless(classes): return nn.Identity()
 
 def large(classes): return Net(classes, 224)
 def odd(classes): return Net(classes, 33)
@@ -451,8 +465,9 @@ def test_a_users_own_network(function, users):
 
 
 @pytest.mark.parametrize("function, error, words", [
-    ("nothing", TypeError, "returned a NoneType, not a torch.nn.Module"), ("Headless", TypeError, "as .fc"),
-    ("LogitsOnly", TypeError, "a pair \\(logits, features\\), not a Tensor"), ("thousand", ValueError, "1000 classes, asked for 7"),
+    ("nothing", TypeError, "returned a NoneType, not a torch.nn.Module"), ("headless", TypeError, "as .fc"),
+    ("LogitsOnly", TypeError, "a pair \\(logits, features\\), not a Tensor"),
+    ("thousand", ValueError, "1000 classes, asked for 7"),
     ("OtherFeatures", ValueError, "fc\\(features\\) is not logits"), ("WideFeatures", ValueError, "features \\(N,3\\)"),
     ("OtherDim", ValueError, "feature_dim 4"), ("odd", ValueError, "neither 32x32 nor 224x224"),
     ("missing", ValueError, "has no function 'missing'")])
@@ -471,8 +486,9 @@ def test_unknown_networks(arch, words, users):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"layers": 41}, "6n \\+ 4"), ({"layers": 4}, "6n \\+ 4"), ({"layers": -2}, "6n \\+ 4"), ({"widen_factor": 0}, "widen factor"),
-    ({"droprate": 1.0}, "dropout rate"), ({"droprate": -0.1}, "dropout rate"), ({"num_classes": 0}, "at least one class")])
+    ({"layers": 41}, "6n \\+ 4"), ({"layers": 4}, "6n \\+ 4"), ({"layers": -2}, "6n \\+ 4"),
+    ({"widen_factor": 0}, "widen factor"), ({"droprate": 1.0}, "dropout rate"), ({"droprate": -0.1}, "dropout rate"),
+    ({"num_classes": 0}, "at least one class")])
 def test_impossible_options(options, words):
     with pytest.raises(ValueError, match=words):
         models.build("wrn", **{"num_classes": 10, **options})

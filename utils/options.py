@@ -130,7 +130,7 @@ def add_tuning(parser):
 
 def apply_recipe(args, stage, loss=None):
     """Fill what the command line left open from the recipe table; returns args."""
-    for option, value in recipes.resolve(stage, args.dataset, loss, args.preset).items():
+    for option, value in recipes.resolve(stage, args.dataset, loss, args.preset, args.arch or "wrn").items():
         if getattr(args, option, None) is None:
             setattr(args, option, value)
     return args

@@ -5,13 +5,14 @@ from .runtime import UserError
 
 
 class Layer(NamedTuple):
-    """Values that hold for a stage ("pretrain", "tune"), a loss, a data set and a preset (None = any); later layers win."""
+    """Values that hold for a stage ("pretrain", "tune"), a loss, a data set, a network and a preset (None = any); later layers win."""
 
     values: dict
     origin: str
     stage: Optional[str] = None
     loss: Optional[str] = None
     dataset: Optional[str] = None
+    arch: Optional[str] = None
     preset: str = "paper"
 
 
@@ -31,10 +32,11 @@ LAYERS = (
     Layer(dict(beta=0.5), "[OE]", stage="tune", loss="oe"),
     Layer(dict(beta=0.1, m_in=-23.0, m_out=-5.0), "[Energy]", stage="tune", loss="energy"),
     Layer(dict(m_in=-27.0), "[Energy]", stage="tune", loss="energy", dataset="cifar100"),
-    # 758 training images: six steps an epoch, so a small network, small steps' worth of epochs and no flip (see the docs of toy.py)
+    Layer(dict(droprate=0.0), "published code of [SR]", arch="densenet"),
+    # 758 small images: a small network and batches that still give a few hundred steps.
     Layer(dict(layers=10, widen_factor=1, droprate=0.0, padding=2, outlier_padding=2), "this project", dataset="digits"),
-    Layer(dict(epochs=40, batch_size=32), "this project", stage="pretrain", dataset="digits"),
-    Layer(dict(epochs=10, batch_size=32, oe_batch_size=64, learning_rate=5e-3), "this project", stage="tune", dataset="digits"),
+    Layer(dict(epochs=30, batch_size=64), "this project", stage="pretrain", dataset="digits"),
+    Layer(dict(epochs=10, batch_size=64, oe_batch_size=128, learning_rate=3e-2), "this project", stage="tune", dataset="digits"),
     Layer(dict(m_in=-12.0, m_out=-4.0), "this project", stage="tune", loss="energy", dataset="digits"),
     Layer(dict(padding=0, outlier_padding=8, outlier_norm="imagenet", l1_on="all"), "published code of [SR]",
           stage="tune", preset="code"),
@@ -43,14 +45,14 @@ LAYERS = (
 )
 
 
-def resolve(stage, dataset, loss=None, preset="paper"):
+def resolve(stage, dataset, loss=None, preset="paper", arch="wrn"):
     """The recipe as a dict option -> value."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'. There is: {', '.join(PRESETS)}")
     recipe = {}
     for layer in LAYERS:
         if layer.preset in ("paper", preset) and layer.stage in (None, stage) \
-                and layer.loss in (None, loss) and layer.dataset in (None, dataset):
+                and layer.loss in (None, loss) and layer.dataset in (None, dataset) and layer.arch in (None, arch):
             recipe.update(layer.values)
     return recipe
 
@@ -60,6 +62,6 @@ def describe(option, stage):
     found = []
     for layer in LAYERS:
         if option in layer.values and layer.stage in (None, stage):
-            when = [layer.loss, layer.dataset, layer.preset if layer.preset != "paper" else None]
+            when = [layer.loss, layer.dataset, layer.arch, layer.preset if layer.preset != "paper" else None]
             found.append(f"{layer.values[option]} ({': '.join([' '.join(filter(None, when)), layer.origin]).lstrip(': ')})")
     return "default: " + ", ".join(found) if found else ""

@@ -2,7 +2,7 @@
 
 ID = the digits 0 to 5 (1,083 real 8x8 images upsampled to 3x32x32). OOD = the digits 6 to 9 (near), patches of
 scikit-learn's two sample photographs, and the classic Gaussian, Rademacher and blob images of Hendrycks et al. 2019.
-Auxiliary outliers = jigsaws and mixtures of ID training images: constructions that no OOD test set holds.
+Auxiliary outliers = jigsaws and mixtures of ID training images, constructions that no OOD test set holds.
 """
 import numpy as np
 from PIL import Image
@@ -68,16 +68,27 @@ def blobs(split):
     return (smooth * 255).astype(np.uint8), None, None
 
 
+def jigsaw(image, tile, rng):
+    """The square tiles of an image (H,W,...) in random order."""
+    rows, columns, rest = image.shape[0] // tile, image.shape[1] // tile, image.shape[2:]
+    tiles = image.reshape(rows, tile, columns, tile, *rest).swapaxes(1, 2).reshape(rows * columns, tile, tile, *rest)
+    tiles = tiles[rng.permutation(rows * columns)].reshape(rows, columns, tile, tile, *rest)
+    return tiles.swapaxes(1, 2).reshape(image.shape)
+
+
 def digit_outliers(split):
-    """Half jigsaws (the 16 tiles of an image shuffled), half mixtures (the mean of two images of different classes)."""
+    """A third each: jigsaws of 16 tiles, jigsaws of 64 tiles with an order of its own for each colour, and mixtures of two
+    images of different classes with a weight of its own for each colour."""
     images, labels, _ = digits("train")
     rng = np.random.default_rng(5)
     made = []
     while len(made) < OUTLIERS:
         i, j = rng.integers(0, len(images), 2)
-        if len(made) % 2 == 0:
-            tiles = images[i].reshape(4, 8, 4, 8, 3).transpose(0, 2, 1, 3, 4).reshape(16, 8, 8, 3)[rng.permutation(16)]
-            made.append(tiles.reshape(4, 4, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(32, 32, 3))
+        if len(made) % 3 == 0:
+            made.append(jigsaw(images[i], 8, rng))
+        elif len(made) % 3 == 1:
+            made.append(np.stack([jigsaw(images[i][..., colour], 4, rng) for colour in range(3)], axis=-1))
         elif labels[i] != labels[j]:
-            made.append(((images[i].astype(int) + images[j]) // 2).astype(np.uint8))
+            weight = rng.uniform(0.25, 0.75, 3)
+            made.append((weight * images[i] + (1 - weight) * images[j]).astype(np.uint8))
     return np.stack(made), None, None

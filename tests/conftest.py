@@ -1,0 +1,110 @@
+"""What the tests of the scripts share: copies of the project to run them in, a quick way to run them, small image sets."""
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Project:
+    """A copy of the project in a folder of its own, so that no test touches the snapshots and results of the real one."""
+
+    def __init__(self, root, server):
+        self.root, self.server = root, server
+        self.snapshots, self.results = root / "CIFAR" / "snapshots", root / "CIFAR" / "results"
+        for file in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("data/*.json"), ROOT / "CIFAR/published.json"]:
+            target = root / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+        for folder in ("utils", "models"):
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(self, command, cwd=None, prelude="", **environment):
+        """Run ``baseline.py digits --epochs 1`` or the like; its status, out and err. ``prelude``: Python run before it."""
+        script, *arguments = shlex.split(command) if isinstance(command, str) else map(str, command)
+        request = {"script": str(self.root / script), "arguments": arguments, "cwd": str(cwd or self.root), "prelude": prelude,
+                   "environment": environment, "seconds": 120, "out": str(self.root / "out"), "err": str(self.root / "err")}
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        status = int(self.server.stdout.readline())
+        return SimpleNamespace(status=status, out=(self.root / "out").read_text(), err=(self.root / "err").read_text())
+
+    def do(self, command, **keywords):
+        """``run`` a command that must succeed without a word on stderr; returns what it printed."""
+        result = self.run(command, **keywords)
+        assert result.status == 0, f"{command}: {result.status}\n{result.err}"
+        assert result.err == ""
+        return result.out
+
+    def refuse(self, command, *words, **keywords):
+        """``run`` a command that must fail as a user's error does: status 2, one line on stderr that holds the words,
+        and every file of the snapshots, results and data folders as it was."""
+        before = self.files()
+        result = self.run(command, **keywords)
+        assert result.status == 2, f"{command}: {result.status}\n{result.out}\n{result.err}"
+        assert len(result.err.splitlines()) == 1, result.err
+        missing = [word for word in words if word.lower() not in result.err.lower()]
+        assert not missing, f"{missing} not in: {result.err}"
+        assert self.files() == before
+        return result.err
+
+    def files(self):
+        """{path: (bytes, time of change)} of all files below CIFAR and data but for caches."""
+        return {file: (file.read_bytes(), file.stat().st_mtime_ns) for folder in ("CIFAR", "data")
+                for file in (self.root / folder).rglob("*") if file.is_file() and not {"cache", "__pycache__"} & set(file.parts)}
+
+    def names(self, folder):
+        """Sorted file names in a folder of snapshots."""
+        return sorted(file.name for file in (self.snapshots / folder).glob("*") if file.is_file())
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, str(ROOT / "tests" / "fork_server.py")], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, env=environment)
+    yield process
+    process.stdin.close()
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def make_project(fork_server, tmp_path_factory):
+    """Function that makes a fresh copy of the project."""
+    return lambda: Project(tmp_path_factory.mktemp("project"), fork_server)
+
+
+@pytest.fixture(scope="module")
+def project(make_project):
+    """A copy of the project for a module's tests."""
+    return make_project()
+
+
+def coloured(count, classes, size, seed):
+    """uint8 (N,size,size,3) noisy images whose class is their colour, and labels (N,) that hold every class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    colours = np.random.default_rng(0).integers(40, 216, (classes, 1, 1, 3))
+    return (colours[labels] + rng.integers(-40, 40, (count, size, size, 3))).astype(np.uint8), labels
+
+
+def noise(count, size, seed):
+    """uint8 (N,size,size,3) images of independent pixels."""
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def write_own(folder, classes=3, train=60, test=30, size=8):
+    """train.npz and test.npz of small coloured images: an --id folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count, seed in (("train", train, 1), ("test", test, 2)):
+        images, labels = coloured(count, classes, size, seed)
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    return folder
