@@ -12,7 +12,7 @@ import sys
 
 from tqdm import tqdm
 
-from utils import datasets, loaders, options, runtime, snapshots, training
+from utils import datasets, features, loaders, options, runtime, snapshots, training
 
 
 def parse(argv):
@@ -35,12 +35,14 @@ def main(argv=None):
     runtime.seed_epoch(args.seed, "init")
     description = training.describe_network(args, num_classes, train_set)
     model = runtime.prepare(snapshots.build_model(description), device)
+    stem = f"{args.dataset}_{training.arch_name(args.arch)}_pretrained"
     if args.load:
-        path = snapshots.find_one(args.load)
+        path = snapshots.find_one(args.load, stem)
         snapshots.load_weights(model, snapshots.read_weights(path), path)
+        description.update(parent=path.name, parent_sha256=runtime.sha256_file(path))
+    features.check_fits(model, train_set)
     optimizer = training.make_optimizer(model, args)
-    run = training.Run(snapshots.resolve_folder(args.save), f"{args.dataset}_{training.arch_name(args.arch)}_pretrained",
-                       model, optimizer, args, description)
+    run = training.Run(snapshots.resolve_folder(args.save), stem, model, optimizer, args, description)
     train_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
     with run.interruptible():

@@ -69,6 +69,7 @@ def score_snapshot(file, args, command):
     id_set = datasets.load_id(dataset, "test", args.data, args.id, args.image_size, args.skip_bad, description["num_classes"])
     ood_sets = datasets.parse_ood(args.ood, dataset, args.data, id_set.images.shape[-1], args.skip_bad)
     network = features.Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device), args.test_bs)
+    features.check_fits(network.model, id_set)
 
     id_outputs = network.outputs(id_set)
     id_error = 100 * float((id_outputs.logits.argmax(axis=1) != id_outputs.labels).mean())
@@ -83,11 +84,17 @@ def score_snapshot(file, args, command):
         chosen, grids = tune_scores(chosen, network, train_set, dataset)
     measured, vectors = [], {}
     for score in chosen:
-        with scores.as_user_error():
-            if "train" in score.needs:
-                network.fit(score, train_set)
-            id_scores = network.score(score, id_set)
-            ood_scores = {ood.name: network.score(score, ood) for ood in ood_sets}
+        try:
+            with scores.as_user_error():
+                if "train" in score.needs:
+                    network.fit(score, train_set)
+                id_scores = network.score(score, id_set)
+                ood_scores = {ood.name: network.score(score, ood) for ood in ood_sets}
+        except runtime.UserError as error:
+            if args.score != "all":
+                raise
+            print(f"note: {score.label} is left out: {error}", file=sys.stderr)   # the other scores can still be had
+            continue
         rows = [results.measure_set(id_scores, values, name, args.num_to_avg, args.seed, args.protocol) for name, values in ood_scores.items()]
         measured.append({"score": score.label, "hyper": score.hyper, "sets": rows, "average": results.mean_row(rows)})
         vectors.update({f"{score.label}/{name}": values for name, values in {"id": id_scores, **ood_scores}.items()})

@@ -14,7 +14,7 @@ from itertools import repeat
 import torch
 from tqdm import tqdm
 
-from utils import datasets, loaders, options, runtime, snapshots, training
+from utils import datasets, features, loaders, options, runtime, snapshots, training
 from utils.losses import LOSSES
 
 
@@ -45,11 +45,16 @@ def main(argv=None):
                    "parent": parent.name, "parent_sha256": runtime.sha256_file(parent)}
     model, description = training.load_parent(parent, args, description)
     model = runtime.prepare(model, device)
+    features.check_fits(model, train_set)
     optimizer = training.make_optimizer(model, args)
     id_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)
     outlier_batches = None
     if loss.outliers:
+        args.image_size = train_set.images.shape[-1]
         outliers = datasets.load_outliers(args)
+        if outliers.images.shape[1:] != train_set.images.shape[1:]:
+            raise runtime.UserError(f"outliers '{outliers.name}' ({outliers.source}) are images of {tuple(outliers.images.shape[1:])}, the ID "
+                                    f"images of {tuple(train_set.images.shape[1:])}. Give a folder or archive, which is resized, or another array")
         description["outliers"] = outliers.describe()
         mean, std = datasets.outlier_statistics(args.outlier_norm)
         outlier_batches = loaders.Batches(outliers, args.oe_batch_size, device, augment=True, padding=args.outlier_padding,

@@ -25,11 +25,11 @@ def become(request):
     sys.argv = [request["script"], *request["arguments"]]
     status = 0
     try:
-        exec(request["prelude"], {})
+        exec(request["prelude"], {})  # noqa: S102
         runpy.run_path(request["script"], run_name="__main__")
     except SystemExit as stop:
         status = stop.code or 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         traceback.print_exc()
         status = 1
     sys.stdout.flush()
@@ -42,7 +42,7 @@ def serve():
     import PIL.Image  # noqa: F401
     import scipy.io
     import scipy.ndimage
-    import scipy.spatial.distance
+    import scipy.spatial.distance  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import torch._dynamo  # noqa: F401  (the first optimiser imports it)
     import tqdm  # noqa: F401
@@ -53,6 +53,7 @@ def serve():
         if pid == 0:
             become(json.loads(line))
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def missing_message(name, split, data, path=None):
                 f"There is: {', '.join(DATASETS)}; or give a path: folder:PATH")
     places = ", ".join(str(Path(data) / p) for p in (*DATASETS[name].paths, f"{name}/{split}.npz", f"ood/{name}.npz"))
     command = f"Run: python data/download.py {name}" if DATASETS[name].download else \
-        f"Place it there by hand, or choose another"
+        "Place it there by hand, or choose another"
     return f"data set '{name}' ({split}) not found; looked for {places} and folders or archives of that name. {command}"
 
 
@@ -244,6 +244,10 @@ def load_id(name, split, data=DATA, path=None, size=32, skip_bad=False, num_clas
 def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
     """ImageSets of an --ood value: comma-separated names or folder:PATH / path:PATH items; "" = the protocol's sets."""
     items = [item.strip() for item in text.split(",") if item.strip()] if text else ood_names(dataset, data)
+    missing = [] if text else [name for name in items if not is_there(name, data=data)]
+    if missing:
+        raise UserError(f"of the OOD sets of the protocol {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in {data}. "
+                        f"Run: python data/download.py {' '.join(missing)}; or name others: --ood NAME,folder:PATH")
     sets = []
     for item in items:
         kind, _, path = item.partition(":")

@@ -1,6 +1,7 @@
 """One forward pass an image set: logits and features for every score, kept in a cache keyed by snapshot and data."""
 import contextlib
 import hashlib
+import inspect
 import io
 from pathlib import Path
 
@@ -8,12 +9,32 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .loaders import Batches
+from . import scores
 from .datasets import STD
+from .loaders import Batches, normalise
 from .runtime import CIFAR, UserError, autocast, prepare, write_bytes
-from .scores import Outputs
 
 CACHE = CIFAR / "cache"
+
+
+def check_fits(model, images):
+    """UserError unless the model takes images of this ImageSet's size; one of them goes through it."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(normalise(images.images[:1].permute(0, 2, 3, 1).to(device)))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the network does not take the images of '{images.name}', {tuple(images.images.shape[1:])} each: "
+                        f"{str(error).splitlines()[0]}. Bring them to another size: --image-size N") from None
+    finally:
+        model.train(training)
+
+
+def source_hash(*files):
+    """Short sha256 of source files: outputs cached by an older formula or network are not read by a newer one."""
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:8]
 
 
 class Network:
@@ -27,10 +48,12 @@ class Network:
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
         self.precision, self.batch_size, self.cache, self.memory = precision, batch_size, Path(cache), {}
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
+        self.network_code = source_hash(inspect.getfile(type(model)))
+        self.score_code = source_hash(*Path(scores.__file__).parent.glob("*.py"))
 
     def outputs(self, images):
         """Outputs of an ImageSet: logits (N,C) and features (N,D) float32 in the set's order."""
-        key = f"{images.fingerprint[:16]}-{self.precision}"
+        key = f"{images.fingerprint[:16]}-{self.precision}-{self.network_code}"
         return self.with_head(self.cached(key, lambda: self.run(images, self.forward)), images)
 
     def stepped_outputs(self, images, score):
@@ -39,7 +62,7 @@ class Network:
         The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image.
         """
         inputs = hashlib.sha256("".join([score.label, *(f"{k}{v.tobytes()}" for k, v in sorted(score.stats.items()))]).encode())
-        key = f"{images.fingerprint[:16]}-{score.name}-{inputs.hexdigest()[:16]}"
+        key = f"{images.fingerprint[:16]}-{score.name}-{inputs.hexdigest()[:16]}-{self.network_code}-{self.score_code}"
         return self.with_head(self.cached(key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))), images)
 
     def with_head(self, arrays, images):
@@ -52,7 +75,7 @@ class Network:
             if wrong.any():
                 raise UserError(f"{name} of image {int(np.argmax(wrong))} of '{images.name}' ({int(wrong.sum())} images in all) "
                                 f"are not finite: the snapshot is broken, or trained in a way that diverged")
-        return Outputs(arrays["logits"], arrays["features"], labels, weight, bias)
+        return scores.Outputs(arrays["logits"], arrays["features"], labels, weight, bias)
 
     def cached(self, key, make):
         """Arrays of ``make()``, from memory or the cache file of this snapshot and key where there is a whole one."""
@@ -109,7 +132,7 @@ class Network:
             fitted.append(score.fit(self.outputs(train_images)))
             return score.stats
         options = hashlib.sha256(repr(sorted(score.hyper.items())).encode()).hexdigest()[:12]
-        stats = self.cached(f"{train_images.fingerprint[:16]}-{self.precision}-fit-{score.name}-{options}", learn)
+        stats = self.cached(f"{train_images.fingerprint[:16]}-{self.precision}-fit-{score.name}-{options}-{self.network_code}-{self.score_code}", learn)
         if not fitted:
             score.stats = stats
         return score

@@ -24,31 +24,44 @@ def detection_metrics(id_scores, ood_scores, recall=0.95):
     if np.isnan(inner[-1]) or np.isnan(outer[-1]):   # np.sort puts NaN last
         raise ValueError("scores hold NaN")
     n, m = len(inner), len(outer)
-    # A stable sort of two sorted runs only merges them. Scores of -0.0 and 0.0 tie, as they must.
+    # A stable sort of two sorted runs only merges them.
     joined = np.concatenate([inner, outer])
     order = np.argsort(joined, kind="stable")
+    is_id = order < n
+    id_place, ood_place = np.flatnonzero(is_id), np.flatnonzero(~is_id)
+    # For each ID score: how many ID images, and how many images in all, score at most that (are accepted there).
+    # For each OOD score: how many OOD images, and how many in all, score at least that (are flagged there).
+    id_caught, accepted = np.arange(1, n + 1), id_place + 1
+    ood_caught, flagged = np.arange(m, 0, -1), n + m - ood_place
+    id_below = ood_place - np.arange(m)              # for each OOD score: how many ID images score below, tied ones half
     joined = joined[order]
-    last = np.append(np.flatnonzero(joined[1:] != joined[:-1]), n + m - 1)   # last place of each distinct score
-    # How many ID and OOD images score at most each distinct score, from the smallest (surest ID) up.
-    id_below = np.cumsum(order < n)[last]
-    ood_below = last + 1 - id_below
-    id_here, ood_here = np.diff(id_below, prepend=0), np.diff(ood_below, prepend=0)
-    id_above, ood_above = n - id_below + id_here, m - ood_below + ood_here
+    different = joined[1:] != joined[:-1]            # not of the raw bits: -0.0 and 0.0 tie
+    if not different.all():
+        first = np.flatnonzero(np.concatenate([[True], different]))
+        group = np.cumsum(np.concatenate([[0], different]))
+        last = np.append(first[1:], n + m) - 1
+        id_up_to = np.concatenate([[0], np.cumsum(is_id)])
+        accepted = last[group[id_place]] + 1
+        id_caught = id_up_to[accepted]
+        begin, end = first[group[ood_place]], last[group[ood_place]] + 1
+        flagged = n + m - begin
+        ood_caught = flagged - (n - id_up_to[begin])
+        id_below = (id_up_to[begin] + id_up_to[end]) / 2
+    k, j = at_recall(id_caught, n, recall), at_recall(ood_caught, m, recall)
     return {
-        "fpr95": float(ood_below[at_recall(id_below, id_here, n, recall)] / m),
-        "auroc": float(ood_here @ (id_below - 0.5 * id_here) / n / m),
-        "aupr_in": float(id_here @ (id_below / (last + 1)) / n),
-        "fpr95_out": float(id_above[at_recall(ood_above, ood_here, m, recall)] / n),
-        "aupr_out": float(ood_here @ (ood_above / (id_above + ood_above)) / m),
+        "fpr95": float((accepted[k] - id_caught[k]) / m),
+        "auroc": float(id_below.sum(dtype=np.float64) / n / m),
+        "aupr_in": float((id_caught / accepted).sum() / n),
+        "fpr95_out": float((flagged[j] - ood_caught[j]) / n),
+        "aupr_out": float((ood_caught / flagged).sum() / m),
     }
 
 
-def at_recall(caught, here, total, recall):
-    """Index of the threshold, among the positives' own scores, whose recall is closest to ``recall``; the higher on a tie."""
-    own = np.flatnonzero(here)
-    distance = np.abs(caught[own] - recall * total)
+def at_recall(caught, total, recall):
+    """Index of the positive whose own score, as the threshold, has the recall closest to ``recall``; the higher on a tie."""
+    distance = np.abs(caught - recall * total)
     # Counts differ by whole images: a tie is exact but for the rounding of recall * total.
-    closest = own[distance <= distance.min() + 1e-6]
+    closest = np.flatnonzero(distance <= distance.min() + 1e-6)
     return closest[np.argmax(caught[closest])]
 
 

@@ -1,6 +1,7 @@
 """Command-line options that the scripts share; every long option is known with - and with _."""
 import argparse
 import math
+import re
 
 from models import MODELS
 
@@ -137,6 +138,8 @@ def apply_recipe(args, stage, loss=None):
 
 
 def known_dataset(name, path, names):
-    """UserError unless the data set is known by name or given by path."""
+    """UserError unless the data set is known by name or given by path, under a name that file names can begin with."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(f"'{name}' cannot name a data set: letters, digits and . _ + - only. Its place is given by --id PATH")
     if path is None and name not in names:
         raise UserError(f"unknown data set '{name}'. There is: {', '.join(names)}; or bring your own: {name} --id PATH")

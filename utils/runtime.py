@@ -28,6 +28,7 @@ def run(main):
     A worker of the standard library or torch reports a full disk in its own words; they become one line too.
     """
     program = Path(sys.argv[0]).name
+    sys.path.append(os.getcwd())   # where a user's own network lies (--arch module:function) when the script is run from elsewhere
     try:
         return main() or 0
     except UserError as error:
@@ -109,22 +110,32 @@ def seed_epoch(seed, epoch):
 
 def write_bytes(path, data):
     """Write a file under a temporary name in the same folder, then rename it: the old file lives until the new is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    write_files({path: data})
+
+
+def write_files(contents):
+    """Write files that belong together, {path: bytes}: none is renamed to its own name before all are whole on disk."""
+    temporaries = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        for path, data in contents.items():
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporaries[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporaries[path], 0o644)
+        for path in list(temporaries):
+            os.replace(temporaries[path], path)
+            del temporaries[path]
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise UserError(f"the disk is full: {path} was not written; the file that was there before is unharmed. "
-                            f"Free some space, then run the same command with --resume") from None
+                            f"Free some space, then run the same command again (a training that had begun: with --resume)") from None
         raise
 
 
@@ -148,8 +159,12 @@ def write_text(path, text):
     write_bytes(path, text.encode())
 
 
+def json_bytes(record):
+    return (json.dumps(record, indent=1) + "\n").encode()
+
+
 def write_json(path, record):
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    write_bytes(path, json_bytes(record))
 
 
 def sha256_file(path):

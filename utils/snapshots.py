@@ -4,10 +4,14 @@ A snapshot is a plain state_dict ``{stem}_epoch_{e}.pt`` with a description ``.j
 needs is a third file, ``{stem}.resume.pt``. Everything is loaded with ``weights_only``.
 """
 import contextlib
+import filecmp
+import hashlib
 import io
 import json
+import os
 import re
-import sys
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +19,7 @@ import torch
 
 import models
 
-from .runtime import CIFAR, UserError, make_folder, sha256_file, write_bytes, write_json, write_text
+from .runtime import CIFAR, UserError, json_bytes, make_folder, sha256_file, write_bytes, write_files, write_text
 
 SNAPSHOTS = CIFAR / "snapshots"
 FOLDERS = SNAPSHOTS / "folders.txt"   # other folders that runs have written to, so that their snapshots are found by name
@@ -27,7 +31,7 @@ def resolve_folder(text):
     path = Path(text).expanduser()
     parts = [part for part in path.parts if part != "."]
     if not path.is_absolute() and parts and parts[0] == "snapshots":
-        return SNAPSHOTS.joinpath(*parts[1:])
+        return Path(os.path.abspath(SNAPSHOTS.joinpath(*parts[1:])))
     return path.resolve()
 
 
@@ -43,11 +47,11 @@ def snapshot_path(folder, stem, epoch):
 
 
 def save_snapshot(path, model, description):
-    """Write the weights (CPU, contiguous, without a compiled model's prefix), then their description with their sha256."""
-    state = {clean_name(name): value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_bytes(path, to_bytes(state))
-    write_json(path.with_suffix(".json"), {**description, "sha256": sha256_file(path),
-                                           "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+    """Write the weights (CPU, contiguous, without a compiled model's prefix) together with their description and sha256."""
+    state = to_bytes({clean_name(name): value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+    description = {**description, "sha256": hashlib.sha256(state).hexdigest(),
+                   "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    write_files({path: state, path.with_suffix(".json"): json_bytes(description)})
 
 
 def remove_snapshot(path):
@@ -57,16 +61,50 @@ def remove_snapshot(path):
 
 
 def start_run(folder, stem):
-    """Make room for a new run of this name: a former run's files are moved into ``replaced``, never deleted."""
+    """Make room for a new run: a former run's files of this name are also put into ``replaced``; none is moved or changed.
+
+    Returns {"folder": where they are kept, "names": theirs}, {} when there are none. A new run that fails before its first
+    snapshot thus leaves everything as it was.
+    """
     folder = make_folder(folder)
-    former = [f for f in folder.iterdir() if f.is_file() and
-              re.fullmatch(re.escape(stem) + r"(_epoch_\d+|_best|_training_results|\.resume)\.(pt|json|csv)", f.name)]
+    remember_folder(folder)
+    names = sorted(f.name for f in folder.iterdir() if f.is_file() and
+                   re.fullmatch(re.escape(stem) + r"(_epoch_\d+|_best|_training_results|\.resume)\.(pt|json|csv)", f.name))
+    if not names:
+        return {}
+    kept = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()), dir=make_folder(folder / REPLACED)))
+    for name in names:
+        try:
+            os.link(folder / name, kept / name)
+        except OSError:   # a file system without hard links
+            shutil.copy2(folder / name, kept / name)
+    return {"folder": str(kept), "names": names}
+
+
+def withdraw_run(folder, stem, former):
+    """Undo ``start_run`` of a run that has written nothing but its first resume state."""
+    finish_run(folder, stem)
     if former:
-        target = folder / REPLACED / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        target.mkdir(parents=True, exist_ok=True)
-        for file in former:
-            file.rename(target / file.name)
-        print(f"note: a former run's {len(former)} files of {stem} are now in {target}", file=sys.stderr)
+        kept, state = Path(former["folder"]), f"{stem}.resume.pt"
+        if state in former["names"]:
+            os.replace(kept / state, Path(folder) / state)
+        shutil.rmtree(kept)
+        with contextlib.suppress(OSError):   # not empty: other runs' files
+            kept.parent.rmdir()
+
+
+def remove_replaced(folder, former):
+    """Remove a former run's snapshots of single epochs, each only if ``replaced`` has the very same file."""
+    kept = Path(former["folder"])
+    for name in former["names"]:
+        file = Path(folder) / name
+        if re.search(r"_epoch_\d+\.(pt|json)$", name) and file.exists() and (kept / name).exists() \
+                and filecmp.cmp(file, kept / name, shallow=False):
+            file.unlink()
+
+
+def remember_folder(folder):
+    """Note a folder outside the project's, so that its snapshots are found by name."""
     if not folder.is_relative_to(SNAPSHOTS):
         known = FOLDERS.read_text().splitlines() if FOLDERS.exists() else []
         if str(folder) not in known:
@@ -83,7 +121,10 @@ def load_state(folder, stem):
     if not path.exists():
         there = ", ".join(sorted(f.name for f in Path(folder).glob("*.resume.pt"))) or "no interrupted run"
         raise UserError(f"nothing to resume: {path} does not exist. There is: {there}. Run the same command without --resume")
-    return read_pt(path)
+    state = read_pt(path)
+    if not (isinstance(state, dict) and {"epoch", "model", "optimizer", "recipe", "rows", "best", "data"} <= set(state)):
+        raise UserError(f"{path} is not the state of an interrupted run. Remove it and run the same command without --resume")
+    return state
 
 
 def finish_run(folder, stem):
@@ -115,7 +156,7 @@ def read_weights(path):
     content = read_pt(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(n, str) and torch.is_tensor(v) for n, v in content.items()):
         raise UserError(f"{path} holds no state_dict")
     return {clean_name(name): value for name, value in content.items()}
 
@@ -145,6 +186,8 @@ def describe(path, state, arch=None):
             description = json.loads(file.read_text())
         except ValueError as error:
             raise UserError(f"{file} is not readable as JSON ({error})") from None
+        if not isinstance(description, dict):
+            raise UserError(f"{file} does not describe a snapshot. Remove it, and names and shapes are read off the file instead")
         if description.get("sha256") not in (None, sha256_file(path)):
             raise UserError(f"{path} is damaged: its sha256 is not the one in {file.name}")
     else:
@@ -193,11 +236,12 @@ def short_name(path):
 
 
 def all_snapshots():
-    """Snapshot files of every folder a run has written to: the project's snapshots folder and the ones in folders.txt."""
-    folders = [f for f in (SNAPSHOTS, *sorted(SNAPSHOTS.glob("*"))) if f.is_dir()]
+    """Snapshot files of every folder a run has written to: those below the project's snapshots folder and in folders.txt."""
+    files = [f for f in SNAPSHOTS.rglob("*.pt") if REPLACED not in f.relative_to(SNAPSHOTS).parts]
     if FOLDERS.exists():
-        folders += [Path(line) for line in FOLDERS.read_text().splitlines() if Path(line).is_dir()]
-    return [file for folder in folders for file in sorted(folder.glob("*.pt")) if not file.name.endswith(".resume.pt")]
+        files += [f for line in FOLDERS.read_text().splitlines() for f in Path(line).glob("*.pt")]
+    unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(".resume.pt")}   # a link may lead to a folder twice
+    return sorted(unique.values())
 
 
 def find_snapshots(name):

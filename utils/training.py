@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import platform
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -43,13 +44,18 @@ def describe_network(args, num_classes, train_set):
 
 
 def load_parent(path, args, description):
-    """The pre-trained network to fine-tune, with the dropout of this recipe; its own shape is believed over the options."""
+    """The pre-trained network to fine-tune, with the dropout of this recipe; its own shape is believed over the defaults."""
     state = snapshots.read_weights(path)
-    parent = snapshots.describe(path, state)
+    parent = snapshots.describe(path, state, args.arch if ":" in args.arch else None)
     if parent["num_classes"] != description["num_classes"] or parent.get("dataset") not in (None, args.dataset):
         raise UserError(f"{path} is a network for {parent.get('dataset')} with {parent['num_classes']} classes, not for "
                         f"{args.dataset} with {description['num_classes']}. Run: python baseline.py {args.dataset}")
-    shape = {key: parent[key] for key in ("arch", "layers", "widen_factor") if key in parent}
+    shape = {key: parent[key] for key in ("arch", "layers", "widen_factor") if parent.get(key) is not None}
+    for key, value in shape.items():
+        if args.given.get(key, value) != value:
+            raise UserError(f"{path} is a snapshot of another network: its {key} is {value}, not {args.given[key]}. "
+                            f"Leave the option out, or run: python baseline.py {args.dataset}")
+    vars(args).update(shape)
     model = snapshots.build_model({**description, **shape})
     snapshots.load_weights(model, state, path)
     return model, {**description, **shape}
@@ -120,41 +126,52 @@ class Run:
     """
 
     RECIPE = ("arch", "layers", "widen_factor", "droprate", "epochs", "learning_rate", "batch_size", "oe_batch_size", "momentum",
-              "decay", "padding", "outlier_padding", "outlier_norm", "seed", "loss", "alpha", "beta", "m_in", "m_out", "l1_on", "preset")
+              "decay", "padding", "outlier_padding", "outlier_norm", "seed", "loss", "alpha", "beta", "m_in", "m_out", "l1_on",
+              "preset", "precision")
 
     def __init__(self, folder, stem, model, optimizer, args, description):
         self.folder, self.stem, self.model, self.optimizer = Path(folder), stem, model, optimizer
-        self.args, self.first_epoch, self.rows, self.best = args, 0, [], math.inf
-        self.recipe = {key: getattr(args, key) for key in self.RECIPE if getattr(args, key, None) is not None}
+        self.args, self.first_epoch, self.rows, self.best, self.former = args, 0, [], math.inf, {}
+        self.recipe = {key: getattr(args, key) for key in self.RECIPE if getattr(args, key, None) not in (None, "auto")}
         self.description = {**description, "recipe": self.recipe}
         self.log = self.folder / f"{stem}_training_results.csv"
         if args.resume:
             self.restore(snapshots.load_state(folder, stem))
         else:
-            snapshots.start_run(folder, stem)
-            self.save_state(epoch=-1)
+            self.former = snapshots.start_run(folder, stem)
+            with self.interruptible():
+                self.save_state(epoch=-1)
+
+    def sources(self):
+        """Fingerprints of what the run was given beside its options."""
+        return {"data": self.description.get("data_fingerprint"), "parent": self.description.get("parent_sha256"),
+                "outliers": self.description.get("outliers", {}).get("fingerprint")}
 
     def restore(self, state):
         for key in sorted(set(state["recipe"]) | set(self.recipe)):
             if state["recipe"].get(key) != self.recipe.get(key):
                 raise UserError(f"the interrupted run of {self.stem} had {key} {state['recipe'].get(key)}, not {self.recipe.get(key)}. "
                                 f"Resume with the same options, or start anew without --resume")
-        if state["data"] != self.description.get("data_fingerprint"):
-            raise UserError(f"the interrupted run of {self.stem} was trained on other images. Start anew without --resume")
-        self.model.load_state_dict(state["model"])
+        names = {"data": "images", "parent": "pre-trained weights", "outliers": "outliers"}
+        for key, value in self.sources().items():
+            if state.get(key) != value:
+                raise UserError(f"the interrupted run of {self.stem} was given other {names[key]}. "
+                                f"Resume with the same, or start anew without --resume")
+        snapshots.load_weights(self.model, state["model"], f"the state of {self.stem}")
         self.optimizer.load_state_dict(state["optimizer"])
         self.first_epoch, self.rows, self.best = state["epoch"] + 1, state["rows"], state["best"]
-        self.write_log()
+        self.former = state.get("former", {})
+        self.remove_former(state["epoch"])
         print(f"resuming {self.stem} at epoch {self.first_epoch} of {self.args.epochs}")
 
     def save_state(self, epoch):
         snapshots.save_state(self.folder, self.stem, epoch=epoch, model=self.model.state_dict(),
                              optimizer=self.optimizer.state_dict(), recipe=self.recipe, rows=self.rows, best=self.best,
-                             data=self.description.get("data_fingerprint"))
+                             former=self.former, **self.sources())
 
     def write_log(self):
         text = io.StringIO()
-        table = csv.writer(text)
+        table = csv.writer(text, lineterminator="\n")
         extra = [name for name in (self.rows[0] if self.rows else {}) if name not in COLUMNS]
         table.writerow(COLUMNS + extra)
         table.writerows([[row[name] for name in COLUMNS + extra] for row in self.rows])
@@ -165,6 +182,10 @@ class Run:
 
         A run that is stopped anywhere in between finds a whole snapshot and a whole state again.
         """
+        if not math.isfinite(test_loss):   # the last step's update has no training loss that would show it
+            step = (epoch + 1) * math.ceil(self.description["train_images"] / self.args.batch_size)
+            raise UserError(f"the test loss is not finite after epoch {epoch + 1}, at step {step}; the last good snapshot is kept. "
+                            f"Try a smaller --learning_rate")
         row = {"epoch": epoch, "time(s)": round(seconds, 1), "train_loss": round(means["loss"], 6),
                "test_loss": round(test_loss, 6), "test_error(%)": round(test_error, 2)}
         terms = {name: round(value, 6) for name, value in means.items() if name != "loss"}
@@ -176,20 +197,31 @@ class Run:
             snapshots.save_snapshot(snapshots.snapshot_path(self.folder, self.stem, "best"), self.model, description)
         self.write_log()
         self.save_state(epoch)
-        if epoch > 0:
-            snapshots.remove_snapshot(snapshots.snapshot_path(self.folder, self.stem, epoch - 1))
+        self.remove_former(epoch)
         detail = "".join(f" | {name} {value:.4f}" for name, value in terms.items()) if len(terms) > 1 else ""
         print(f"epoch {epoch + 1:3d}/{self.args.epochs} | {seconds:5.0f} s | train loss {means['loss']:.4f} | "
               f"test loss {test_loss:.4f} | test error {test_error:.2f} %{detail}", flush=True)
 
+    def remove_former(self, epoch):
+        """Remove the former epoch's snapshot, and a former run's, which ``replaced`` has, once that of ``epoch`` is there."""
+        if epoch > 0:
+            snapshots.remove_snapshot(snapshots.snapshot_path(self.folder, self.stem, epoch - 1))
+        if epoch == 0 and self.former:
+            snapshots.remove_replaced(self.folder, self.former)
+            print(f"note: a former run's files of {self.stem} are now in {self.former['folder']}")
+
     @contextlib.contextmanager
     def interruptible(self):
-        """Ctrl-C inside says how to go on; the state of the last whole epoch is on disk already."""
+        """Ctrl-C inside says how to go on; a failure before the end of the first epoch leaves the folder as it was."""
         try:
             yield
         except KeyboardInterrupt:
-            command = "python " + " ".join([Path(sys.argv[0]).name, *[a for a in sys.argv[1:] if a != "--resume"], "--resume"])
+            command = shlex.join(["python", *[a for a in sys.argv if a != "--resume"], "--resume"])
             raise KeyboardInterrupt(f"The state after epoch {len(self.rows)} is in {self.folder}. Go on with: {command}") from None
+        except (UserError, OSError):
+            if not self.rows:
+                snapshots.withdraw_run(self.folder, self.stem, self.former)
+            raise
 
     def finish(self):
         """Remove the resume state and return the final snapshot's path."""

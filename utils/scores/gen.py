@@ -34,7 +34,7 @@ class GEN(Score):
                   "https://openaccess.thecvf.com/content/CVPR2023/html/Liu_GEN_Pushing_the_Limits_of_Softmax-Based_"
                   "Out-of-Distribution_Detection_CVPR_2023_paper.html")
     defaults = {"gamma": 0.1, "M": 100}
-    grid = {"gamma": (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0), "M": (10, 50, 100, 200, 500, 1000)}
+    grid = {"gamma": (0.01, 0.1, 0.5, 1.0, 2.0), "M": (10, 50, 100)}
 
     def check(self):
         if not self.gamma > 0:
