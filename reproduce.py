@@ -4,11 +4,11 @@
     python reproduce.py cifar10     # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood
 
 Each stage is the command a user would type, and is printed. A stage whose snapshot is there is not run again, an
-interrupted one goes on; --fresh begins anew. Options this script does not know go to baseline.py and tune.py alike, so
+interrupted one goes on, a fine-tuned one of another pre-trained network is made anew; --fresh begins anew. Options this script does not know go to baseline.py and tune.py alike, so
 that ``python reproduce.py cifar10 --epochs 2`` is a quick look.
 """
-import io
 import csv
+import io
 import subprocess
 import sys
 import time
@@ -52,16 +52,25 @@ def main(argv=None):
 
 
 def train(command, folder, stem, args):
-    """Run one training stage unless its snapshot is there; go on with one that was interrupted."""
+    """Run one training stage unless its snapshot is there; go on with one that was interrupted.
+
+    A fine-tuned snapshot counts only if it comes from the pre-trained one that is there now.
+    """
     place = snapshots.SNAPSHOTS / folder
-    extra = list(args.training)
-    if not args.fresh:
-        if (place / f"{stem}.resume.pt").exists():
-            extra.append("--resume")
-        elif list(place.glob(f"{stem}_epoch_*.pt")):
-            print(f"{folder}/{stem} is there (--fresh trains it anew)")
-            return
-    shell([*command, *extra], args)
+    there = sorted(place.glob(f"{stem}_epoch_*.pt"), key=snapshots.epoch_of)[-1:]
+    if (place / f"{stem}.resume.pt").exists() and not args.fresh:
+        shell([*command, *args.training, "--resume"], args)
+    elif not there or args.fresh or is_orphan(there[0], args.dataset):
+        shell([*command, *args.training], args)
+    else:
+        print(f"{snapshots.short_name(there[0])} is there (--fresh trains it anew)")
+
+
+def is_orphan(file, dataset):
+    """Whether a fine-tuned snapshot was made from another pre-trained one than the one there is now."""
+    parent = snapshots.describe(file, snapshots.read_weights(file)).get("parent_sha256")
+    return parent is not None and \
+        parent != runtime.sha256_file(snapshots.find_one("./snapshots/pretrained", stem=f"{dataset}_wrn_pretrained"))
 
 
 def evaluate(name, score_names, args):

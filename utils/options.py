@@ -130,8 +130,10 @@ def add_tuning(parser):
 
 
 def apply_recipe(args, stage, loss=None):
-    """Fill what the command line left open from the recipe table; returns args."""
-    for option, value in recipes.resolve(stage, args.dataset, loss, args.preset, args.arch or "wrn").items():
+    """Fill what the command line left open from the recipe table; returns args, ``args.given`` = what it did not leave open."""
+    recipe = recipes.resolve(stage, args.dataset, loss, args.preset, args.arch or "wrn")
+    args.given = {option: getattr(args, option) for option in recipe if getattr(args, option, None) is not None}
+    for option, value in recipe.items():
         if getattr(args, option, None) is None:
             setattr(args, option, value)
     return args

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -135,7 +136,9 @@ def finish_run(folder, stem):
 def read_pt(path):
     """Content of a .pt file, tensors and plain values only; UserError when it is corrupted or holds anything else."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():   # torch warns of files that it then refuses
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} is not a readable snapshot (corrupted, or more than tensors in it): {reason[:200]}") from None
