@@ -69,8 +69,7 @@ def start_run(folder, stem):
     """
     folder = make_folder(folder)
     remember_folder(folder)
-    names = sorted(f.name for f in folder.iterdir() if f.is_file() and
-                   re.fullmatch(re.escape(stem) + r"(_epoch_\d+|_best|_training_results|\.resume)\.(pt|json|csv)", f.name))
+    names = run_files(folder, stem)
     if not names:
         return {}
     kept = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()), dir=make_folder(folder / REPLACED)))
@@ -80,6 +79,13 @@ def start_run(folder, stem):
         except OSError:   # a file system without hard links
             shutil.copy2(folder / name, kept / name)
     return {"folder": str(kept), "names": names}
+
+
+def run_files(folder, stem, temporary=False):
+    """Sorted names of a run's files in a folder, or of the temporary ones that a killed run has left half-written."""
+    pattern = re.escape(stem) + r"(_epoch_\d+|_best|_training_results|\.resume)\.(pt|json|csv)"
+    pattern = rf"\.{pattern}\.\w+" if temporary else pattern
+    return sorted(file.name for file in Path(folder).iterdir() if file.is_file() and re.fullmatch(pattern, file.name))
 
 
 def withdraw_run(folder, stem, former):
@@ -129,8 +135,10 @@ def load_state(folder, stem):
 
 
 def finish_run(folder, stem):
-    with contextlib.suppress(FileNotFoundError):
-        (Path(folder) / f"{stem}.resume.pt").unlink()
+    """Remove what only an unfinished run needs."""
+    for name in [f"{stem}.resume.pt", *run_files(folder, stem, temporary=True)]:
+        with contextlib.suppress(FileNotFoundError):
+            (Path(folder) / name).unlink()
 
 
 def read_pt(path):
