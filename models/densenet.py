@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .dropout import dropout
 from .layers import check_size, initialise, pool_and_classify
 
 GROWTH = 12           # channels each layer adds
@@ -22,9 +23,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x):
         out = self.conv1(F.relu(self.bn1(x), inplace=True))
-        out = F.dropout(out, self.droprate, self.training)
+        out = dropout(out, self.droprate, self.training)
         out = self.conv2(F.relu(self.bn2(out), inplace=True))
-        out = F.dropout(out, self.droprate, self.training)
+        out = dropout(out, self.droprate, self.training)
         return torch.cat((x, out), 1)
 
 
@@ -39,7 +40,7 @@ class Transition(nn.Module):
 
     def forward(self, x):
         out = self.conv1(F.relu(self.bn1(x), inplace=True))
-        return F.avg_pool2d(F.dropout(out, self.droprate, self.training), 2)
+        return F.avg_pool2d(dropout(out, self.droprate, self.training), 2)
 
 
 class DenseBlock(nn.Module):

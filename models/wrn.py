@@ -2,6 +2,7 @@
 from torch import nn
 from torch.nn import functional as F
 
+from .dropout import dropout
 from .layers import initialise, pool_and_classify
 
 
@@ -24,7 +25,7 @@ class BasicBlock(nn.Module):
         out = F.relu(self.bn1(x), inplace=True)
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
         out = F.relu(self.bn2(self.conv1(out)), inplace=True)
-        out = F.dropout(out, self.droprate, self.training)
+        out = dropout(out, self.droprate, self.training)
         return shortcut + self.conv2(out)
 
 

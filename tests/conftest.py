@@ -5,11 +5,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
+# The tests' tensors are so small that starting a second thread costs more than it saves. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -107,4 +113,35 @@ def write_own(folder, classes=3, train=60, test=30, size=8):
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
         images, labels = coloured(count, classes, size, seed)
         np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    return folder
+
+
+def write_images(folder, images, labels=None, ending=".png"):
+    """Write uint8 images as 000.png, 001.png, ... below a folder; with labels, in class folders class_0, class_1, ..."""
+    for i, image in enumerate(images):
+        place = folder if labels is None else folder / f"class_{labels[i]}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{i:03d}{ending}")
+    return folder
+
+
+def pack(folder, archive, names=None):
+    """Pack the files below a folder into a .zip, .tar, .tar.gz, ...; ``names`` gives another order than the sorted one."""
+    names = names or sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive, "w") as file:
+            for name in names:
+                file.write(folder / name, name)
+    else:
+        with tarfile.open(archive, "w:" + archive.name.partition(".tar")[2].strip(".")) as file:
+            for name in names:
+                file.add(folder / name, name)
+    return archive
+
+
+@pytest.fixture
+def data(tmp_path):
+    """An empty data folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
     return folder

@@ -122,7 +122,7 @@ def candidates(name, split, data):
 
 
 def find_source(name, split, data=DATA):
-    """The path of a named set, or None. Empty folders do not count; for an ID set only folders that are the split's own."""
+    """The path of a named set, or None; not an empty folder, nor for an ID set one that is not the split's own."""
     plain = Path(data) / name if DATASETS.get(name, DataSet()).num_classes else None
     for path in candidates(name, split, data):
         if path.is_file() or (path.is_dir() and path != plain and any(path.iterdir())):
@@ -205,10 +205,11 @@ def missing_message(name, split, data, path=None):
                 f"There is: {', '.join(DATASETS)}; or give a path: folder:PATH")
     stems = (f"{name}/{split}", f"ood/{name}", f"outliers/{name}")
     places = ", ".join(str(Path(data) / place) for place in (*DATASETS[name].paths, *(f"{stem}.npz" for stem in stems)))
-    # A set without an address of its own has kin that can be downloaded.
-    known = next(kin for line in ((name,), *SIX_SETS, OUTLIERS) if name in line for kin in line if DATASETS[kin].download)
+    # A set without an address of its own may have one of its kind that can be downloaded.
+    lines = [line for line in ((name,), *SIX_SETS, OUTLIERS) if name in line]
+    kin = [other for line in lines for other in line if DATASETS[other].download]
     return (f"data set '{name}' ({split}) not found; looked for {places} and folders or archives of that name. "
-            f"Place it there or run: {download_command([known], data)}")
+            f"Place it there" + (f" or run: {download_command(kin[:1], data)}" if kin else ""))
 
 
 def download_command(names, data):
@@ -222,6 +223,9 @@ def load_id(name, split, data=DATA, path=None, size=32, skip_bad=False, num_clas
         raise UserError(f"data set '{name}' ({images.source}) has no labels; "
                         f"ID images need class folders or an .npz with 'labels'")
     expected = num_classes or (DATASETS[name].num_classes if name in DATASETS else len(images.classes or ()))
+    height, width = images.images.shape[2:]
+    if height != width:
+        raise UserError(f"data set '{name}' ({images.source}): images are {height} high and {width} wide, not square")
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or (expected and high >= expected):
         raise UserError(f"data set '{name}' ({images.source}): labels go from {low} to {high}, "

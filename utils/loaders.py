@@ -1,4 +1,4 @@
-"""Batches made on the device: a set lives there as one uint8 tensor; flip, padded crop and normalisation are tensor operations."""
+"""Batches made on the device: a set lives there as one uint8 tensor; flip, crop and normalise are tensor operations."""
 import math
 
 import torch

@@ -1,8 +1,8 @@
 """The fine-tuning objectives: each returns its named terms, whose sum is optimised.
 
-Every loss takes the outputs of ONE forward pass over cat(ID, outliers): logits (N,C) and features (N,D) float32, with the
-labels (n,) of the first n images (ID); the other N - n are auxiliary outliers. ``hyper`` holds alpha, beta, m_in, m_out
-and l1_on. Terms are non-negative scalars.
+Every loss takes the outputs of ONE forward pass over cat(ID, outliers): logits (N,C) and features (N,D) float32, with
+the labels (n,) of the first n images (ID); the other N - n are auxiliary outliers. ``hyper`` holds alpha, beta, m_in,
+m_out and l1_on. Terms are non-negative scalars.
 """
 from typing import Callable, NamedTuple
 
@@ -31,7 +31,8 @@ def energy_hinges(logits_in, logits_out, m_in, m_out):
 
 def sr(logits, features, labels, hyper):
     """Sparsity regularisation: cross-entropy + alpha * L1 of the penultimate features; no outliers. Source: [SR]."""
-    return {"ce": F.cross_entropy(logits, labels), "l1": hyper.alpha * l1_sparsity(features)}
+    n = len(labels)
+    return {"ce": F.cross_entropy(logits[:n], labels), "l1": hyper.alpha * l1_sparsity(features[:n])}
 
 
 def sroe(logits, features, labels, hyper):

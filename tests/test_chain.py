@@ -1,0 +1,361 @@
+"""The chain as a user runs it: the literal commands, in a copy of the project, from data sets of every kind to result files."""
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import coloured, noise
+from PIL import Image
+
+from utils import metrics, options, results
+
+TINY = "--layers 10 --widen-factor 1 --epochs 1"
+SIX = ["textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun"]
+
+
+def write_cifar(data, name, classes):
+    """A synthetic CIFAR below a data folder, and with it the six OOD stand-ins and the outliers."""
+    for split, count, seed in (("train", 2 * classes + 60, 1), ("test", 100, 2)):
+        images, labels = coloured(count, classes, 32, seed)
+        (data / name).mkdir(parents=True, exist_ok=True)
+        np.savez(data / name / f"{split}.npz", images=images, labels=labels)
+    for i, (folder, name) in enumerate([("ood", name) for name in SIX] + [("outliers", "tiny_imagenet")]):
+        (data / folder).mkdir(exist_ok=True)
+        np.savez(data / folder / f"{name}.npz", images=noise(30, 32, 10 + i))
+
+
+def result_of(project, name):
+    return json.loads((project.results / f"{name}.json").read_text())
+
+
+def printed_table(text):
+    """{set: [FPR95, sd, AUROC, sd, AUPR, sd]} of the last per-set table in what test.py printed."""
+    rows = re.findall(r"^(\S+) +([\d.]+) ± *([\d.]+) +([\d.]+) ± *([\d.]+) +([\d.]+) ± *([\d.]+)", text, re.MULTILINE)
+    return {row[0]: [float(value) for value in row[1:]] for row in rows}
+
+
+# ---- the literal commands
+
+def as_a_user(project, command):
+    """Run ``python ...`` for real and return what it printed."""
+    done = subprocess.run([sys.executable, *command.split()[1:]], cwd=project.root, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+def run_chain(project, dataset, run, extra):
+    run(f"python baseline.py {dataset} {extra}")
+    assert f"{dataset}_wrn_pretrained_epoch_0.pt" in project.names("pretrained")
+    run(f"python tune.py {dataset} --save ./snapshots/tune_sr {extra.replace('--layers 10 --widen-factor 1', '')}")
+    run(f"python tune.py {dataset} --loss sroe {extra}")
+    for loss in ("sr", "sroe"):
+        assert f"{dataset}_wrn_s1_tune_epoch_0.pt" in project.names(f"tune_{loss}")
+    text = run(f"python test.py --model {dataset}_wrn_pretrained --score energy")
+    assert "pretrained/" in text and "FPR95" in text and "AUROC" in text and "AUPR" in text and "ID error" in text
+    text = run(f"python test.py --model {dataset}_wrn_s1_tune --score energy")
+    assert text.startswith(f"'{dataset}_wrn_s1_tune' is the name of 2 snapshots: tune_sr/") and "tune_sroe/" in text.splitlines()[0]
+    assert text.count("ID positive") == 2
+    return text
+
+
+@pytest.fixture(scope="module")
+def digits(make_project):
+    """A project in which the digits' literal commands have been run, each in a process begun as a user begins it."""
+    project = make_project()
+    run_chain(project, "digits", lambda command: as_a_user(project, command), "--epochs 1")
+    return project
+
+
+def test_digits_chain_with_no_further_flag(digits):
+    for name in ("digits_wrn_pretrained_energy", "digits_wrn_s1_tune_sr_energy", "digits_wrn_s1_tune_sroe_energy"):
+        sets = result_of(digits, name)["scores"][0]["sets"]
+        assert [row["set"] for row in sets] == ["digits_6_9", "china_patches", "flower_patches", "gaussian", "rademacher", "blobs"]
+        assert all(0 <= row[m] <= 100 for row in sets for m in metrics.METRICS)
+
+
+@pytest.mark.parametrize("dataset,classes", [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_chain_with_no_further_flag(dataset, classes, make_project):
+    project = make_project()
+    write_cifar(project.root / "data", dataset, classes)
+    text = run_chain(project, dataset, lambda command: project.do(command.split(" ", 1)[1]), TINY)
+    assert list(printed_table(text)) == SIX + ["average"]
+    description = json.loads((project.snapshots / "pretrained" / f"{dataset}_wrn_pretrained_epoch_0.json").read_text())
+    assert description["num_classes"] == classes
+
+
+def test_every_loss(digits):
+    for loss, score in (("oe", "msp"), ("energy", "energy")):
+        digits.do(f"tune.py digits --loss {loss} --epochs 1 --batch_size 379 --oe_batch_size 64")
+        with (digits.snapshots / f"tune_{loss}/digits_wrn_s1_tune_training_results.csv").open() as file:
+            assert list(csv.DictReader(file))[0].keys() >= {"ce", loss}
+        assert json.loads((digits.snapshots / f"tune_{loss}/digits_wrn_s1_tune_epoch_0.json").read_text())["score"] == score
+    text = digits.do("test.py --model digits_wrn_s1_tune --score energy --ood gaussian")
+    assert "4 snapshots: " in text and all(f"tune_{loss}/" in text for loss in ("sr", "sroe", "oe", "energy"))
+    assert text.count("ID positive") == 4
+    assert "tune_oe" in digits.do("test.py --model tune_oe/digits_wrn_s1_tune --score msp --ood gaussian")
+
+
+def test_sr_never_opens_outliers(make_project):
+    project = make_project()
+    write_cifar(project.root / "data", "cifar10", 10)
+    shutil.rmtree(project.root / "data" / "outliers")
+    project.do(f"baseline.py cifar10 {TINY}")
+    project.do(f"tune.py cifar10 {TINY}")
+    project.refuse(f"tune.py cifar10 --loss sroe {TINY}", "tiny_imagenet")
+
+
+# ---- options and names
+
+@pytest.mark.parametrize("name", ["--model digits_wrn_pretrained", "--method_name digits_wrn_pretrained", "-m digits_wrn_pretrained",
+                                  "--method-name digits_wrn_pretrained", "-m digits_wrn_pretrained_best", "-m pretrained/digits_wrn_pretrained",
+                                  "-m digits_wrn_pretrained_epoch_0", "-m digits_wrn_pretrained_epoch_0.pt",
+                                  "-m CIFAR/snapshots/pretrained/digits_wrn_pretrained_epoch_0.pt",
+                                  "-m ./snapshots/pretrained/digits_wrn_pretrained_epoch_0.pt"])
+def test_every_way_to_name_a_model(name, digits):
+    assert "average" in printed_table(digits.do(f"test.py {name} --ood gaussian"))
+
+
+def test_from_another_working_directory(digits, tmp_path):
+    path = digits.snapshots / "pretrained" / "digits_wrn_pretrained_epoch_0.pt"
+    for name in ("digits_wrn_pretrained", path):
+        assert "average" in printed_table(digits.do(f"test.py --model {name} --ood gaussian", cwd=tmp_path))
+    digits.do("tune.py digits --epochs 1 --batch_size 379 --save ./snapshots/from_elsewhere", cwd=tmp_path)
+    assert "digits_wrn_s1_tune_epoch_0.pt" in digits.names("from_elsewhere")
+    digits.do("tune.py digits --epochs 1 --batch_size 379 --seed 7 --save mine", cwd=tmp_path)
+    assert (tmp_path / "mine" / "digits_wrn_s7_tune_epoch_0.pt").exists()
+    assert "mine/digits_wrn_s7_tune_epoch_0" in digits.do("test.py --model digits_wrn_s7_tune --ood gaussian")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["mine"]
+    shutil.rmtree(digits.snapshots / "from_elsewhere")
+
+
+def load_script(name):
+    """A script as a module; test.py's name belongs to the standard library."""
+    import importlib.util
+    spec = importlib.util.spec_from_file_location(f"script_{name}", options.DATA.parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("script", ["baseline", "tune", "test"])
+def test_every_long_option_in_both_spellings(script, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def stop(parser, argv):
+        raise Seen(parser)
+    monkeypatch.setattr(options.Parser, "parse_args", stop)
+    with pytest.raises(Seen) as seen:
+        load_script(script).parse([])
+    known = set(seen.value.args[0]._option_string_actions)
+    for option in (o for o in known if o.startswith("--")):
+        for spelling in (option[2:].replace("-", "_"), option[2:].replace("_", "-")):
+            assert f"--{spelling}" in known
+    asked = {"test": "score T noise num_to_avg out_as_pos test_bs ngpu prefetch model method_name seed data device protocol save arch",
+             "baseline": "epochs learning_rate batch_size momentum decay layers widen-factor droprate save load seed ngpu prefetch "
+                         "data device arch padding resume preset test_bs"}
+    asked["tune"] = asked["baseline"] + " oe_batch_size alpha beta m_in m_out l1-on outlier-norm loss outliers"
+    assert {f"--{name}" for name in asked[script].split()} <= known
+    assert {"baseline": {"-lr"}, "tune": {"-lr"}, "test": {"-m"}}[script] <= known
+
+
+@pytest.mark.parametrize("script", ["baseline", "tune", "test"])
+def test_help_gives_defaults_with_their_origin(script, digits):
+    text = digits.do(f"{script}.py --help")
+    assert "default" in text and (script == "test" or "[SR]" in text)
+
+
+# ---- results
+
+def test_the_printed_table_the_json_and_the_csv_agree(digits):
+    text = digits.do("test.py --model digits_wrn_pretrained --score energy --save-scores")
+    record, table = result_of(digits, "digits_wrn_pretrained_energy"), printed_table(text)
+    lines = list(csv.DictReader((digits.results / "digits_wrn_pretrained_energy.csv").open()))
+    score, = record["scores"]
+    for row, line in zip([*score["sets"], score["average"]], lines, strict=True):
+        for i, metric in enumerate(("fpr95", "auroc", "aupr_in")):
+            assert table[row["set"]][2 * i:2 * i + 2] == pytest.approx([row[metric], row["sd"][metric]], abs=0.00501)
+            assert float(line[metric]) == pytest.approx(row[metric], abs=1e-4)
+        assert line["set"] == row["set"] and float(line["aupr_out"]) == pytest.approx(row["aupr_out"], abs=1e-4)
+    for metric in metrics.METRICS:
+        assert score["average"][metric] == pytest.approx(np.mean([row[metric] for row in score["sets"]]))
+    order = [text.index("ID error"), text.index("digits_6_9"), text.index("blobs"), text.index("average")]
+    assert order == sorted(order)
+    assert record["snapshot"]["sha256"] and record["command"] and record["id"]["accuracy"] == 100 - record["id"]["error"]
+
+
+def test_saved_scores_give_the_metrics_again(digits):
+    digits.do("test.py --model digits_wrn_pretrained --score energy,msp --save-scores --num_to_avg 3 --seed 5")
+    record = result_of(digits, "digits_wrn_pretrained_energy+msp")
+    with np.load(digits.results / "digits_wrn_pretrained_energy+msp_scores.npz") as scores:
+        for entry in record["scores"]:
+            inner = scores[f"{entry['score']}/id"]
+            assert len(inner) == record["id"]["images"] and inner.dtype == np.float64
+            for row in entry["sets"]:
+                outer = scores[f"{entry['score']}/{row['set']}"]
+                assert (len(outer), row["draws"]) == (row["n"], 3)
+                again = results.measure_set(inner, outer, row["set"], 3, 5, "paper")
+                whole = metrics.detection_metrics(inner, outer)
+                for metric in metrics.METRICS:
+                    assert row[metric] == pytest.approx(again[metric]) and row["whole"][metric] == pytest.approx(100 * whole[metric])
+
+
+def test_full_protocol_and_ood_as_positive(digits):
+    digits.do("test.py --model digits_wrn_pretrained --score energy")
+    paper = result_of(digits, "digits_wrn_pretrained_energy")["scores"][0]
+    table = printed_table(digits.do("test.py --model digits_wrn_pretrained --score energy --protocol full --out-as-pos"))
+    record = result_of(digits, "digits_wrn_pretrained_energy_full")["scores"][0]
+    for row, before in zip(record["sets"], paper["sets"], strict=True):
+        assert row["draws"] == 1 and row["drawn"] == row["n"] and set(row["sd"].values()) == {0.0}
+        assert before["draws"] == 10 and before["drawn"] == result_of(digits, "digits_wrn_pretrained_energy")["id"]["images"] // 5
+        for i, metric in enumerate(("fpr95_out", "auroc", "aupr_out")):
+            assert row[metric] == pytest.approx(before["whole"][metric])
+            assert table[row["set"]][2 * i] == pytest.approx(row[metric], abs=0.00501)
+
+
+def test_several_scores_and_all(digits):
+    text = digits.do("test.py --model digits_wrn_pretrained --score msp,maxlogit,energy,odin,mahalanobis,mahalanobis:eps=0.001 --ood gaussian")
+    record = result_of(digits, "digits_wrn_pretrained_msp+maxlogit+energy+odin+mahalanobis+mahalanobis-eps-0.001")
+    assert [entry["score"] for entry in record["scores"]] == ["msp", "maxlogit", "energy", "odin", "mahalanobis", "mahalanobis:eps=0.001"]
+    assert "FPR95, percent" in text
+    digits.do("test.py --model digits_wrn_pretrained --score all --ood gaussian")
+    names = [entry["score"] for entry in result_of(digits, "digits_wrn_pretrained_all")["scores"]]
+    assert {"msp", "maxlogit", "energy", "odin", "mahalanobis", "mahalanobis:eps=0.0014"} <= set(names)
+
+
+def test_temperature_and_noise_reach_the_scores(digits):
+    digits.do("test.py --model digits_wrn_pretrained --score energy,odin,msp --T 10 --noise 0 --ood gaussian")
+    entries = next(result_of(digits, file.stem)["scores"] for file in digits.results.glob("*energy-T-10*.json"))
+    assert [entry["hyper"] for entry in entries[:2]] == [{"T": 10.0}, {"T": 10.0, "eps": 0.0}]
+
+
+# ---- the cache
+
+NO_PASS = """
+import models.wrn
+def forward(self, x):
+    raise AssertionError("a forward pass")
+models.wrn.WideResNet.forward = forward
+"""
+
+
+def test_a_second_run_needs_no_forward_pass(digits):
+    command = "test.py --model tune_sr/digits_wrn_s1_tune --score energy,odin,mahalanobis --ood gaussian,blobs"
+    first, second = digits.do(command), digits.do(command, prelude=NO_PASS)
+    assert first == second
+    other = command.replace("energy,odin,mahalanobis", "msp,knn,vim")   # other scores of the same outputs
+    digits.do(other, prelude=NO_PASS)
+
+
+def test_the_cache_is_not_another_snapshots_or_another_sets(digits, tmp_path):
+    command = "test.py --model tune_sr/digits_wrn_s1_tune --score energy --ood gaussian"
+    digits.do(command)
+    for other in (command.replace("tune_sr/digits_wrn_s1_tune", str(tmp_path / "digits_x.pt")),
+                  command.replace("gaussian", f"folder:{tmp_path}/gaussian.npz"), command.replace("energy", "odin")):
+        state = torch.load(digits.snapshots / "tune_sr/digits_wrn_s1_tune_epoch_0.pt", weights_only=True)
+        torch.save({name: value + 1e-3 if name == "fc.bias" else value for name, value in state.items()}, tmp_path / "digits_x.pt")
+        np.savez(tmp_path / "gaussian.npz", images=noise(30, 32, 5))
+        result = digits.run(other, prelude=NO_PASS)
+        assert result.status == 1 and "a forward pass" in result.err, other
+
+
+def test_a_damaged_cache_is_made_again(digits):
+    command = "test.py --model tune_sroe/digits_wrn_s1_tune --score energy --ood gaussian"
+    first = digits.do(command)
+    for file in (digits.root / "CIFAR" / "cache").rglob("*.npz"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert digits.do(command) == first
+
+
+# ---- images, networks and scores of one's own
+
+NETWORK = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3)
+        self.fc = torch.nn.Linear(8, classes)
+    def forward(self, x):
+        h = torch.relu(self.conv(x)).mean((2, 3))
+        return self.fc(h), h
+def small(num_classes):
+    return Net(num_classes)
+def brightness(outputs):
+    return outputs.features.sum(axis=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A user's own folder: images in three class folders, outliers, OOD images, a network and a score."""
+    home = tmp_path_factory.mktemp("home")
+    for split, count in (("train", 30), ("test", 15)):
+        images, labels = coloured(count, 3, 20, count)
+        for i, (image, label) in enumerate(zip(images, labels)):
+            file = home / "flowers" / split / ("aster", "lily", "rose")[label] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+    for name, seed in (("stones", 1), ("outliers", 2)):
+        (home / name).mkdir()
+        for i, image in enumerate(noise(12, 20, seed)):
+            Image.fromarray(image).save(home / name / f"{i}.png")
+    (home / "mine.py").write_text(NETWORK)
+    return home
+
+
+def test_own_images_through_all_three_scripts(make_project, home):
+    project = make_project()
+    project.do(f"baseline.py flowers --id {home}/flowers {TINY}")
+    description = json.loads((project.snapshots / "pretrained/flowers_wrn_pretrained_epoch_0.json").read_text())
+    assert description["classes"] == ["aster", "lily", "rose"] and description["image_size"] == 32
+    project.do(f"tune.py flowers --id {home}/flowers --loss sroe --outliers {home}/outliers --epochs 1")
+    for name in ("flowers_wrn_pretrained", "flowers_wrn_s1_tune"):
+        table = printed_table(project.do(f"test.py -m {name} --id {home}/flowers --score energy,knn:k=5 --ood folder:stones", cwd=home))
+        assert list(table) == ["stones", "average"]
+    project.refuse("test.py -m flowers_wrn_pretrained --ood gaussian", "--id PATH")
+
+
+def test_own_images_at_another_size(make_project, home):
+    project = make_project()
+    common = f"flowers --id {home}/flowers --image-size 20"
+    project.do(f"baseline.py {common} {TINY}")
+    project.do(f"tune.py {common} --loss sroe --outliers {home}/outliers --epochs 1")
+    project.do(f"test.py -m flowers_wrn_s1_tune --id {home}/flowers --image-size 20 --ood folder:{home}/stones,gaussian")
+    np.savez(home / "large.npz", images=noise(12, 32, 1))
+    project.refuse(f"tune.py {common} --loss sroe --outliers {home}/large.npz --epochs 1", "(3, 32, 32)", "(3, 20, 20)")
+
+
+def test_own_network_and_own_score_through_all_three_scripts(make_project, home):
+    project = make_project()
+    project.do(f"baseline.py flowers --id {home}/flowers --arch mine:small --epochs 1", cwd=home)
+    assert "flowers_small_pretrained_epoch_0.pt" in project.names("pretrained")
+    project.do(f"tune.py flowers --id {home}/flowers --arch mine:small --epochs 1", PYTHONPATH=str(home))
+    command = f"test.py -m flowers_small_s1_tune --id {home}/flowers --ood folder:{home}/stones --score energy,mine:brightness"
+    assert "mine:brightness" in project.do(command, cwd=home)
+    assert project.do(command + " --arch mine:small", cwd=home)
+    project.refuse(command, "mine", "cannot be imported")   # from elsewhere
+    plain = project.snapshots / "pretrained" / "flowers_small_pretrained_epoch_0.json"
+    plain.unlink()   # a file without description: the option names its network
+    project.refuse(f"tune.py flowers --id {home}/flowers --epochs 1 --load flowers_small_pretrained", "--arch module:function", cwd=home)
+    project.do(f"tune.py flowers --id {home}/flowers --arch mine:small --epochs 1 --save ./snapshots/x", cwd=home)
+
+
+def test_a_published_file_is_tested_and_tuned(make_project, digits, tmp_path):
+    project = make_project()
+    state = torch.load(digits.snapshots / "pretrained/digits_wrn_pretrained_epoch_0.pt", weights_only=True)
+    old = {f"module.{name}": value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    (project.snapshots / "pretrained").mkdir(parents=True)
+    torch.save(old, project.snapshots / "pretrained" / "digits_wrn_pretrained_epoch_99.pt")
+    a = project.do("test.py --model digits_wrn_pretrained --ood gaussian").splitlines()[2:]
+    b = digits.do("test.py --model digits_wrn_pretrained --ood gaussian").splitlines()[2:]
+    assert a == b
+    project.do("tune.py digits --epochs 1 --batch_size 379")
+    assert "digits_wrn_pretrained_epoch_99.pt" in project.names("pretrained")
