@@ -9,9 +9,13 @@ from .datasets import MEAN, STD
 
 def normalise(images, mean=MEAN, std=STD):
     """uint8 (B,H,W,3) -> float32 (B,3,H,W) in channels_last memory: (x/255 - mean) / std per channel."""
-    std = torch.tensor(std, dtype=torch.float32, device=images.device)
-    scale, shift = 1 / (255 * std), -torch.tensor(mean, dtype=torch.float32, device=images.device) / std
-    return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+    count, height, width, channels = images.shape
+    std = torch.tensor(std, dtype=torch.float32)
+    scale, shift = 1 / (255 * std), -torch.tensor(mean, dtype=torch.float32) / std
+    # Whole rows at a time: broadcasting over a last dimension of three values is slow.
+    scale, shift = scale.repeat(width).to(images.device), shift.repeat(width).to(images.device)
+    pixels = images.reshape(count, height, width * channels).float().mul_(scale).add_(shift)
+    return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def flip_and_crop(images, padding, generator):
@@ -21,17 +25,18 @@ def flip_and_crop(images, padding, generator):
     on 0..2*padding, and its own fair coin. Padding is black in pixel space, as there. Padding 0 leaves the flip.
     The random numbers come from the CPU generator, so that a seed draws the same on every device.
     """
-    count, height, width, _ = images.shape
+    count, height, width, channels = images.shape
     flip = torch.rand(count, generator=generator) < 0.5
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
-    columns = torch.arange(width).expand(count, width)
-    columns = torch.where(flip[:, None], width - 1 - columns, columns) + left[:, None]
-    rows = torch.arange(height) + top[:, None]
-    padded_width, padded_height = width + 2 * padding, height + 2 * padding
-    first = torch.arange(count)[:, None, None] * (padded_height * padded_width)
-    pixel = (first + rows[:, :, None] * padded_width + columns[:, None, :]).to(images.device)
+    padded_height, row = height + 2 * padding, (width + 2 * padding) * channels
     padded = F.pad(images, (0, 0, padding, padding, padding, padding))
-    return padded.reshape(-1, 3)[pixel.reshape(-1)].view(images.shape)
+    # windows[i, r, l] is the run of W pixels that begins at row r, column l of padded image i: a crop gathers H such runs.
+    windows = padded.as_strided((count, padded_height, 2 * padding + 1, width * channels), (padded_height * row, row, channels, 1))
+    rows = torch.arange(height) + top[:, None]
+    image, rows, left = (index.to(images.device) for index in (torch.arange(count)[:, None], rows, left[:, None]))
+    cropped = windows[image, rows, left].view(images.shape)
+    flipped = flip.nonzero().flatten().to(images.device)
+    return cropped.index_copy_(0, flipped, cropped.index_select(0, flipped).flip(2))
 
 
 class Batches:
@@ -60,7 +65,7 @@ class Batches:
     def epoch(self, generator):
         for index in self.order(generator):
             index = index.to(self.images.device)
-            images = self.images[index]
+            images = self.images.index_select(0, index)
             if self.augment:
                 images = flip_and_crop(images, self.padding, generator)
             yield normalise(images, self.mean, self.std), None if self.labels is None else self.labels[index]
