@@ -295,7 +295,7 @@ def test_vim_of_rank_deficient_features():
     assert (scored("residual", flat, queries) > 1e-3).all()
 
 
-@pytest.mark.parametrize("width,D", [(2048, 1000), (768, 512), (512, 256), (128, 64)])
+@pytest.mark.parametrize("width,D", [(2048, 512), (768, 512), (512, 256), (128, 64)])
 def test_principal_dimension_rule(width, D):
     from utils.scores.vim import principal_dimension
     assert principal_dimension(width, 0) == D
@@ -377,6 +377,7 @@ def test_imagenet_defaults():
     assert SCORES["dice"]("imagenet").p == 70
     assert (SCORES["dice+react"]("imagenet").p, SCORES["dice+react"]("imagenet").c) == (10, 1)
     assert SCORES["knn"]("imagenet").k == 1000
+    assert SCORES["vim"]("imagenet").D == SCORES["residual"]("imagenet").D == 1000
     assert SCORES["react"]("cifar100").c == 0
 
 

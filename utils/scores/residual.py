@@ -16,6 +16,7 @@ class Residual(Score):
     needs = ("features", "head", "train")
     paper = ViM.paper
     defaults = ViM.defaults
+    per_dataset = ViM.per_dataset
     grid = ViM.grid
     check = ViM.check
 

@@ -8,12 +8,12 @@ NO_RESIDUAL = 1e-6   # residual norm / feature norm below which only float32 rou
 
 
 def principal_dimension(width, D):
-    """The dimension of the principal space: D, or for D = 0 the rule of the paper's code by feature width."""
+    """The dimension of the principal space: D, or for D = 0 512 from a feature width of 768, else half the width."""
     if D >= width:
         raise ValueError(f"D={D} leaves no residual: the features have only {width} dimensions. Choose D < {width}")
     if D:
         return D
-    return 1000 if width >= 2048 else 512 if width >= 768 else width // 2
+    return 512 if width >= 768 else width // 2
 
 
 def residual_space(train, D):
@@ -41,8 +41,8 @@ class ViM(Score):
     """Virtual logit minus the energy's log-sum, alpha ||R'(h-u)|| - logsumexp f.
 
     alpha = mean max logit / mean residual norm over the training images. Logits (N,C), features (N,D) -> (N,) float64;
-    unbounded; larger = more OOD. D: dimension of the principal space, 0 = 1000 for features of 2,048 or more, 512 from
-    768, else half the width. Where the training features leave no residual (constant, or of rank <= D), alpha is 0 and
+    unbounded; larger = more OOD. D: dimension of the principal space, 0 = 512 for features of 768 or more, else half the
+    width; ImageNet: 1000. Where the training features leave no residual (constant, or of rank <= D), alpha is 0 and
     the score is the energy. ValueError: D negative, or not below the feature width
     (pytorch-ood then takes half the width).
     Source: Wang et al. 2022, residual, alpha and virtual logit of the method section. The paper's code only knows 1000
@@ -55,6 +55,7 @@ class ViM(Score):
     paper = Paper("ViM: Out-Of-Distribution with Virtual-logit Matching", "Wang et al.", "CVPR 2022",
                   "arXiv:2203.10807")
     defaults = {"D": 0}
+    per_dataset = {"imagenet": {"D": 1000}}
     grid = {"D": (16, 32, 64)}
 
     def check(self):
