@@ -30,6 +30,8 @@ def parse(argv):
     parser.add("--out_as_pos", action="store_true", help="print the table with OOD as the positive class")
     parser.add("--seed", type=options.count, default=1, help="of the draws (default: 1)")
     parser.add("--test_bs", type=options.positive_int, default=200, metavar="N", help="batch size (default: 200)")
+    parser.add("--compile", choices=("auto", "on", "off"), default="auto",
+               help="torch.compile the network; auto: if a C++ compiler is there and the images to score are worth it (default: auto)")
     parser.add("--arch", default=None, metavar="NAME", help="network of a file without description: a name or module:function")
     parser.add("--save", "-s", default=str(results.RESULTS), metavar="DIR", help="folder of the result files (default: CIFAR/results)")
     parser.add("--save-scores", action="store_true", help="write every image's scores beside the result")
@@ -65,20 +67,21 @@ def score_snapshot(file, args, command):
     dataset = description.get("dataset") or ("own" if args.id else None)
     if dataset is None or (args.id is None and dataset not in datasets.ID_SETS):
         raise runtime.UserError(f"{file.name} was trained on images of your own ({description.get('data', 'unknown')}). Give them: --id PATH")
+    if args.id is None and description["num_classes"] != datasets.DATASETS[dataset].num_classes:
+        raise runtime.UserError(f"{file} is a snapshot for {description['num_classes']} classes; '{dataset}' has {datasets.DATASETS[dataset].num_classes}")
     chosen = scores.choose(args.score, dataset, args.T, args.noise)
     id_set = datasets.load_id(dataset, "test", args.data, args.id, args.image_size, args.skip_bad, description["num_classes"])
     ood_sets = datasets.parse_ood(args.ood, dataset, args.data, id_set.images.shape[-1], args.skip_bad)
-    network = features.Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device), args.test_bs)
+    network = features.Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device),
+                               args.test_bs, compile=args.compile)
     features.check_fits(network.model, id_set)
+    train_set = None
+    if args.tune_scores or any("train" in score.needs for score in chosen):
+        train_set = load_train_set(dataset, id_set, description, args)
+    network.plan([id_set, *ood_sets] + ([train_set] if train_set else []))
 
     id_outputs = network.outputs(id_set)
     id_error = 100 * float((id_outputs.logits.argmax(axis=1) != id_outputs.labels).mean())
-    train_set = None
-    if args.tune_scores or any("train" in score.needs for score in chosen):
-        train_set = datasets.load_id(dataset, "train", args.data, args.id_train or args.id, id_set.images.shape[-1], args.skip_bad,
-                                     description["num_classes"])
-        if train_set.fingerprint == id_set.fingerprint:
-            raise runtime.UserError("the ID training images that scores are fitted on are the test images. Give others: --id-train PATH")
     grids = {}
     if args.tune_scores:
         chosen, grids = tune_scores(chosen, network, train_set, dataset)
@@ -107,7 +110,7 @@ def score_snapshot(file, args, command):
     path = runtime.make_folder(args.save) / results.result_name(file, description, names, args.protocol)
     results.write_result(path, {
         "command": ["test.py", *command], "arguments": vars(args), "protocol": args.protocol, "seed": args.seed,
-        "num_to_avg": args.num_to_avg, "precision": network.precision,
+        "num_to_avg": args.num_to_avg, "precision": network.precision, "compiled": network.compiled not in (None, network.model),
         "snapshot": {"name": snapshots.short_name(file), "sha256": network.sha256, **{k: v for k, v in description.items() if k != "sha256"}},
         "id": {**id_set.describe(), "error": id_error, "accuracy": 100 - id_error}, "train": train_set and train_set.describe(),
         "ood": [ood.describe() for ood in ood_sets], "scores": measured, "tuned": grids,
@@ -115,6 +118,15 @@ def score_snapshot(file, args, command):
     if args.save_scores:
         results.write_scores(path, vectors)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
+
+
+def load_train_set(dataset, id_set, description, args):
+    """The ID training images that scores are fitted on, without augmentation; UserError if they are the test images."""
+    train_set = datasets.load_id(dataset, "train", args.data, args.id_train or args.id, id_set.images.shape[-1], args.skip_bad,
+                                 description["num_classes"])
+    if train_set.fingerprint == id_set.fingerprint:
+        raise runtime.UserError("the ID training images that scores are fitted on are the test images. Give others: --id-train PATH")
+    return train_set
 
 
 def tune_scores(chosen, network, train_set, dataset):

@@ -122,3 +122,37 @@ def test_images_the_network_cannot_take_are_named():
     import models
     with pytest.raises(UserError, match="--image-size"):
         features.check_fits(models.build("allconv", 10), images_of(2, 1))
+
+
+def test_multiplications_of_a_wide_resnet():
+    import models
+    count = features.multiply_adds(models.build("wrn", 10), datasets.make_set(np.zeros((1, 32, 32, 3), np.uint8), None, "x"))
+    assert 0.32e9 < count < 0.34e9   # WRN-40-2 on 32x32 is known as 0.33 G multiply-adds
+
+
+def test_compiling_is_settled_by_what_is_not_cached(tmp_path, monkeypatch):
+    images = images_of(23, 1)
+    monkeypatch.setattr(features, "COMPILE_ABOVE", 1)
+    network = network_in(tmp_path)
+    network.compile = "auto"
+    network.plan([images])
+    assert network.compile == "on"
+    network.compile = "off"
+    network.outputs(images)
+    again = network_in(tmp_path)
+    again.compile = "auto"
+    again.plan([images])
+    assert again.compile == "off"
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiled_or_fallen_back_the_outputs_are_the_same(tmp_path, monkeypatch, works):
+    images = images_of(23, 1)   # three batches of 7 and one of 2
+    compiled = network_in(tmp_path / "a")
+    compiled.compile = "on"
+    def refuse(*args, **keywords):
+        raise RuntimeError("no compiler")
+    monkeypatch.setattr(torch, "compile", (lambda model, **keywords: lambda x: model(x)) if works else refuse)
+    plain = network_in(tmp_path / "b")
+    for name in ("logits", "features"):
+        np.testing.assert_array_equal(getattr(compiled.outputs(images), name), getattr(plain.outputs(images), name))

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from . import scores
 from .datasets import STD
 from .loaders import Batches, normalise
-from .runtime import CIFAR, UserError, autocast, prepare, write_bytes
+from .runtime import CIFAR, UserError, autocast, compile_inference, prepare, write_bytes
 
 CACHE = CIFAR / "cache"
+COMPILE_ABOVE = 5e12   # multiplications: 15,000 images of a WRN-40-2, about what compiling it costs on a CPU
 
 
 def check_fits(model, images):
@@ -32,6 +33,23 @@ def check_fits(model, images):
         model.train(training)
 
 
+def multiply_adds(model, images):
+    """Multiplications of one image's forward pass in convolutions and linear layers."""
+    counts = []
+
+    def count(module, inputs, output):
+        outputs = output.numel() / len(output)
+        counts.append(outputs * module.weight.numel() / module.weight.shape[0])
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        check_fits(model, images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(counts)
+
+
 def source_hash(*files):
     """Short sha256 of source files: outputs cached by an older formula or network are not read by a newer one."""
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:8]
@@ -42,19 +60,30 @@ class Network:
 
     ``outputs(images)`` are those of one forward pass; ``stepped_outputs(images, score)`` those at the images moved by a
     score's input step. Both are read from the cache where an earlier run has left them.
+
+    ``compile``: "on", "off", or "auto" = only if what ``plan`` was told of costs more than compiling does.
     """
 
-    def __init__(self, model, sha256, device, precision, batch_size=200, cache=CACHE):
+    def __init__(self, model, sha256, device, precision, batch_size=200, cache=CACHE, compile="off"):
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
         self.precision, self.batch_size, self.cache, self.memory = precision, batch_size, Path(cache), {}
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
+        self.compile, self.compiled = compile, None
         self.network_code = source_hash(inspect.getfile(type(model)))
         self.score_code = source_hash(*Path(scores.__file__).parent.glob("*.py"))
 
     def outputs(self, images):
         """Outputs of an ImageSet: logits (N,C) and features (N,D) float32 in the set's order."""
-        key = f"{images.fingerprint[:16]}-{self.precision}-{self.network_code}"
-        return self.with_head(self.cached(key, lambda: self.run(images, self.forward)), images)
+        return self.with_head(self.cached(self.key(images), lambda: self.run(images, self.forward)), images)
+
+    def key(self, images):
+        return f"{images.fingerprint[:16]}-{self.precision}-{self.network_code}"
+
+    def plan(self, image_sets):
+        """Settle whether "auto" compiles, given the sets whose outputs will be asked for."""
+        count = sum(len(images) for images in image_sets if not self.path(self.key(images)).exists())
+        if self.compile == "auto":
+            self.compile = "on" if count and count * multiply_adds(self.model, image_sets[0]) > COMPILE_ABOVE else "off"
 
     def stepped_outputs(self, images, score):
         """Outputs at x - eps * sign(gradient of the score's objective) / std per channel, in normalised space.
@@ -83,8 +112,11 @@ class Network:
             self.memory[key] = self.load_or_make(key, make)
         return self.memory[key]
 
+    def path(self, key):
+        return self.cache / self.sha256[:16] / f"{key}.npz"
+
     def load_or_make(self, key, make):
-        path = self.cache / self.sha256[:16] / f"{key}.npz"
+        path = self.path(key)
         with contextlib.suppress(Exception):   # missing, damaged or half-written by an older version: made again
             with np.load(path, allow_pickle=False) as content:
                 return {name: content[name] for name in content.files}
@@ -112,7 +144,13 @@ class Network:
     @torch.inference_mode()
     def forward(self, x):
         with autocast(self.device, self.precision):
-            return self.model(x)
+            if self.compile != "on":
+                return self.model(x)
+            full = torch.cat([x, x[-1:].expand(self.batch_size - len(x), -1, -1, -1)])   # compiled for whole batches only
+            full = full.contiguous(memory_format=torch.channels_last)
+            if self.compiled is None:
+                self.compiled = compile_inference(self.model, full)
+            return [part[:len(x)] for part in self.compiled(full)]
 
     def forward_stepped(self, x, score):
         with torch.enable_grad():

@@ -3,6 +3,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -85,6 +86,22 @@ def prepare(model, device):
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     return model.to(device, memory_format=torch.channels_last)
+
+
+def compile_inference(model, example):
+    """The model compiled for batches of exactly this shape, or the model itself where that cannot be had.
+
+    Weights are frozen into the code. Needs a C++ compiler on a CPU; whatever fails, fails here, on the first batch.
+    """
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    try:
+        compiled = torch.compile(model, dynamic=False, options={"freezing": True})
+        with torch.inference_mode():
+            compiled(example)
+        return compiled
+    except Exception:   # no compiler, an operator it does not know, a network it cannot trace: eager is as right
+        torch.compiler.reset()
+        return model
 
 
 def derive_seed(*parts):
