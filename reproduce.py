@@ -77,8 +77,7 @@ def evaluate(name, score_names, args):
     """Run test.py and return (its result, the path of its files without suffix)."""
     file = snapshots.find_snapshots(name)[0]
     shell(["test.py", "--model", name, "--score", ",".join(score_names), "--save-scores"], args)
-    description = snapshots.describe(file, snapshots.read_weights(file))
-    path = results.RESULTS / results.result_name(file, description, score_names, "paper")
+    path = results.RESULTS / results.result_name(file, score_names, "paper")
     return results.read_result(path.with_name(path.name + ".json")), path
 
 

@@ -73,7 +73,7 @@ def score_snapshot(file, args, command):
     id_set = datasets.load_id(dataset, "test", args.data, args.id, args.image_size, args.skip_bad, description["num_classes"])
     ood_sets = datasets.parse_ood(args.ood, dataset, args.data, id_set.images.shape[-1], args.skip_bad)
     network = features.Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device),
-                               args.test_bs, compile=args.compile)
+                               args.test_bs, compile=args.compile, arch=description["arch"])
     features.check_fits(network.model, id_set)
     train_set = None
     if args.tune_scores or any("train" in score.needs for score in chosen):
@@ -107,7 +107,7 @@ def score_snapshot(file, args, command):
         print("\n" + results.format_summary(measured, "fpr95" + positive, "FPR95") + "\n\n" + results.format_summary(measured, "auroc", "AUROC"))
 
     names = ["all"] if args.score == "all" else [score.label for score in chosen]
-    path = runtime.make_folder(args.save) / results.result_name(file, description, names, args.protocol)
+    path = runtime.make_folder(args.save) / results.result_name(file, names, args.protocol)
     results.write_result(path, {
         "command": ["test.py", *command], "arguments": vars(args), "protocol": args.protocol, "seed": args.seed,
         "num_to_avg": args.num_to_avg, "precision": network.precision, "compiled": network.compiled not in (None, network.model),

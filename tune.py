@@ -50,11 +50,10 @@ def main(argv=None):
     id_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)
     outlier_batches = None
     if loss.outliers:
-        args.image_size = train_set.images.shape[-1]
         outliers = datasets.load_outliers(args)
         if outliers.images.shape[1:] != train_set.images.shape[1:]:
-            raise runtime.UserError(f"outliers '{outliers.name}' ({outliers.source}) are images of {tuple(outliers.images.shape[1:])}, the ID "
-                                    f"images of {tuple(train_set.images.shape[1:])}. Give a folder or archive, which is resized, or another array")
+            raise runtime.UserError(f"outliers '{outliers.name}' ({outliers.source}) are images of {tuple(outliers.images.shape[1:])}, "
+                                    f"the ID images of {tuple(train_set.images.shape[1:])}. Both must have one size")
         description["outliers"] = outliers.describe()
         mean, std = datasets.outlier_statistics(args.outlier_norm)
         outlier_batches = loaders.Batches(outliers, args.oe_batch_size, device, augment=True, padding=args.outlier_padding,

@@ -117,7 +117,7 @@ def write_own(folder, classes=3, train=60, test=30, size=8):
 
 
 def write_images(folder, images, labels=None, ending=".png"):
-    """Write uint8 images as 000.png, 001.png, ... below a folder; with labels, in class folders class_0, class_1, ..."""
+    """Write uint8 images as 000.png, 001.png, ... below a folder; with labels, in folders class_0, class_1, ..."""
     for i, image in enumerate(images):
         place = folder if labels is None else folder / f"class_{labels[i]}"
         place.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def write_images(folder, images, labels=None, ending=".png"):
 
 
 def pack(folder, archive, names=None):
-    """Pack the files below a folder into a .zip, .tar, .tar.gz, ...; ``names`` gives another order than the sorted one."""
+    """Pack the files below a folder into a .zip, .tar, .tar.gz, ...; ``names`` gives another order than the sorted."""
     names = names or sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     if archive.name.endswith(".zip"):
         with zipfile.ZipFile(archive, "w") as file:

@@ -50,9 +50,9 @@ def multiply_adds(model, images):
     return sum(counts)
 
 
-def source_hash(*files):
-    """Short sha256 of source files: outputs cached by an older formula or network are not read by a newer one."""
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:8]
+def source_hash(*files, text=""):
+    """Short sha256 of source files and a text: outputs cached by an older formula or network are not read by a newer one."""
+    return hashlib.sha256(text.encode() + b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:8]
 
 
 class Network:
@@ -64,12 +64,13 @@ class Network:
     ``compile``: "on", "off", or "auto" = only if what ``plan`` was told of costs more than compiling does.
     """
 
-    def __init__(self, model, sha256, device, precision, batch_size=200, cache=CACHE, compile="off"):
+    def __init__(self, model, sha256, device, precision, batch_size=200, cache=CACHE, compile="off", arch=""):
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
         self.precision, self.batch_size, self.cache, self.memory = precision, batch_size, Path(cache), {}
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
         self.compile, self.compiled = compile, None
-        self.network_code = source_hash(inspect.getfile(type(model)))
+        # the same weights may belong to networks that differ in code, in options without weights or in --arch alone
+        self.network_code = source_hash(inspect.getfile(type(model)), text=f"{arch} {model}")
         self.score_code = source_hash(*Path(scores.__file__).parent.glob("*.py"))
 
     def outputs(self, images):

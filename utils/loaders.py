@@ -29,9 +29,10 @@ def flip_and_crop(images, padding, generator):
     flip = torch.rand(count, generator=generator) < 0.5
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
     padded_height, row = height + 2 * padding, (width + 2 * padding) * channels
-    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
-    # windows[i, r, l] is the run of W pixels that begins at row r, column l of padded image i: a crop gathers H such runs.
-    windows = padded.as_strided((count, padded_height, 2 * padding + 1, width * channels), (padded_height * row, row, channels, 1))
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
+    # windows[i, r, l] is the run of W pixels from row r, column l of padded image i on: a crop gathers H such runs.
+    shape, strides = (count, padded_height, 2 * padding + 1, width * channels), (padded_height * row, row, channels, 1)
+    windows = padded.as_strided(shape, strides)
     rows = torch.arange(height) + top[:, None]
     image, rows, left = (index.to(images.device) for index in (torch.arange(count)[:, None], rows, left[:, None]))
     cropped = windows[image, rows, left].view(images.shape)

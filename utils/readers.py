@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -189,6 +190,14 @@ def fit_pixels(pixels, size, crop_only=False):
     return np.stack([np.asarray(fit_image(Image.fromarray(image), size, crop_only)) for image in pixels])
 
 
+def read_image(source, name, size, crop_only):
+    """One image of a Folder or Archive as uint8 (size,size,3)."""
+    with warnings.catch_warnings(), source.open(name) as file:
+        warnings.simplefilter("ignore")   # Pillow's remarks on odd files: such a file is read as it is, or is an error
+        with Image.open(io.BytesIO(file.read())) as image:
+            return np.asarray(fit_image(image, size, crop_only))
+
+
 def decode(source, size, crop_only=False, skip_bad=False, progress=None):
     """Decode every image of a Folder or Archive: uint8 (N,size,size,3), labels from class folders, classes, bad names.
 
@@ -203,8 +212,7 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
     for i in progress(source.order) if progress else source.order:
         name = source.names[i]
         try:
-            with source.open(name) as file, Image.open(io.BytesIO(file.read())) as image:
-                pixels[i] = np.asarray(fit_image(image, size, crop_only))
+            pixels[i] = read_image(source, name, size, crop_only)
         except Exception as error:
             if not skip_bad:
                 raise UserError(f"{source.path}: image '{name}' cannot be read ({type(error).__name__}: {error}). "

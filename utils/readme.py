@@ -56,7 +56,7 @@ def result_rows(name):
         for path in sorted(results.RESULTS.glob(f"{stem}_*.json")):
             result = results.read_result(path)
             entry = next((entry for entry in result["scores"] if entry["score"] == score), None)
-            if entry and result["protocol"] == "paper":
+            if entry and result["protocol"] == "paper" and not result["snapshot"]["name"].endswith("_best"):
                 yield title, entry, result
                 break
 

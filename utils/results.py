@@ -81,13 +81,16 @@ def format_summary(scores, metric="fpr95", title="FPR95"):
     return "\n".join(lines)
 
 
-def result_name(snapshot, description, scores, protocol):
-    """File name of a result: snapshot, loss, scores and protocol."""
-    stem = re.sub(r"_(epoch_\d+|best)$", "", snapshot.stem)
-    loss = f"_{description['loss']}" if description.get("loss") else ""
+def result_name(snapshot, scores, protocol):
+    """File name of a result: the snapshot's name and folder (but for pretrained), the scores, the protocol.
+
+    ``tune_sr/cifar10_wrn_s1_tune_epoch_9.pt`` with energy gives ``cifar10_wrn_s1_tune_sr_energy``.
+    """
+    stem = re.sub(r"_epoch_\d+$", "", snapshot.stem)
+    folder = snapshot.parent.name.removeprefix("tune_")
     names = "+".join(re.sub(r"[^\w.+-]+", "-", score) for score in scores)
     names = names if len(names) <= 60 else f"{len(scores)}-scores-{zlib.crc32(names.encode()):08x}"
-    return f"{stem}{loss}_{names}" + ("" if protocol == "paper" else f"_{protocol}")
+    return "_".join([stem] + [folder] * (folder != "pretrained") + [names] + [protocol] * (protocol != "paper"))
 
 
 def write_result(path, record):

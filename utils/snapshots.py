@@ -221,6 +221,8 @@ def build_model(description):
         return models.build(description["arch"], description["num_classes"], **options)
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise UserError(f"network '{description['arch']}': {error}") from None
+    except RuntimeError as error:   # labels of 10**12, say, ask for as many outputs
+        raise UserError(f"network '{description['arch']}' for {description['num_classes']} classes cannot be made: {error}") from None
 
 
 def load_model(path, arch=None):

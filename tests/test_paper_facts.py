@@ -1,0 +1,155 @@
+"""Facts of the papers that the code must agree with: schedules, recipes, protocol, normalisation, checksums."""
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from utils import datasets, recipes
+from utils.loaders import Batches
+from utils.losses import LOSSES
+from utils.metrics import detection_metrics
+from utils.results import draw_indices
+from utils.runtime import UserError
+from utils.training import cosine_lr
+
+SOURCES = json.loads((ROOT / "data" / "sources.json").read_text(encoding="utf-8"))
+CIFAR_TRAIN, CIFAR_TEST = 50000, 10000
+
+
+def pixels(count):
+    """An ImageSet of so many images of one pixel."""
+    return datasets.make_set(np.zeros((count, 1, 1, 3), np.uint8), np.zeros(count), "facts")
+
+
+class TestSchedule:
+    STEPS = 391
+
+    def test_391_steps_an_epoch(self):
+        recipe = recipes.resolve("pretrain", "cifar10")
+        assert len(Batches(pixels(CIFAR_TRAIN), recipe["batch_size"],
+                           "cpu")) == self.STEPS == math.ceil(CIFAR_TRAIN / 128)
+
+    def test_100096_outliers_an_epoch_whatever_the_size_of_their_set(self):
+        recipe = recipes.resolve("tune", "cifar10", "sroe")
+        for count in (16000, 300000):
+            batches = Batches(pixels(count), recipe["oe_batch_size"], "cpu", steps=self.STEPS)
+            assert sum(len(index) for index in batches.order(torch.Generator().manual_seed(0))) == 391 * 256 == 100096
+
+    @pytest.mark.parametrize("stage, loss", (("pretrain", None), ("tune", "sr"), ("tune", "sroe")))
+    def test_cosine_of_the_papers(self, stage, loss):
+        """lr * (final + (1 - final) * (1 + cos(pi step / total)) / 2) with final = 1e-6 / lr, changed every step."""
+        recipe = recipes.resolve(stage, "cifar10", loss)
+        base, total = recipe["learning_rate"], recipe["epochs"] * self.STEPS
+        final = 1e-6 / base
+        rates = [cosine_lr(step, total, base) for step in range(total)]
+        for step in (0, 1, total // 3, total // 2, total - 1):
+            factor = final + (1 - final) * 0.5 * (1 + math.cos(step / total * math.pi))
+            assert rates[step] == pytest.approx(base * factor, rel=1e-9)
+        assert rates[0] == base and all(later < earlier for earlier, later in zip(rates, rates[1:]))
+        assert rates[total // 2] == pytest.approx((base + 1e-6) / 2, rel=1e-9)
+
+    def test_first_and_last_learning_rate(self):
+        assert cosine_lr(0, 39100, 0.1) == 0.1
+        # The last step, 39,099 of 39,100, is still 0.1 * (pi / 39100)^2 / 4 above the end of the cosine.
+        assert cosine_lr(39099, 39100, 0.1) == pytest.approx(1e-6 + 0.1 * (math.pi / 39100) ** 2 / 4, rel=1e-6)
+        assert cosine_lr(39100, 39100, 0.1) == pytest.approx(1e-6, rel=1e-9)
+        assert cosine_lr(3909, 3910, 0.001) == pytest.approx(1.000161e-6, rel=1e-6)
+
+
+class TestRecipes:
+    COMMON = dict(momentum=0.9, decay=5e-4, batch_size=128, droprate=0.3, layers=40, widen_factor=2, seed=1, arch="wrn",
+                  outlier_norm="id")
+    OF_LOSS = {"sr": dict(alpha=0.02), "sroe": dict(alpha=0.02, beta=0.5), "oe": dict(beta=0.5),
+               "energy": dict(beta=0.1, m_out=-5)}
+    M_IN = {"cifar10": -23, "cifar100": -27}
+
+    @pytest.mark.parametrize("dataset", ("cifar10", "cifar100"))
+    def test_pretraining(self, dataset):
+        recipe = recipes.resolve("pretrain", dataset)
+        expected = {**self.COMMON, "epochs": 100, "learning_rate": 0.1, "padding": 4}
+        assert {key: recipe.get(key) for key in expected} == expected
+        assert not {"alpha", "beta", "m_in", "m_out", "oe_batch_size"} & set(recipe)
+
+    @pytest.mark.parametrize("dataset", ("cifar10", "cifar100"))
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_fine_tuning(self, dataset, loss):
+        recipe = recipes.resolve("tune", dataset, loss)
+        expected = {**self.COMMON, "epochs": 10, "learning_rate": 1e-3, "oe_batch_size": 256, "l1_on": "id",
+                    **self.OF_LOSS[loss]}
+        if loss == "energy":
+            expected["m_in"] = self.M_IN[dataset]
+        assert {key: recipe.get(key) for key in expected} == expected
+        assert {"alpha", "beta", "m_in", "m_out"} & set(recipe) == {"alpha", "beta", "m_in", "m_out"} & set(expected)
+
+    def test_every_loss_is_scored_as_in_its_paper(self):
+        assert {name: loss.score for name, loss in LOSSES.items()} == {"sr": "energy", "sroe": "energy", "oe": "msp",
+                                                                       "energy": "energy"}
+        assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr"}
+
+    def test_the_published_code_as_a_preset(self):
+        paper, code = (recipes.resolve("tune", "cifar10", "sroe", preset) for preset in ("paper", "code"))
+        changed = {key: code[key] for key in code if code[key] != paper[key]}
+        assert changed == {"padding": 0, "outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}
+        assert recipes.resolve("pretrain", "cifar10", preset="code") == recipes.resolve("pretrain", "cifar10")
+
+    def test_quick_shortens_the_schedule_alone(self):
+        for stage, loss in (("pretrain", None), ("tune", "sr")):
+            paper, quick = (recipes.resolve(stage, "cifar10", loss, preset) for preset in ("paper", "quick"))
+            assert [key for key in paper if quick[key] != paper[key]] == ["epochs"]
+            assert quick["epochs"] < paper["epochs"]
+
+    def test_unknown_preset(self):
+        with pytest.raises(UserError, match="unknown preset 'fast'. There is: paper, code, quick"):
+            recipes.resolve("tune", "cifar10", "sr", "fast")
+
+    def test_every_default_is_told_with_its_origin(self):
+        text = recipes.describe("m_in", "tune")
+        assert "-23.0 (energy: [Energy])" in text and "-27.0 (energy cifar100: [Energy])" in text
+        assert recipes.describe("learning_rate", "pretrain").startswith("default: 0.1 ([Energy], [SR])")
+        assert recipes.describe("no_such_option", "tune") == ""
+
+
+class TestProtocol:
+    def test_six_sets_in_the_papers_order(self):
+        first = [line[0] for line in datasets.SIX_SETS]
+        assert first == ["textures", "svhn", "places365", "lsun_c", "lsun_r", "isun"] == SOURCES["groups"]["ood"]
+
+    def test_sizes_of_the_sets(self):
+        counts = {name: SOURCES["sets"][name]["images"] for name in (*SOURCES["groups"]["ood"], "cifar10", "cifar100")}
+        assert counts == {"textures": 5640, "svhn": 26032, "places365": 10000, "lsun_c": 10000, "lsun_r": 10000,
+                          "isun": 8925,
+                          "cifar10": CIFAR_TRAIN + CIFAR_TEST, "cifar100": CIFAR_TRAIN + CIFAR_TEST}
+
+    def test_checksums(self):
+        expected = {"cifar10": "c58f30108f718f92721af3b95e74349a", "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
+                    "svhn": "eb5a983be6a315427106f1b164d9cef3", "textures": "fff73e5086ae6bdbea199a49dfb8a4c1",
+                    "places365": "f532f6ad7b582262a2ec8009075e186b", "lsun_c": "458a0a0ab8e5f1cb4516d7400568e460",
+                    "lsun_r": "278b7b31c8cb7e804a1465a8ce03a2dc", "isun": "be77b0f2c26fda898afac5f99645ee70",
+                    "300k": "64ca64357de98351f28454274a112dc3"}
+        assert {name: SOURCES["sets"][name]["md5"] for name in expected} == expected
+
+    def test_downloads_arrive_where_the_readers_look_first(self):
+        for name, entry in datasets.DATASETS.items():
+            assert entry.download == (name in SOURCES["sets"])
+            if entry.download:
+                assert SOURCES["sets"][name]["layout"] == entry.paths[0]
+
+    def test_ten_draws_of_2000(self):
+        parts = draw_indices(CIFAR_TEST, CIFAR_TEST // 5, 10, 1, "lsun_c")
+        assert [len(part) for part in parts] == [2000] * 10
+
+    def test_chance_aupr_is_0_8333(self):
+        found = detection_metrics(np.zeros(CIFAR_TEST), np.zeros(2000))
+        assert round(found["aupr_in"], 4) == 0.8333 and found["auroc"] == 0.5
+
+    def test_normalisation(self):
+        assert datasets.MEAN == pytest.approx([v / 255 for v in (125.3, 123.0, 113.9)], abs=1e-15)
+        assert datasets.STD == pytest.approx([v / 255 for v in (63.0, 62.1, 66.7)], abs=1e-15)
+        assert datasets.MEAN == pytest.approx((0.4914, 0.4824, 0.4467), abs=5e-5)
+
+    def test_classes(self):
+        assert {name: datasets.DATASETS[name].num_classes for name in datasets.ID_SETS} == {"cifar10": 10,
+                                                                                            "cifar100": 100, "digits": 6}
