@@ -85,8 +85,8 @@ class TestRecipes:
         assert {"alpha", "beta", "m_in", "m_out"} & set(recipe) == {"alpha", "beta", "m_in", "m_out"} & set(expected)
 
     def test_every_loss_is_scored_as_in_its_paper(self):
-        assert {name: loss.score for name, loss in LOSSES.items()} == {"sr": "energy", "sroe": "energy", "oe": "msp",
-                                                                       "energy": "energy"}
+        expected = {"sr": "energy", "sroe": "energy", "oe": "msp", "energy": "energy"}
+        assert {name: loss.score for name, loss in LOSSES.items()} == expected
         assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr"}
 
     def test_the_published_code_as_a_preset(self):
@@ -151,5 +151,5 @@ class TestProtocol:
         assert datasets.MEAN == pytest.approx((0.4914, 0.4824, 0.4467), abs=5e-5)
 
     def test_classes(self):
-        assert {name: datasets.DATASETS[name].num_classes for name in datasets.ID_SETS} == {"cifar10": 10,
-                                                                                            "cifar100": 100, "digits": 6}
+        classes = {name: datasets.DATASETS[name].num_classes for name in datasets.ID_SETS}
+        assert classes == {"cifar10": 10, "cifar100": 100, "digits": 6}

@@ -81,7 +81,17 @@ def render_result(name):
     return table(["method", "epochs", "ID error", *names, "average"], rows) + "\n\n" + caption
 
 
-BLOCKS = {"scores": render_scores, "options": render_options, "losses": render_losses,
+def render_memory():
+    """Seconds and peak memory of the scores that keep or pass over all training features."""
+    rows = []
+    for path in sorted(results.RESULTS.glob("benchmark_scores*.json")):
+        for record in results.read_result(path)["records"]:
+            rows.append([f"`{record['score']}`", f"{record['images']:,} x {record['width']:,}", record["features_dtype"],
+                         f"{record['queries']:,}", f"{record['fit_s']:.1f}", f"{record['score_s']:.1f}", f"{record['peak_mib'] / 1024:.1f}"])
+    return table(["score", "training images x width", "features in", "queries", "fit, s", "score, s", "peak memory of the process, GiB"], rows)
+
+
+BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
           "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10")}
 
 
