@@ -109,7 +109,7 @@ def score_snapshot(file, args, command):
     names = ["all"] if args.score == "all" else [score.label for score in chosen]
     path = runtime.make_folder(args.save) / results.result_name(file, names, args.protocol)
     results.write_result(path, {
-        "command": ["test.py", *command], "arguments": vars(args), "protocol": args.protocol, "seed": args.seed,
+        "command": ["test.py", *command], "arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "protocol": args.protocol, "seed": args.seed,
         "num_to_avg": args.num_to_avg, "precision": network.precision, "compiled": network.compiled not in (None, network.model),
         "snapshot": {"name": snapshots.short_name(file), "sha256": network.sha256, **{k: v for k, v in description.items() if k != "sha256"}},
         "id": {**id_set.describe(), "error": id_error, "accuracy": 100 - id_error}, "train": train_set and train_set.describe(),

@@ -205,7 +205,7 @@ def main(argv=None):
         rows += measure[part](args, device, precision)
         print(f"{part} done", file=sys.stderr)
     print(format_rows(rows))
-    runtime.write_json(args.out, {"rows": rows, "arguments": vars(args), "precision": precision, "machine": runtime.describe_machine(device)})
+    runtime.write_json(args.out, {"rows": rows, "arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "precision": precision, "machine": runtime.describe_machine(device)})
 
 
 if __name__ == "__main__":

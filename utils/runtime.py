@@ -172,6 +172,12 @@ def short_path(path):
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
+def portable(value):
+    """A value for a result file: a path inside the project as seen from there, anything else as it is."""
+    inside = isinstance(value, str) and os.path.isabs(value) and Path(value).resolve().is_relative_to(ROOT)
+    return str(short_path(value)) if inside else value
+
+
 def write_text(path, text):
     write_bytes(path, text.encode())
 
