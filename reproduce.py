@@ -1,11 +1,11 @@
 """A data set's whole chain: train, fine-tune with SR and with SROE, score all three, one table and one figure.
 
-    python reproduce.py digits      # needs no download; about two minutes on two cores
-    python reproduce.py cifar10     # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood
+    python reproduce.py digits                    # needs no download; about two minutes on two cores
+    python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood
+    python reproduce.py cifar10 --preset quick    # the same with a short schedule
 
-Each stage is the command a user would type, and is printed. A stage whose snapshot is there is not run again, an
-interrupted one goes on, a fine-tuned one of another pre-trained network is made anew; --fresh begins anew. Options this script does not know go to baseline.py and tune.py alike, so
-that ``python reproduce.py cifar10 --epochs 2`` is a quick look.
+Each stage is the command a user would type, and is printed. A stage whose snapshot is there with this recipe is not run
+again, an interrupted one goes on; anything else is trained, and what it replaces is moved aside, not deleted.
 """
 import csv
 import io
@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from utils import datasets, options, plots, results, runtime, snapshots
+from utils import datasets, options, plots, recipes, results, runtime, snapshots, training
 from utils.losses import LOSSES
 
 METHODS = (("MSP", None, "msp"), ("ODIN", None, "odin"), ("Mahalanobis", None, "mahalanobis"), ("Energy", None, "energy"),
@@ -26,9 +26,12 @@ FIGURES = runtime.CIFAR / "figures"
 def parse(argv):
     parser = options.Parser(prog="reproduce.py", description=__doc__)
     parser.add_argument("dataset", nargs="?", default="digits", help=f"{', '.join(datasets.ID_SETS)} (default: digits)")
-    parser.add("--fresh", action="store_true", help="train anew; the former snapshots are moved aside, not deleted")
+    parser.add("--fresh", action="store_true", help="train every stage anew")
+    parser.add("--arch", default="wrn", metavar="NAME", help="default: wrn")
+    parser.add("--seed", type=options.count, default=1, help="of training (default: 1)")
+    parser.add("--preset", default="paper", choices=tuple(recipes.PRESETS), help="recipes (default: paper)")
     options.add_common(parser)
-    args, args.training = parser.parse_known_args(argv)
+    args = parser.parse_args(argv)
     options.known_dataset(args.dataset, args.id, datasets.ID_SETS)
     return args
 
@@ -36,63 +39,68 @@ def parse(argv):
 def main(argv=None):
     args = parse(argv)
     start = time.perf_counter()
-    stem = f"{args.dataset}_wrn"
-    train(["baseline.py", args.dataset], "pretrained", f"{stem}_pretrained", args)
+    stem = f"{args.dataset}_{training.arch_name(args.arch)}"
+    pretrained = train(["baseline.py"], "pretrained", f"{stem}_pretrained", "pretrain", None, args)
     losses = list(dict.fromkeys(loss for _, loss, _ in METHODS if loss))
-    for loss in losses:
-        train(["tune.py", args.dataset, "--loss", loss], f"tune_{loss}", f"{stem}_s1_tune", args)
+    tuned = {loss: train(["tune.py", "--loss", loss], f"tune_{loss}", f"{stem}_s{args.seed}_tune", "tune", loss, args, pretrained)
+             for loss in losses}
 
-    measured = evaluate(f"pretrained/{stem}_pretrained", [score for _, loss, score in METHODS if not loss], args)
-    tuned = {loss: evaluate(f"tune_{loss}/{stem}_s1_tune", [LOSSES[loss].score], args) for loss in losses}
-    rows = [(method, (tuned[loss] if loss else measured), score) for method, loss, score in METHODS]
+    baseline = evaluate(pretrained, [score for _, loss, score in METHODS if not loss], args)
+    measured = {loss: evaluate(file, [LOSSES[loss].score], args) for loss, file in tuned.items()}
+    rows = [(method, (measured[loss] if loss else baseline), score) for method, loss, score in METHODS]
     write_table(args.dataset, rows)
     groups = [(method, load_vectors(result, score)) for method, result, score in rows if method in ("Energy", "SR", "SROE")]
     figure = plots.plot_densities(groups, FIGURES / f"{args.dataset}_densities", "Energy score (larger = more OOD)")
     print(f"figure: {runtime.short_path(figure[0])}\n{time.perf_counter() - start:.0f} seconds in all")
 
 
-def train(command, folder, stem, args):
-    """Run one training stage unless its snapshot is there; go on with one that was interrupted.
-
-    A fine-tuned snapshot counts only if it comes from the pre-trained one that is there now.
-    """
+def train(command, folder, stem, stage, loss, args, parent=None):
+    """Path of a stage's snapshot, trained unless it is there: with this recipe, and made from this parent."""
     place = snapshots.SNAPSHOTS / folder
-    there = sorted(place.glob(f"{stem}_epoch_*.pt"), key=snapshots.epoch_of)[-1:]
-    if (place / f"{stem}.resume.pt").exists() and not args.fresh:
-        shell([*command, *args.training, "--resume"], args)
-    elif not there or args.fresh or is_orphan(there[0], args.dataset):
-        shell([*command, *args.training], args)
-    else:
-        print(f"{snapshots.short_name(there[0])} is there (--fresh trains it anew)")
+    recipe = recipes.resolve(stage, args.dataset, loss, args.preset, args.arch) | {"seed": args.seed, "arch": args.arch}
+    last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
+    if not args.fresh and is_of(last, recipe, parent):
+        print(f"{snapshots.short_name(last)} is there (--fresh trains it anew)")
+        return last
+    chosen = {"arch": "wrn", "seed": 1, "preset": "paper"}
+    command = [*command, args.dataset, *(word for key, usual in chosen.items() if getattr(args, key) != usual
+                                         for word in (f"--{key}", str(getattr(args, key))))]
+    resume = ["--resume"] if not args.fresh and (place / f"{stem}.resume.pt").exists() else []
+    if resume and shell([*command, *resume], args, check=False) == 0:
+        return last
+    shell(command, args)   # also where the interrupted run was another one than this: it has said so
+    return last
 
 
-def is_orphan(file, dataset):
-    """Whether a fine-tuned snapshot was made from another pre-trained one than the one there is now."""
-    parent = snapshots.describe(file, snapshots.read_weights(file)).get("parent_sha256")
-    return parent is not None and \
-        parent != runtime.sha256_file(snapshots.find_one("./snapshots/pretrained", stem=f"{dataset}_wrn_pretrained"))
+def is_of(file, recipe, parent):
+    """Whether a snapshot is there, was trained with this recipe and, if fine-tuned, from this pre-trained one."""
+    if not file.exists():
+        return False
+    description = snapshots.describe(file, snapshots.read_weights(file))
+    made = description.get("recipe", {})
+    return all(made.get(key, value) == value for key, value in recipe.items()) and \
+        (parent is None or description.get("parent_sha256") == runtime.sha256_file(parent))
 
 
-def evaluate(name, score_names, args):
+def evaluate(file, score_names, args):
     """Run test.py and return (its result, the path of its files without suffix)."""
-    file = snapshots.find_snapshots(name)[0]
-    shell(["test.py", "--model", name, "--score", ",".join(score_names), "--save-scores"], args)
-    path = results.RESULTS / results.result_name(file, score_names, "paper")
-    return results.read_result(path.with_name(path.name + ".json")), path
+    shell(["test.py", "--model", snapshots.short_name(file), "--score", ",".join(score_names), "--save-scores"], args)
+    found = [path for path in results.RESULTS.glob(f"{results.result_name(file, score_names, 'paper')}*.json")
+             if results.read_result(path)["snapshot"]["sha256"] == runtime.sha256_file(file)]
+    path = max(found, key=lambda path: path.stat().st_mtime_ns)
+    return results.read_result(path), path.with_suffix("")
 
 
-def shell(command, args):
+def shell(command, args, check=True):
     """Run a script of this folder as a user would; its errors are already on stderr, so only its status is passed on."""
-    words = ["data", "id", "image_size", "device", "precision"]
-    common = [part for word in words if str(getattr(args, word)) != str(DEFAULTS[word])
+    words = {"data": str(runtime.DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto"}
+    common = [part for word, usual in words.items() if getattr(args, word) != usual
               for part in (f"--{word.replace('_', '-')}", str(getattr(args, word)))] + ["--skip-bad"] * args.skip_bad
     print("\n$ python " + " ".join([*command, *common]), flush=True)
     status = subprocess.run([sys.executable, "-u", str(runtime.ROOT / command[0]), *command[1:], *common]).returncode
-    if status:
+    if status and check:
         raise SystemExit(status)
-
-
-DEFAULTS = {"data": runtime.DATA, "id": None, "image_size": 32, "device": "auto", "precision": "auto"}
+    return status
 
 
 def load_vectors(row, score):

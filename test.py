@@ -50,6 +50,7 @@ def main(argv=None):
     if args.list_scores:
         print(scores.format_list())
         return
+    runtime.make_folder(args.save)   # before the work, not after it
     files = snapshots.find_snapshots(args.model)
     if len(files) > 1:
         print(f"'{args.model}' is the name of {len(files)} snapshots: {', '.join(snapshots.short_name(f) for f in files)}. "
@@ -70,7 +71,8 @@ def score_snapshot(file, args, command):
     if args.id is None and description["num_classes"] != datasets.DATASETS[dataset].num_classes:
         raise runtime.UserError(f"{file} is a snapshot for {description['num_classes']} classes; '{dataset}' has {datasets.DATASETS[dataset].num_classes}")
     chosen = scores.choose(args.score, dataset, args.T, args.noise)
-    id_set = datasets.load_id(dataset, "test", args.data, args.id, args.image_size, args.skip_bad, description["num_classes"])
+    size = args.image_size or description.get("image_size")
+    id_set = datasets.load_id(dataset, "test", args.data, args.id, size, args.skip_bad, description["num_classes"])
     ood_sets = datasets.parse_ood(args.ood, dataset, args.data, id_set.images.shape[-1], args.skip_bad)
     network = features.Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device),
                                args.test_bs, compile=args.compile, arch=description["arch"])
@@ -88,13 +90,13 @@ def score_snapshot(file, args, command):
     measured, vectors = [], {}
     for score in chosen:
         try:
-            with scores.as_user_error():
+            with scores.as_user_error(score):
                 if "train" in score.needs:
                     network.fit(score, train_set)
                 id_scores = network.score(score, id_set)
                 ood_scores = {ood.name: network.score(score, ood) for ood in ood_sets}
         except runtime.UserError as error:
-            if args.score != "all":
+            if not scores.names_all(args.score):
                 raise
             print(f"note: {score.label} is left out: {error}", file=sys.stderr)   # the other scores can still be had
             continue
@@ -106,11 +108,11 @@ def score_snapshot(file, args, command):
         positive = "_out" if args.out_as_pos else ""
         print("\n" + results.format_summary(measured, "fpr95" + positive, "FPR95") + "\n\n" + results.format_summary(measured, "auroc", "AUROC"))
 
-    names = ["all"] if args.score == "all" else [score.label for score in chosen]
-    path = runtime.make_folder(args.save) / results.result_name(file, names, args.protocol)
+    names = ["all"] if args.score.strip().lower() == "all" else [score.label for score in chosen]
+    path = runtime.make_folder(args.save) / results.result_name(file, names, args.protocol, unusual(file, dataset, args))
     results.write_result(path, {
-        "command": ["test.py", *command], "arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "protocol": args.protocol, "seed": args.seed,
-        "num_to_avg": args.num_to_avg, "precision": network.precision, "compiled": network.compiled not in (None, network.model),
+        "command": ["test.py", *command], "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+        "protocol": args.protocol, "seed": args.seed, "num_to_avg": args.num_to_avg, "precision": network.precision, "compiled": network.compiled not in (None, network.model),
         "snapshot": {"name": snapshots.short_name(file), "sha256": network.sha256, **{k: v for k, v in description.items() if k != "sha256"}},
         "id": {**id_set.describe(), "error": id_error, "accuracy": 100 - id_error}, "train": train_set and train_set.describe(),
         "ood": [ood.describe() for ood in ood_sets], "scores": measured, "tuned": grids,
@@ -118,6 +120,15 @@ def score_snapshot(file, args, command):
     if args.save_scores:
         results.write_scores(path, vectors)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
+
+
+def unusual(file, dataset, args):
+    """What makes a result another one than the usual of its name: its images, its draws, a snapshot from elsewhere."""
+    usual = {"ood": "", "id_train": None, "num_to_avg": 10, "seed": 1, "tune_scores": False}
+    if dataset in datasets.ID_SETS:   # images of one's own are always given by --id
+        usual["id"] = None
+    found = [f"{key}={getattr(args, key)}" for key, value in usual.items() if getattr(args, key) != value]
+    return found + [str(file.parent)] * (not file.is_relative_to(snapshots.SNAPSHOTS))
 
 
 def load_train_set(dataset, id_set, description, args):

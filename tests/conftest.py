@@ -1,6 +1,7 @@
 """What the tests of the scripts share: copies of the project to run them in, a quick way to run them, small image sets."""
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -66,6 +67,12 @@ class Project:
         """{path: (bytes, time of change)} of all files below CIFAR and data but for caches."""
         return {file: (file.read_bytes(), file.stat().st_mtime_ns) for folder in ("CIFAR", "data")
                 for file in (self.root / folder).rglob("*") if file.is_file() and not {"cache", "__pycache__"} & set(file.parts)}
+
+    def latest_result(self, name, ending=".json"):
+        """Path of the newest result of this name; a hash follows it where images or draws are not the usual ones."""
+        files = [file for file in self.results.glob(f"{name}*{ending}")
+                 if re.fullmatch(re.escape(name) + r"(_[0-9a-f]{8})?" + re.escape(ending), file.name)]
+        return max(files, key=lambda file: file.stat().st_mtime_ns)
 
     def names(self, folder):
         """Sorted file names in a folder of snapshots."""

@@ -161,7 +161,7 @@ def test_a_truncated_image_is_named_or_skipped_and_counted(ending, project, own,
     project.refuse(tune + f" --loss sroe --outliers {path}", name, "--skip-bad")
     result = project.run(test.replace("gaussian", f"folder:{path} --skip-bad"))
     assert result.status == 0 and "1 of 12" in result.err and name in result.err and "of 11 images" in result.out
-    record = json.loads((project.results / "own_wrn_pretrained_energy.json").read_text())
+    record = json.loads(project.latest_result("own_wrn_pretrained_energy").read_text())
     assert (record["ood"][0]["images"], record["ood"][0]["skipped"]) == (11, 1)
     project.refuse(test.replace("gaussian", f"folder:{path}"), name)   # skipping once is not a licence
     assert project.run(tune + f" --loss sroe --outliers {path} --skip-bad --save ./snapshots/skip{ending}").status == 0
@@ -344,6 +344,6 @@ os.fsync = full
     if result.status:   # fewer files are written than which
         assert result.status == 2 and len(result.err.splitlines()) == 1 and "disk is full" in result.err
         assert "Traceback" not in result.err and set(project.files()) == set(before)
-        assert json.loads((project.results / "own_wrn_pretrained_energy.json").read_text())["scores"]
+        assert json.loads(project.latest_result("own_wrn_pretrained_energy").read_text())["scores"]
     else:
         assert which == 4

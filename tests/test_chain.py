@@ -31,7 +31,7 @@ def write_cifar(data, name, classes):
 
 
 def result_of(project, name):
-    return json.loads((project.results / f"{name}.json").read_text())
+    return json.loads(project.latest_result(name).read_text())
 
 
 def printed_table(text):
@@ -183,6 +183,7 @@ def test_help_gives_defaults_with_their_origin(script, digits):
 
 def test_the_printed_table_the_json_and_the_csv_agree(digits):
     text = digits.do("test.py --model digits_wrn_pretrained --score energy --save-scores")
+    assert (digits.results / "digits_wrn_pretrained_energy.json").exists()   # nothing unusual: no hash
     record, table = result_of(digits, "digits_wrn_pretrained_energy"), printed_table(text)
     lines = list(csv.DictReader((digits.results / "digits_wrn_pretrained_energy.csv").open()))
     score, = record["scores"]
@@ -201,7 +202,7 @@ def test_the_printed_table_the_json_and_the_csv_agree(digits):
 def test_saved_scores_give_the_metrics_again(digits):
     digits.do("test.py --model digits_wrn_pretrained --score energy,msp --save-scores --num_to_avg 3 --seed 5")
     record = result_of(digits, "digits_wrn_pretrained_energy+msp")
-    with np.load(digits.results / "digits_wrn_pretrained_energy+msp_scores.npz") as scores:
+    with np.load(digits.latest_result("digits_wrn_pretrained_energy+msp", "_scores.npz")) as scores:
         for entry in record["scores"]:
             inner = scores[f"{entry['score']}/id"]
             assert len(inner) == record["id"]["images"] and inner.dtype == np.float64

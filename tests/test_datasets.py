@@ -27,7 +27,7 @@ def pixels_of(image_set):
 
 def options(data, **given):
     """Arguments of a training script as far as data sets read them."""
-    return SimpleNamespace(**{"dataset": "mine", "data": str(data), "id": None, "image_size": 32, "skip_bad": False,
+    return SimpleNamespace(**{"dataset": "mine", "data": str(data), "id": None, "image_size": None, "skip_bad": False,
                               "outliers": None, **given})
 
 
@@ -338,6 +338,18 @@ class TestIdSets:
             write_images(tmp_path / "mine" / split, *coloured(4, 2, 32, seed))
         args = options(data, id=str(tmp_path / "mine"), image_size=16)
         assert datasets.load_id_pair(args)[0].images.shape == (4, 3, 16, 16)
+        own = str(write_own(tmp_path / "arrays", classes=2, train=12, test=8, size=10))
+        assert datasets.load_id_pair(options(data, id=own))[0].images.shape == (12, 3, 10, 10)
+        assert datasets.load_id_pair(options(data, id=own, image_size=16))[0].images.shape == (12, 3, 16, 16)
+
+    def test_labels_that_are_absurd_or_absent(self, tmp_path, data, capsys):
+        for split in ("train", "test"):
+            write_npz(tmp_path / "far" / f"{split}.npz", noise(2, 8, seed=len(split)), labels=np.array([0, 10 ** 9]))
+            write_npz(tmp_path / "gap" / f"{split}.npz", noise(2, 8, seed=len(split)), labels=np.array([0, 2]))
+        with pytest.raises(UserError, match="labels go from 0 to 1000000000, outside 0 to 999"):
+            datasets.load_id_pair(options(data, id=str(tmp_path / "far")))
+        assert datasets.load_id_pair(options(data, id=str(tmp_path / "gap")))[2] == 3
+        assert "has the label 1;" in capsys.readouterr().err
 
     def test_num_classes_of_known_sets_does_not_hang_on_the_labels_there(self, data):
         write_cifar100(data / "cifar-100-python")

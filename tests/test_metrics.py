@@ -186,9 +186,11 @@ class TestInput:
 class TestQuirks:
     @pytest.mark.parametrize("inner, outer, flags", (
         (np.ones(5), np.ones(3), ["constant"]), (np.arange(5.0), np.arange(5.0, 9),
-                                                 ["separated"]), (np.arange(5.0, 9), np.arange(5.0), []),
+                                                 ["separated"]), (np.arange(5.0, 9), np.arange(5.0), ["inverted"]),
         (np.arange(100.0), np.arange(100.0), ["ties"]), (np.arange(100.0), np.arange(100.0) + 0.5, []),
         (np.arange(1000.0), np.append(np.arange(199.0) + 0.5, 7), []), (np.arange(4.0), np.arange(3.0, 6), ["ties"]),
-        ([-np.inf, 1], [2, np.inf], ["separated"]), (np.zeros(3), np.ones(3), ["separated"])))
+        ([-np.inf, 1], [2, np.inf], ["separated"]), (np.zeros(3), np.ones(3), ["ties", "separated"]),
+        (np.zeros(50), np.arange(-25.0, 25), ["ties"]), (np.arange(-25.0, 25), np.zeros(50), ["ties"]),
+        (np.repeat(np.arange(50.0), 2), np.arange(100.0) + 0.5, ["ties"])))
     def test_flags(self, inner, outer, flags):
         assert quirks(inner, outer) == flags

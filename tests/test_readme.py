@@ -9,7 +9,7 @@ import baseline
 import reproduce
 import tune
 from data import download
-from utils import readme, runtime
+from utils import readme, recipes, runtime
 
 TEXT = (runtime.ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
@@ -65,3 +65,15 @@ def test_rendered_tables_are_fresh():
 
 def test_every_block_of_the_page_is_known():
     assert set(re.findall(r"<!-- (\w+) -->", TEXT)) == set(readme.BLOCKS)
+
+
+@pytest.mark.parametrize("dataset", ["digits"])
+def test_recorded_results_were_made_with_the_recipes_of_the_code(dataset):
+    rows = list(readme.result_rows(dataset))
+    assert len(rows) == len(reproduce.METHODS)
+    for title, _, result, _ in rows:
+        loss = result["snapshot"].get("loss")
+        recipe = recipes.resolve("tune" if loss else "pretrain", dataset, loss)
+        made = result["snapshot"]["recipe"]
+        assert {key: made[key] for key in recipe if key in made} == {key: recipe[key] for key in recipe if key in made}, title
+        assert {"epochs", "learning_rate", "batch_size"} <= set(made)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from utils.runtime import UserError
-from utils.scores import SCORES, Outputs, choose, format_list
+from utils.scores import SCORES, Outputs, as_user_error, choose, format_list
 from utils.scores.parse import split_specifications
 
 
@@ -68,3 +68,39 @@ def test_list_names_every_score_with_formula_needs_and_paper():
     for name, cls in SCORES.items():
         assert name in text and cls.formula in text and cls.paper.title in text
         assert set(cls().needs) <= {"logits", "features", "head", "train", "gradient"} and cls().needs
+
+
+@pytest.mark.parametrize("text", [" all", "ALL", "all,", "msp,all", "all , knn:k=5"])
+def test_all_is_understood_however_it_is_written(text):
+    labels = [score.label for score in choose(text)]
+    assert set(SCORES) <= set(labels) and len(labels) == len(set(labels))
+
+
+def test_all_with_noise_has_mahalanobis_without_and_with_that_step():
+    labels = [score.label for score in choose("all", noise=0.002)]
+    assert "mahalanobis" in labels and "mahalanobis:eps=0.002" in labels and "odin:eps=0.002" in labels
+
+
+def test_white_space_and_case_do_not_count():
+    assert [score.label for score in choose(" KNN : k = 5 , Energy ")] == ["knn:k=5", "energy"]
+
+
+def test_a_class_of_the_users_own_takes_hyper_parameters_and_is_never_cached(tmp_path, monkeypatch):
+    (tmp_path / "class_scores.py").write_text(
+        "from utils.scores import Score\nclass Power(Score):\n    defaults = {'p': 2.0}\n    needs = ('features',)\n"
+        "    def score(self, outputs):\n        return (outputs.features ** self.p).sum(axis=1)\n")
+    monkeypatch.chdir(tmp_path)
+    plain, cubed = choose("class_scores:Power,class_scores:Power:p=3")
+    assert (plain.p, cubed.p) == (2.0, 3.0) and plain.label == "class_scores:Power" and not plain.cache_stats
+    with pytest.raises(UserError, match="hyper-parameter"):
+        choose("class_scores:Power:q=3")
+
+
+def test_an_exception_in_a_score_of_the_users_own_names_its_line(tmp_path, monkeypatch):
+    (tmp_path / "wrong_scores.py").write_text("def f(outputs):\n    return outputs.nope\n")
+    monkeypatch.chdir(tmp_path)
+    own = choose("wrong_scores:f")[0]
+    with pytest.raises(UserError, match=r"wrong_scores:f.*AttributeError.*wrong_scores.py, line 2"), as_user_error(own):
+        own.score(Outputs(np.zeros((2, 3)), np.zeros((2, 4))))
+    with pytest.raises(AttributeError), as_user_error(choose("msp")[0]):
+        choose("msp")[0].score(None)

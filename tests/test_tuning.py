@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from utils import datasets, features, toy, tuning
+from utils.runtime import UserError
 from utils.scores import SCORES, choose
 
 
@@ -81,3 +82,16 @@ def test_impossible_lines_are_left_out(network, train_set):
     _, rows = tuning.Validation(network, train_set).tune(choose("knn", "digits")[0], "digits")
     assert all(row["hyper"]["k"] <= len(train_set) for row in rows)
     assert len(rows) < len(SCORES["knn"].grid["k"])
+
+
+def test_what_the_user_has_set_is_not_searched(network, train_set):
+    validation = tuning.Validation(network, train_set)
+    score, rows = validation.tune(choose("knn:k=7", "digits")[0], "digits")
+    assert score.k == 7 and rows == []
+    score, rows = validation.tune(choose("gen:M=3", "digits")[0], "digits")
+    assert score.M == 3 and rows and all(set(row["hyper"]) == {"gamma"} for row in rows)
+
+
+def test_too_few_training_images_are_refused(network, train_set):
+    with pytest.raises(UserError, match="--tune-scores needs more"):
+        tuning.Validation(network, train_set.subset(np.arange(1)))

@@ -216,9 +216,12 @@ def download_command(names, data):
     return f"python data/download.py {' '.join(names)}" + ("" if Path(data) == DATA else f" --data {data}")
 
 
-def load_id(name, split, data=DATA, path=None, size=32, skip_bad=False, num_classes=None):
-    """ImageSet with labels 0..C-1 of an in-distribution data set; UserError when labels are missing or out of range."""
-    images = load(name, split, data, path, size, skip_bad)
+def load_id(name, split, data=DATA, path=None, size=None, skip_bad=False, num_classes=None):
+    """ImageSet with labels 0..C-1 of an in-distribution data set; UserError when labels are missing or out of range.
+
+    ``size``: the side all images are brought to; None = 32, but arrays keep theirs.
+    """
+    images = load(name, split, data, path, size or 32, skip_bad, fit_arrays=size is not None)
     if images.labels is None:
         raise UserError(f"data set '{name}' ({images.source}) has no labels; "
                         f"ID images need class folders or an .npz with 'labels'")
@@ -227,9 +230,9 @@ def load_id(name, split, data=DATA, path=None, size=32, skip_bad=False, num_clas
     if height != width:
         raise UserError(f"data set '{name}' ({images.source}): images are {height} high and {width} wide, not square")
     low, high = int(images.labels.min()), int(images.labels.max())
-    if low < 0 or (expected and high >= expected):
-        raise UserError(f"data set '{name}' ({images.source}): labels go from {low} to {high}, "
-                        f"outside 0 to {expected - 1 if expected else '...'}")
+    expected = expected or max(len(images), 1000)   # a set that does not say how many classes it has: no absurd labels
+    if low < 0 or high >= expected:
+        raise UserError(f"data set '{name}' ({images.source}): labels go from {low} to {high}, outside 0 to {expected - 1}")
     return images
 
 
@@ -257,6 +260,10 @@ def load_id_pair(args):
     known = DATASETS[args.dataset].num_classes if args.dataset in DATASETS and not args.id else None
     num_classes = known or max(int(train.labels.max()) + 1, len(train.classes or ()))
     test = load_id(args.dataset, "test", args.data, args.id, args.image_size, args.skip_bad, num_classes)
+    absent = sorted(set(range(num_classes)) - set(train.labels.tolist()))
+    if absent and not known:
+        print(f"note: no training image of '{args.dataset}' has the label {', '.join(map(str, absent[:5]))}"
+              f"{', ...' if len(absent) > 5 else ''}; the network has {num_classes} classes all the same", file=sys.stderr)
     if train.fingerprint == test.fingerprint:
         raise UserError(f"{train.source}: training and test images are the same. Give a folder with train/ and test/, "
                         f"or with train.npz and test.npz")
@@ -276,7 +283,7 @@ def load_outliers(args):
     name, path = name_or_path(text)
     if path is None and name not in DATASETS and Path(name).expanduser().exists():
         path = name
-    return load(name, "train", args.data, path, args.image_size, args.skip_bad, fit_arrays=True)
+    return load(name, "train", args.data, path, args.image_size or 32, args.skip_bad, fit_arrays=True)
 
 
 def outlier_statistics(norm):

@@ -73,17 +73,17 @@ def as_vector(scores, which):
 
 
 def quirks(id_scores, ood_scores):
-    """What makes a row's numbers say less than they seem: a list out of "constant", "ties", "separated".
+    """What makes a row's numbers say less than they seem: a list out of "constant", "ties", "separated", "inverted".
 
-    "ties": more than one image in a hundred shares its score with an image of the other side.
+    "ties": more than one image in a hundred has exactly the score of another one.
     """
     id_scores, ood_scores = np.asarray(id_scores), np.asarray(ood_scores)
-    if min(id_scores.min(), ood_scores.min()) == max(id_scores.max(), ood_scores.max()):
+    _, counts = np.unique(np.concatenate([id_scores, ood_scores]), return_counts=True)
+    if len(counts) == 1:
         return ["constant"]
-    found = []
-    shared = np.isin(ood_scores, id_scores).mean(), np.isin(id_scores, ood_scores).mean()
-    if max(shared) > 0.01:
-        found.append("ties")
+    found = ["ties"] if counts[counts > 1].sum() > 0.01 * counts.sum() else []
     if id_scores.max() < ood_scores.min():
         found.append("separated")
+    if ood_scores.max() < id_scores.min():
+        found.append("inverted")
     return found

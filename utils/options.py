@@ -26,43 +26,57 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}. See: python {self.prog} --help\n")
 
 
+def whole(text):
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def number(text):
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
 def positive_int(text):
-    value = int(text)
+    value = whole(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
     return value
 
 
 def count(text):
-    value = int(text)
+    value = whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
 
 
 def positive(text):
-    value = float(text)
+    value = number(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
 
 
 def non_negative(text):
-    value = float(text)
+    value = number(text)
     if not (value >= 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
     return value
 
 
 def finite(text):
-    value = float(text)
+    value = number(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
 
 
 def fraction(text):
-    value = float(text)
+    value = number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
     return value
@@ -73,8 +87,8 @@ def add_common(parser):
     parser.add("--data", default=str(DATA), metavar="DIR", help="folder of the data sets (default: data/ of the project)")
     parser.add("--id", default=None, metavar="PATH", help="own ID images: a folder with train/ and test/ class folders, "
                "such .zip or .tar archives, or train.npz and test.npz with 'images' and 'labels'")
-    parser.add("--image-size", type=positive_int, default=32, metavar="N",
-               help="side that images of other sizes are brought to (default: 32); arrays keep theirs")
+    parser.add("--image-size", type=positive_int, default=None, metavar="N",
+               help="side that ID images are brought to (default: 32, or the network's; arrays keep theirs)")
     parser.add("--skip-bad", action="store_true", help="leave unreadable images out and count them, instead of stopping")
     parser.add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto")
     parser.add("--precision", choices=("auto", "fp32", "bf16"), default="auto",

@@ -171,6 +171,10 @@ class Archive:
 
 def fit_image(image, size, crop_only=False):
     """PIL image -> RGB, size x size: Resize(size) of the shorter side, bilinear with antialias; CenterCrop(size)."""
+    if image.mode == "I" or image.mode.startswith("I;16"):   # 16-bit grey, which convert() would clip to white
+        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
     image = image.convert("RGB")
     width, height = image.size
     if (width, height) == (size, size):

@@ -1,6 +1,8 @@
-"""Render the tables of README.md from the code's records and the result files: ``python -m utils.readme [--check]``.
+"""Render the tables of README.md from the code's records and the recorded results: ``python -m utils.readme``.
 
-A block stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; everything between the two is replaced.
+A block stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; everything between the two is replaced. Runs write to
+CIFAR/results and CIFAR/figures; the page shows what ``--record DATASET`` has copied from there to their recorded/ folders, so
+that a run of one's own changes neither the page nor any file that git tracks.
 """
 import argparse
 import re
@@ -11,6 +13,8 @@ from .losses import LOSSES
 from .scores import SCORES
 
 README = runtime.ROOT / "README.md"
+RECORDED = results.RESULTS / "recorded"
+FIGURES = runtime.CIFAR / "figures"
 
 
 def table(header, rows):
@@ -48,23 +52,37 @@ def render_losses():
                  [[f"`{name}`", loss.title, "yes" if loss.outliers else "no", f"`{loss.score}`"] for name, loss in LOSSES.items()])
 
 
-def result_rows(name):
-    """(title of each method, its result entry, the result) of a data set's table, from the result files."""
+def result_rows(name, folder=None):
+    """(title, result entry, result, path) of each method of a data set's table, out of the recorded results."""
     from reproduce import METHODS
     for title, loss, score in METHODS:
         stem = f"{name}_wrn_s1_tune_{loss}" if loss else f"{name}_wrn_pretrained"
-        for path in sorted(results.RESULTS.glob(f"{stem}_*.json")):
+        for path in sorted((folder or RECORDED).glob(f"{stem}_*.json")):
             result = results.read_result(path)
             entry = next((entry for entry in result["scores"] if entry["score"] == score), None)
-            if entry and result["protocol"] == "paper" and not result["snapshot"]["name"].endswith("_best"):
-                yield title, entry, result
+            usual = result["protocol"] == "paper" and not result["arguments"]["ood"] and not result["snapshot"]["name"].endswith("_best")
+            if entry and usual:
+                yield title, entry, result, path
                 break
+
+
+def record(name):
+    """Copy the results of a data set's table, and its figures, to the recorded/ folders that git tracks."""
+    paths = {path for _, _, _, path in result_rows(name, results.RESULTS)}
+    if not paths:
+        raise runtime.UserError(f"there is no result of {name} in {results.RESULTS}. Run: python reproduce.py {name}")
+    for old in RECORDED.glob(f"{name}_wrn_*"):
+        old.unlink()
+    files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
+    files += [file for file in (*results.RESULTS.glob(f"{name}_table.csv"), *FIGURES.glob(f"{name}_*"))]
+    for file in files:
+        runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
 
 
 def render_result(name):
     """FPR95 / AUROC of every method on every set, with what the numbers were measured on."""
     rows, last = [], None
-    for title, entry, result in result_rows(name):
+    for title, entry, result, _ in result_rows(name):
         cells = [f"{row['fpr95']:.2f} ± {row['sd']['fpr95']:.2f} / {row['auroc']:.2f}" for row in entry["sets"]]
         epochs = result["snapshot"]["recipe"]["epochs"]
         rows.append([title, epochs, f"{result['id']['error']:.2f}", *cells, f"**{entry['average']['fpr95']:.2f} / {entry['average']['auroc']:.2f}**"])
@@ -84,7 +102,7 @@ def render_result(name):
 def render_memory():
     """Seconds and peak memory of the scores that keep or pass over all training features."""
     rows = []
-    for path in sorted(results.RESULTS.glob("benchmark_scores*.json")):
+    for path in sorted(RECORDED.glob("benchmark_scores*.json")):
         for record in results.read_result(path)["records"]:
             rows.append([f"`{record['score']}`", f"{record['images']:,} x {record['width']:,}", record["features_dtype"],
                          f"{record['queries']:,}", f"{record['fit_s']:.1f}", f"{record['score_s']:.1f}", f"{record['peak_mib'] / 1024:.1f}"])
@@ -108,7 +126,10 @@ def render(text):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m utils.readme", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 2 if README.md is stale")
+    parser.add_argument("--record", nargs="+", default=[], metavar="DATASET", help="first copy these data sets' results to recorded/")
     args = parser.parse_args(argv)
+    for name in args.record:
+        record(name)
     text = README.read_text()
     fresh = render(text)
     if args.check and fresh != text:

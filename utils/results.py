@@ -48,8 +48,9 @@ def mean_row(rows):
             "whole": {metric: float(np.mean([row["whole"][metric] for row in rows])) for metric in METRICS}, "flags": []}
 
 
-FLAGS = {"constant": "the score is the same for all images", "ties": "many ID and OOD images share a score",
-         "separated": "every ID image scores below every OOD image"}
+FLAGS = {"constant": "the score is the same for all images", "ties": "more than 1 % of the images have exactly the score of another",
+         "separated": "every ID image scores below every OOD image",
+         "inverted": "every OOD image scores below every ID image"}
 
 
 def format_set_table(score, rows, id_error, out_as_pos=False):
@@ -77,20 +78,22 @@ def format_summary(scores, metric="fpr95", title="FPR95"):
         flagged = ["*" if row.get("flags") else "" for row in score["sets"] + [score["average"]]]
         lines.append(f"{score['score']:{label}}" + "".join(f"{f'{v:.2f}{f}':>{w}}" for v, f, w in zip(values, flagged, widths)))
     if any(row["flags"] for score in scores for row in score["sets"]):
-        lines.append("* flagged: the score is constant, has ties or separates the sets perfectly (see its own table)")
+        lines.append("* flagged: the score is constant, has ties, or separates the sets perfectly one way or the other (see its own table)")
     return "\n".join(lines)
 
 
-def result_name(snapshot, scores, protocol):
+def result_name(snapshot, scores, protocol, unusual=None):
     """File name of a result: the snapshot's name and folder (but for pretrained), the scores, the protocol.
 
-    ``tune_sr/cifar10_wrn_s1_tune_epoch_9.pt`` with energy gives ``cifar10_wrn_s1_tune_sr_energy``.
+    ``tune_sr/cifar10_wrn_s1_tune_epoch_9.pt`` with energy gives ``cifar10_wrn_s1_tune_sr_energy``. ``unusual``: what else
+    tells this result from the usual one of that name (other images, draws, a folder elsewhere); a short hash of it follows.
     """
     stem = re.sub(r"_epoch_\d+$", "", snapshot.stem)
     folder = snapshot.parent.name.removeprefix("tune_")
     names = "+".join(re.sub(r"[^\w.+-]+", "-", score) for score in scores)
     names = names if len(names) <= 60 else f"{len(scores)}-scores-{zlib.crc32(names.encode()):08x}"
-    return "_".join([stem] + [folder] * (folder != "pretrained") + [names] + [protocol] * (protocol != "paper"))
+    parts = [stem] + [folder] * (folder != "pretrained") + [names] + [protocol] * (protocol != "paper")
+    return "_".join(parts + [f"{zlib.crc32(str(unusual).encode()):08x}"] * bool(unusual))
 
 
 def write_result(path, record):

@@ -163,6 +163,8 @@ def make_folder(path):
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"folder {path} cannot be made: {error.strerror}. Choose another: --save DIR") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"folder {path} cannot be written to. Choose another: --save DIR")
     return path
 
 

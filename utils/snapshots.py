@@ -244,8 +244,8 @@ def epoch_of(path):
 
 
 def short_name(path):
-    """folder/name of a snapshot file, which --model takes too."""
-    return f"{path.parent.name}/{path.stem}"
+    """What --model takes for a snapshot file: folder/name inside the snapshots folder, else its path."""
+    return f"{path.parent.name}/{path.stem}" if path.is_relative_to(SNAPSHOTS) else str(path)
 
 
 def all_snapshots():
@@ -278,9 +278,15 @@ def find_snapshots(name):
     if newest:
         return list(newest.values())
     there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
-    dataset, tuned = name.split("/")[-1].split("_")[0], "tune" in name
-    command = f"python {'tune.py' if tuned else 'baseline.py'} {dataset if dataset in ('cifar10', 'cifar100', 'digits') else 'cifar10'}"
+    command = baseline_command(wanted)
+    command = command.replace("baseline.py", "tune.py") if "tune" in name else command
     raise UserError(f"snapshot '{name}' not found in {SNAPSHOTS} and its folders. There is: {there}. Run: {command}")
+
+
+def baseline_command(stem):
+    """The command that trains what a stem names."""
+    dataset = stem.split("_")[0]
+    return f"python baseline.py {dataset}" + ("" if dataset in ("cifar10", "cifar100", "digits") else " --id PATH")
 
 
 def find_one(name, stem=None):
@@ -289,9 +295,9 @@ def find_one(name, stem=None):
     if stem and folder.is_dir() or stem and name.startswith(("./", "snapshots/")) and not folder.is_file():
         files = sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
         if not files:
-            there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")})) or "no snapshot"
-            dataset = stem.split("_")[0]
-            raise UserError(f"snapshot '{stem}' not found in {folder}. There is: {there}. Run: python baseline.py {dataset}")
+            there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")
+                                       if not f.name.endswith(".resume.pt")})) or "no snapshot"
+            raise UserError(f"snapshot '{stem}' not found in {folder}. There is: {there}. Run: {baseline_command(stem)}")
     else:
         files = find_snapshots(name)
     if len(files) > 1:

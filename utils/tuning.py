@@ -9,6 +9,7 @@ import numpy as np
 
 from .datasets import make_set
 from .metrics import detection_metrics
+from .runtime import UserError
 
 HELD_OUT = 1000
 
@@ -33,6 +34,8 @@ class Validation:
     def __init__(self, network, train_set, seed=0):
         order = np.random.default_rng(seed).permutation(len(train_set))
         held = max(1, min(HELD_OUT, len(order) // 10))
+        if len(order) < 2 * held:
+            raise UserError(f"--tune-scores needs more than {len(order)} ID training images: some are held out, the others fitted on")
         self.network, outputs = network, network.outputs(train_set)
         self.fit_outputs = outputs.take(np.sort(order[held:]))
         self.id_set = train_set.subset(np.sort(order[:held]), "held-out ID")
@@ -41,12 +44,13 @@ class Validation:
     def tune(self, score, dataset):
         """(score with the best values of its grid, rows of the whole grid): lowest mean FPR95, then highest mean AUROC.
 
+        What the user has set is not searched. Of equal lines the one with the score's present values is taken.
         Each row: {"hyper": {...}, "fpr95": percent, "auroc": percent}. A combination the data cannot bear (k above the
         number of images, D above the width) is left out.
         """
-        rows = []
-        for values in product(*score.grid.values()):
-            hyper = dict(zip(score.grid, values))
+        rows, grid = [], {key: values for key, values in score.grid.items() if key not in getattr(score, "chosen", ())}
+        for values in product(*grid.values()):
+            hyper = dict(zip(grid, values))
             try:
                 candidate = type(score)(dataset, **{**score.hyper, **hyper})
                 if "train" in candidate.needs:
@@ -57,9 +61,10 @@ class Validation:
                 continue
             rows.append({"hyper": hyper, "fpr95": 100 * float(np.mean([m["fpr95"] for m in measured])),
                          "auroc": 100 * float(np.mean([m["auroc"] for m in measured]))})
-        if not rows:
-            return score, rows
-        best = min(rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"]))
+        if not rows or not grid:
+            return score, []
+        present = {key: score.hyper[key] for key in grid}
+        best = min(rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"], row["hyper"] != present))
         return type(score)(dataset, **{**score.hyper, **best["hyper"]}), rows
 
 

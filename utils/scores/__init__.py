@@ -1,5 +1,7 @@
 """The table of scores. Adding one = one file here and one line in SCORES."""
 import contextlib
+import traceback
+from pathlib import Path
 
 from ..runtime import UserError
 from .ash import ASHB, ASHP, ASHS
@@ -18,7 +20,7 @@ from .msp import MSP
 from .nci import NCI
 from .nnguide import NNGuide
 from .odin import ODIN
-from .parse import parse_scores
+from .parse import names_all, parse_scores
 from .react import ReAct
 from .residual import Residual
 from .rmds import RMDS
@@ -61,12 +63,23 @@ def choose(text, dataset=None, T=None, noise=None):
 
 
 @contextlib.contextmanager
-def as_user_error():
-    """Scores raise ValueError, as functions of arrays do; a script's user reads it as one line."""
+def as_user_error(score=None):
+    """Scores raise ValueError, as functions of arrays do; a script's user reads it as one line.
+
+    Inside a score of the user's own any exception becomes one, with the line it comes from.
+    """
     try:
         yield
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    except UserError:
+        raise
+    except Exception as error:
+        if getattr(score, "own", False):
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(f"score '{score.label}' failed: {type(error).__name__}: {error} "
+                            f"({Path(frame.filename).name}, line {frame.lineno})") from None
+        if isinstance(error, ValueError):
+            raise UserError(str(error)) from None
+        raise
 
 
 def format_list():

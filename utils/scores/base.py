@@ -5,6 +5,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 from scipy.special import logsumexp
 
+from .blocks import slices
+
 
 class Paper(NamedTuple):
     """Where a score comes from; ``--list-scores`` and the README table print it."""
@@ -21,6 +23,7 @@ class Outputs:
 
     logits (N,C) float32, features (N,D) float32 (the head's input), labels (N,) int64 or None,
     weight (C,D) float32 and bias (C,) float32 of the head, so that ``logits = features @ weight.T + bias``.
+    ValueError: features or logits that are not finite; some scores would answer them with a finite number.
     """
 
     logits: np.ndarray
@@ -28,6 +31,10 @@ class Outputs:
     labels: Optional[np.ndarray] = None
     weight: Optional[np.ndarray] = None
     bias: Optional[np.ndarray] = None
+
+    def __post_init__(self):
+        check_finite(self.features, "features")
+        check_finite(self.logits, "logits")
 
     def __len__(self):
         return len(self.logits)
@@ -62,7 +69,8 @@ class Score:
             there = ", ".join(f"{key}={value}" for key, value in self.defaults.items()) or "none"
             raise ValueError(f"score '{self.name}' has no hyper-parameter '{unknown[0]}'. There is: {there}")
         special = next((v for family, v in self.per_dataset.items() if str(dataset).startswith(family)), {})
-        self.hyper = {**self.defaults, **special}
+        self.standard = {**self.defaults, **special}   # the defaults for this data set
+        self.hyper = dict(self.standard)
         for key, value in chosen.items():
             try:
                 self.hyper[key] = type(self.defaults[key])(value)
@@ -77,7 +85,12 @@ class Score:
         """Raise ValueError when a hyper-parameter is out of its range."""
 
     def fit(self, train):
-        """Learn ``self.stats`` from the Outputs of the ID training images (labels given, no augmentation)."""
+        """Learn ``self.stats`` from the Outputs of the ID training images (labels given, no augmentation).
+
+        A subclass that fits calls this first. ValueError: no training image.
+        """
+        if "train" in self.needs and len(train) == 0:
+            raise ValueError(f"score '{self.name}': fit needs training images; there are 0")
         return self
 
     def score(self, outputs):
@@ -90,10 +103,26 @@ class Score:
 
     @property
     def label(self):
-        """The score's specification as one writes it: ``knn`` or ``knn:k=100``; only what differs from defaults."""
-        changed = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
-                   for k, v in self.hyper.items() if v != self.defaults[k]]
+        """The score's specification as one writes it: ``knn`` or ``knn:k=100``; what differs from the data set's defaults."""
+        changed = [f"{k}={written(v)}" for k, v in self.hyper.items() if v != self.standard[k]]
         return self.name + (":" + ",".join(changed) if changed else "")
+
+
+def check_finite(array, what):
+    """ValueError naming the first image with a NaN or an infinity in an array (N,...) of any float type."""
+    for rows in slices(len(array)):
+        block = array[rows]
+        wrong = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
+        if wrong.any():
+            raise ValueError(f"{what} of image {rows.start + int(np.argmax(wrong))} are not finite (NaN or infinity)")
+
+
+def written(value):
+    """A hyper-parameter as text that reads back as the same value: 10.0 as ``10``, other floats with all their digits."""
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(float(value))
+    return str(value)
 
 
 def energy_of(logits, T=1.0):

@@ -25,6 +25,7 @@ class CADRef(Score):
                   "Ling et al.", "CVPR 2025", "arXiv:2503.00325")
 
     def fit(self, train):
+        super().fit(train)
         predicted = train.logits.argmax(axis=1)
         means, counts = class_means(train.features, predicted, train.logits.shape[1])
         means[counts == 0] = mean_row(train.features)

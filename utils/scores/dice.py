@@ -3,7 +3,7 @@ import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
 from .blocks import by_blocks, mean_row
-from .react import percentile_of
+from .react import clipped, percentile_of
 
 
 def sparsify(weight, mean, p):
@@ -42,6 +42,7 @@ class DICE(Score):
             raise ValueError(f"score '{self.name}': p={self.p} is not a percentile in 0..100")
 
     def fit(self, train):
+        super().fit(train)
         self.stats = {"mean": mean_row(train.features)}
         return self
 
@@ -79,4 +80,4 @@ class DICEReAct(DICE):
     def score(self, outputs):
         c = self.c or float(self.stats["c"])
         weight = sparsify(outputs.weight, self.stats["mean"], self.p)
-        return by_blocks(lambda h: energy_of(head_of(outputs, np.minimum(h, c), weight)), outputs.features)
+        return by_blocks(lambda h: energy_of(head_of(outputs, clipped(h, c), weight)), outputs.features)

@@ -24,6 +24,7 @@ class FDBD(Score):
                   "arXiv:2312.11536")
 
     def fit(self, train):
+        super().fit(train)
         self.stats = {"mean": mean_row(train.features)}
         return self
 

@@ -36,8 +36,7 @@ class KLMatching(Score):
                   "arXiv:1911.11132")
 
     def fit(self, train):
-        if len(train) == 0:
-            raise ValueError(f"score '{self.name}': fit needs training images; there are 0")
+        super().fit(train)
         predicted = train.logits.argmax(axis=1)
         sums = {k: logsumexp(log_softmax(train.logits[predicted == k]), axis=0) for k in np.unique(predicted)}
         self.stats = {"log_templates": np.stack([sums[k] - np.log((predicted == k).sum()) for k in sums])}

@@ -9,13 +9,12 @@ QUERIES = 4096          # 4,096 queries x 8,192 bank rows of float32 products ar
 BANK_ROWS = 8192
 EXTRA = 32              # ranks beyond the k-th that are measured again in float64
 GATHERED = 2 ** 23      # float64 entries of bank rows gathered at once: 64 MiB
-ZERO_NORM = 1e-12
 
 
 def inverse_norms(features):
     """1/||h|| (N,) float64 of features (N,D); 0 for a zero vector, which so stays one when normalised."""
     norms = by_blocks(lambda h: np.linalg.norm(h.astype(np.float64), axis=1), features)
-    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > ZERO_NORM)
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 def unit_rows(features):
@@ -51,8 +50,9 @@ def largest_products(queries, bank, scale, offset, count, dtype=np.float32):
     values = queries.new_empty((len(queries), 0))
     index = torch.empty((len(queries), 0), dtype=torch.int64)
     for part in slices(len(bank), BANK_ROWS):
-        rows = torch.from_numpy(bank[part].astype(dtype) * scale[part, None].astype(dtype))
-        products = (queries @ rows.T).sub_(torch.from_numpy(offset[part].astype(dtype)))
+        rows = np.empty(bank[part].shape, dtype)
+        np.multiply(bank[part], scale[part, None], out=rows, casting="same_kind")   # 1/||h|| may overflow float32
+        products = (queries @ torch.from_numpy(rows).T).sub_(torch.from_numpy(offset[part].astype(dtype)))
         best, where = products.topk(min(count, products.shape[1]), dim=1)
         values, index = torch.cat([values, best], dim=1), torch.cat([index, where + part.start], dim=1)
         values, keep = values.topk(min(count, values.shape[1]), dim=1)
@@ -132,6 +132,7 @@ class KNN(Banked):
     grid = {"k": (1, 10, 20, 50, 100, 200, 500, 1000)}
 
     def fit(self, train):
+        super().fit(train)
         bank, _ = take_bank(train.features, self.bank, self.sample)
         self.stats = {"bank": bank, "scale": inverse_norms(bank)}
         self.check_size()

@@ -6,33 +6,46 @@ from scipy.spatial.distance import cdist
 from .base import Paper, Score, class_means
 from .blocks import by_blocks
 
+EPS = np.finfo(np.float64).eps
+
 
 def fit_gaussians(train, name):
-    """Means (K,D) of the K classes that occur, their shares (K,) of the images, and their common covariance (D,D).
+    """Means (K,D) of the K classes that occur, their shares (K,) of the images, common covariance (D,D), noise (D,).
 
-    The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64.
-    ValueError: no image or no labels; ``name`` is the score that asks.
+    The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64. noise: the variance
+    that rounding in a mean of N values can give a constant channel, (N eps)^2 times the channel's mean square.
+    ValueError: no labels; ``name`` is the score that asks.
     """
-    if train.labels is None or len(train) == 0:
+    if train.labels is None:
         raise ValueError(f"score '{name}': fit needs training images with labels; "
-                         f"there are {len(train)} images{' without labels' if train.labels is None else ''}")
+                         f"there are {len(train)} images without labels")
     means, counts = class_means(train.features, train.labels, int(train.labels.max()) + 1)
     covariance = np.zeros((means.shape[1], means.shape[1]))
     for c in np.flatnonzero(counts):
         centred = train.features[train.labels == c] - means[c]
         covariance += centred.T @ centred
-    return means[counts > 0], counts[counts > 0] / len(train), covariance / len(train)
+    means, shares, covariance = means[counts > 0], counts[counts > 0] / len(train), covariance / len(train)
+    noise = (len(train) * EPS) ** 2 * (np.diag(covariance) + shares @ means ** 2)
+    return means, shares, covariance, noise
 
 
-def whitening(covariance):
-    """V (D,D) float64 with V V' = the pseudo-inverse of a covariance (D,D), so that ||(h - mu) V||^2 is the distance.
+def whitening(covariance, noise):
+    """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D), so that ||(h - mu) V||^2 is the distance.
 
-    Eigenvalues up to D x 2.2e-16 of the largest are rounding and count as 0: such directions, constant over the
-    training images, add nothing to a distance.
+    The correlation matrix is what is decomposed, so that the unit of a channel does not matter. Channels with a variance
+    up to ``noise`` (D,), and its eigenvalues up to D x 2.2e-16 of the largest, are rounding and count as 0: such
+    directions, constant over the training images, add nothing to a distance.
     """
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > len(values) * np.finfo(np.float64).eps * values.max()
-    return vectors * np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
+    deviation = np.sqrt(np.where(np.diag(covariance) > noise, np.diag(covariance), 0.0))
+    inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    values, vectors = np.linalg.eigh(covariance * inverse[:, None] * inverse)
+    kept = values > len(values) * EPS * values.max()
+    V = inverse[:, None] * vectors[:, kept] / np.sqrt(values[kept])
+    if kept.all():
+        return V
+    # of a singular covariance this is one generalised inverse of many; on the range of the covariance it is the pseudo-inverse
+    basis = np.linalg.qr(deviation[:, None] * vectors[:, kept])[0]
+    return basis @ (basis.T @ V)
 
 
 def squared_distances(features, means, V):
@@ -68,8 +81,9 @@ class Mahalanobis(Score):
         self.needs = ("features", "train", "gradient") if self.eps > 0 else ("features", "train")
 
     def fit(self, train):
-        means, _, covariance = fit_gaussians(train, self.name)
-        self.stats = {"means": means, "V": whitening(covariance)}
+        super().fit(train)
+        means, _, covariance, noise = fit_gaussians(train, self.name)
+        self.stats = {"means": means, "V": whitening(covariance, noise)}
         return self
 
     def objective(self, logits, features):

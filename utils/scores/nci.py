@@ -28,6 +28,7 @@ class NCI(Score):
             raise ValueError(f"score '{self.name}': alpha={self.alpha} must not be negative")
 
     def fit(self, train):
+        super().fit(train)
         self.stats = {"mean": mean_row(train.features)}
         return self
 

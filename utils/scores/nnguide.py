@@ -25,6 +25,7 @@ class NNGuide(Banked):
     grid = {"k": (1, 10, 50, 100)}
 
     def fit(self, train):
+        super().fit(train)
         bank, rows = take_bank(train.features, self.bank, self.sample)
         logsum = -by_blocks(energy_of, train.logits[rows])
         self.stats = {"bank": bank, "scale": logsum * inverse_norms(bank)}

@@ -6,6 +6,8 @@ import sys
 
 from .base import Paper, Score
 
+STEP = 0.0014   # of Mahalanobis under "all": [ODIN]'s step size, the one [SR]'s code has as its --noise
+
 
 class UserScore(Score):
     """A function of your own: ``function(outputs) -> (N,)``, larger = more OOD; it sees the Outputs of one image set."""
@@ -23,14 +25,19 @@ class UserScore(Score):
 
 
 def split_specifications(text):
-    """Split at commas; ``key=value`` after a comma belongs to the score before it."""
+    """Split at commas; ``key=value`` after a comma belongs to the score before it. White space does not count."""
     parts = []
-    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+    for piece in filter(None, ("".join(piece.split()) for piece in text.split(","))):
         if "=" in piece and ":" not in piece.split("=")[0] and parts:
             parts[-1] += "," + piece
         else:
             parts.append(piece)
     return parts
+
+
+def names_all(text):
+    """Whether a --score value asks for every score there is."""
+    return "all" in (part.lower() for part in split_specifications(text))
 
 
 def parse_scores(text, table, dataset=None, T=None, noise=None):
@@ -39,45 +46,61 @@ def parse_scores(text, table, dataset=None, T=None, noise=None):
     ``T`` goes to energy and ODIN, ``noise`` (eps) to ODIN and Mahalanobis, where the specification leaves them open.
     Raises ValueError that names what there is.
     """
-    specifications = split_specifications(text.replace("all", ",".join([*table, STEPPED]), 1) if text == "all" else text)
+    every = [name if name != "mahalanobis" else "mahalanobis:eps=0" for name in table]
+    every += [f"mahalanobis:eps={STEP if noise is None else noise}"]
+    specifications = []
+    for part in split_specifications(text):
+        specifications += every if part.lower() == "all" else [part]
     scores = [parse_score(part, table, dataset, {"T": T, "eps": noise}) for part in specifications]
     if not scores:
         raise ValueError(f"no score named. There is: {', '.join(table)}, all, or module:function of your own")
-    by_label = {score.label: score for score in scores}
-    return list(by_label.values())
-
-
-STEPPED = "mahalanobis:eps=0.0014"   # [ODIN]'s step size, the one [SR]'s code has as its --noise
+    return list({score.label: score for score in scores}.values())
 
 
 def parse_score(text, table, dataset=None, common=()):
-    """One Score of ``name``, ``name:key=value,key=value`` or ``module:function`` (or ``module:ScoreSubclass``)."""
+    """One Score of ``name``, ``name:key=value,key=value``, ``module:function`` or ``module:ScoreSubclass[:key=value]``."""
     name, _, options = text.partition(":")
-    lower = {key.lower(): key for key in table}
-    if name.lower() in lower:
-        cls = table[lower[name.lower()]]
-        chosen = {key: value for key, value in dict(common).items() if value is not None and key in cls.defaults}
-        for option in filter(None, options.split(",")):
-            key, equals, value = option.partition("=")
-            if not equals:
-                raise ValueError(f"score '{text}': '{option}' is not of the form key=value")
-            chosen[key.strip()] = value.strip()
-        return cls(dataset, **chosen)
-    if not options or "=" in options:
+    known = {key.lower(): table[key] for key in table}.get(name.lower())
+    if known is None and (not options or "=" in options.split(":")[0]):
         raise ValueError(f"unknown score '{name}'. There is: {', '.join(table)}, all, or module:function of your own")
-    return load_own(name, options)
+    if known is None:
+        function, _, options = options.partition(":")
+        return load_own(name, function, parse_options(text, options))
+    chosen = {key: value for key, value in dict(common).items() if value is not None and key in known.defaults}
+    chosen.update(parse_options(text, options))
+    score = known(dataset, **chosen)
+    score.chosen = frozenset(chosen)   # what --tune-scores leaves alone
+    return score
 
 
-def load_own(module, name):
+def parse_options(text, options):
+    """{key: value} of ``key=value,key=value``."""
+    chosen = {}
+    for option in filter(None, options.split(",")):
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ValueError(f"score '{text}': '{option}' is not of the form key=value")
+        chosen[key] = value
+    return chosen
+
+
+def load_own(module, name, chosen):
     """A function or Score subclass of a user's module, found as ``python`` finds it or in the current folder."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    label = f"{module}:{name}"
     try:
         own = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"score '{module}:{name}' cannot be imported ({error}); looked in the current folder and on PYTHONPATH") from None
+    except Exception as error:   # whatever the user's module raises
+        raise ValueError(f"score '{label}' cannot be imported ({type(error).__name__}: {error}); "
+                         f"looked in the current folder and on PYTHONPATH") from None
     if inspect.isclass(own) and issubclass(own, Score):
-        return own()
-    if not callable(own):
-        raise ValueError(f"score '{module}:{name}' is not a function")
-    return UserScore(f"{module}:{name}", own)
+        score = own(**chosen)
+        score.name = score.name or label
+        score.cache_stats = False   # its code may change from run to run
+    elif not callable(own) or chosen:
+        raise ValueError(f"score '{label}' is not a function" if not callable(own) else f"score '{label}' is a function and takes no key=value")
+    else:
+        score = UserScore(label, own)
+    score.own = True
+    return score

@@ -47,6 +47,11 @@ def percentile_of(features, p):
     return low if part == 0 else low + part * (nth_smallest(features, rank + 1) - low)
 
 
+def clipped(features, c):
+    """min(h, c) (n,D) float64: in the features' own float type c itself would be rounded."""
+    return np.minimum(features.astype(np.float64), c)
+
+
 class ReAct(Score):
     """Energy of the logits of features clipped from above, E(W min(h, c) + b).
 
@@ -72,9 +77,10 @@ class ReAct(Score):
             raise ValueError(f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile p")
 
     def fit(self, train):
+        super().fit(train)
         self.stats = {"c": np.array(self.c or percentile_of(train.features, self.p))}
         return self
 
     def score(self, outputs):
         c = self.c or float(self.stats["c"])
-        return by_blocks(lambda h: energy_of(head_of(outputs, np.minimum(h, c))), outputs.features)
+        return by_blocks(lambda h: energy_of(head_of(outputs, clipped(h, c))), outputs.features)

@@ -16,11 +16,11 @@ class Residual(Score):
     needs = ("features", "head", "train")
     paper = ViM.paper
     defaults = ViM.defaults
-    per_dataset = ViM.per_dataset
     grid = ViM.grid
     check = ViM.check
 
     def fit(self, train):
+        super().fit(train)
         self.stats = residual_space(train, self.D)
         return self
 

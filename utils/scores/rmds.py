@@ -22,11 +22,12 @@ class RMDS(Score):
                   "ICML UDL workshop 2021", "arXiv:2106.09022")
 
     def fit(self, train):
-        means, shares, covariance = fit_gaussians(train, self.name)
+        super().fit(train)
+        means, shares, covariance, noise = fit_gaussians(train, self.name)
         mean = shares @ means
         between = ((means - mean).T * shares) @ (means - mean)
-        self.stats = {"means": means, "V": whitening(covariance),
-                      "mean": mean[None], "V_0": whitening(covariance + between)}
+        self.stats = {"means": means, "V": whitening(covariance, noise),
+                      "mean": mean[None], "V_0": whitening(covariance + between, noise)}
         return self
 
     def score(self, outputs):

@@ -22,6 +22,7 @@ class SHE(Score):
                   "Hopfield Energy", "Zhang et al.", "ICLR 2023", "https://openreview.net/forum?id=KkazG4lgKL")
 
     def fit(self, train):
+        super().fit(train)
         if train.labels is None:
             raise ValueError(f"score '{self.name}': fit needs training images with labels; there are none")
         correct = train.logits.argmax(axis=1) == train.labels

@@ -4,7 +4,7 @@ import numpy as np
 from .base import Paper, Score, energy_of
 from .blocks import by_blocks, slices
 
-NO_RESIDUAL = 1e-6   # residual norm / feature norm below which only float32 rounding is left
+NO_RESIDUAL = 1e-6   # residual norm / feature norm up to which only float32 rounding of the features is left
 
 
 def principal_dimension(width, D):
@@ -37,12 +37,18 @@ def residual_norm(stats, features):
     return by_blocks(lambda h: np.linalg.norm((h - stats["u"]) @ stats["R"], axis=1), features)
 
 
+def rounding_of(u, features):
+    """Residual norm that rounding alone leaves: of the features in float32, and of h - u in float64 where u is longer."""
+    length = by_blocks(lambda h: np.linalg.norm(h.astype(np.float64), axis=1), features).mean()
+    return NO_RESIDUAL * length + len(u) * np.finfo(np.float64).eps * np.linalg.norm(u)
+
+
 class ViM(Score):
     """Virtual logit minus the energy's log-sum, alpha ||R'(h-u)|| - logsumexp f.
 
     alpha = mean max logit / mean residual norm over the training images. Logits (N,C), features (N,D) -> (N,) float64;
     unbounded; larger = more OOD. D: dimension of the principal space, 0 = 512 for features of 768 or more, else half the
-    width; ImageNet: 1000. Where the training features leave no residual (constant, or of rank <= D), alpha is 0 and
+    width; the paper has 1000 for features of 2,048, ``vim:D=1000``. Where the training features leave no residual (constant, or of rank <= D), alpha is 0 and
     the score is the energy. ValueError: D negative, or not below the feature width
     (pytorch-ood then takes half the width).
     Source: Wang et al. 2022, residual, alpha and virtual logit of the method section. The paper's code only knows 1000
@@ -55,7 +61,6 @@ class ViM(Score):
     paper = Paper("ViM: Out-Of-Distribution with Virtual-logit Matching", "Wang et al.", "CVPR 2022",
                   "arXiv:2203.10807")
     defaults = {"D": 0}
-    per_dataset = {"imagenet": {"D": 1000}}
     grid = {"D": (16, 32, 64)}
 
     def check(self):
@@ -63,11 +68,11 @@ class ViM(Score):
             raise ValueError(f"score '{self.name}': D={self.D} must not be negative (0 = the paper's rule)")
 
     def fit(self, train):
+        super().fit(train)
         self.stats = residual_space(train, self.D)
         residual = residual_norm(self.stats, train.features).mean()
-        length = by_blocks(lambda h: np.linalg.norm(h - self.stats["u"], axis=1), train.features).mean()
         top = train.logits.max(axis=1).mean(dtype=np.float64)
-        self.stats["alpha"] = np.array(top / residual if residual > NO_RESIDUAL * length else 0.0)
+        self.stats["alpha"] = np.array(top / residual if residual > rounding_of(self.stats["u"], train.features) else 0.0)
         return self
 
     def score(self, outputs):
