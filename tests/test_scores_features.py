@@ -295,6 +295,43 @@ def test_vim_of_rank_deficient_features():
     assert (scored("residual", flat, queries) > 1e-3).all()
 
 
+@pytest.mark.parametrize("scale", [2.0 ** -13, 2.0 ** -26, 2.0 ** -34])
+def test_vim_of_features_far_shorter_than_the_origin(scale):
+    train, queries = (outputs_of(scale * part.features, part.weight, part.bias) for part in PAIRS["random"])
+    vim = SCORES["vim"](D=5).fit(train)
+    residuals = residual_loops(train, queries.features.tolist())
+    np.testing.assert_allclose(SCORES["residual"](D=5).fit(train).score(queries), residuals, rtol=1e-4)
+    slow = [vim_loop(train, h, f) for h, f in zip(queries.features[:9].tolist(), queries.logits[:9].tolist())]
+    np.testing.assert_allclose(vim.score(queries)[:9], slow, rtol=1e-4)
+    assert (vim.score(queries) - SCORES["energy"]().score(queries)).max() > 1     # the residual does count
+
+
+@pytest.mark.parametrize("name", ["vim", "residual"])
+@pytest.mark.parametrize("dataset", [None, "imagenet"])
+def test_default_dimension_leaves_a_residual(name, dataset):
+    for pair in ("random", "digits"):
+        train, queries = PAIRS[pair]
+        assert (SCORES[name](dataset).fit(train).score(queries) != SCORES["energy"]().score(queries)).all()
+
+
+@pytest.mark.parametrize("name", ["knn", "nnguide"])
+@pytest.mark.parametrize("scale", [2.0 ** -44, 2.0 ** -110, 2.0 ** -140])     # 2**-140 is subnormal in float32
+def test_cosine_does_not_see_the_length(name, scale):
+    train, queries = (outputs_of(np.round(64 * part.features), part.weight, part.bias) for part in PAIRS["digits"])
+    short = [Outputs(part.logits, scale * part.features) for part in (train, queries)]
+    np.testing.assert_allclose(scored(name, *short), scored(name, train, queries), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name,chosen", [("react", {}), ("dice+react", {"p": 0})])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_clip_value_is_not_rounded(name, chosen, dtype):
+    train, _ = PAIRS["random"]
+    c = 0.3                                    # no float16 or float32
+    queries = Outputs(train.logits[:2], np.full((2, 12), 5.0, dtype), None, train.weight, train.bias)
+    energy = energy_loop([c] * 12, train.weight.tolist(), train.bias.tolist())
+    np.testing.assert_allclose(scored(name, train, queries, c=c, **chosen), energy, rtol=1e-13)
+
+
 @pytest.mark.parametrize("width,D", [(2048, 512), (768, 512), (512, 256), (128, 64)])
 def test_principal_dimension_rule(width, D):
     from utils.scores.vim import principal_dimension
@@ -377,7 +414,6 @@ def test_imagenet_defaults():
     assert SCORES["dice"]("imagenet").p == 70
     assert (SCORES["dice+react"]("imagenet").p, SCORES["dice+react"]("imagenet").c) == (10, 1)
     assert SCORES["knn"]("imagenet").k == 1000
-    assert SCORES["vim"]("imagenet").D == SCORES["residual"]("imagenet").D == 1000
     assert SCORES["react"]("cifar100").c == 0
 
 

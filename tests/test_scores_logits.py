@@ -9,8 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from utils.scores import SCORES, Outputs
+from utils.scores import SCORES, Outputs, blocks
 from utils.scores.msp import log_msp
+from utils.scores.parse import parse_scores
 
 NAMES = ("msp", "maxlogit", "energy", "odin", "mahalanobis", "rmds", "gen", "klmatching", "gradnorm", "she")
 CHOSEN = {"energy": {"T": 2.0}, "odin": {"T": 10.0, "eps": 0.0}, "gen": {"gamma": 0.3, "M": 3}, "gradnorm": {"T": 2.0}}
@@ -206,6 +207,38 @@ def test_unchanged_by_an_invertible_affine_map(name):
     np.testing.assert_allclose(scored(name, *moved), scored(name, train, queries), rtol=1e-8)
 
 
+@pytest.mark.parametrize("k", [3, 4, 8])
+@pytest.mark.parametrize("name", ["mahalanobis", "rmds"])
+def test_unchanged_by_the_units_of_the_channels(name, k):
+    train, queries = random_pair(8, width=16)
+    units = 10 ** np.linspace(-k, k, 16)
+    moved = [Outputs(part.logits, part.features * units, part.labels) for part in (train, queries)]
+    plain = scored(name, train, queries)
+    np.testing.assert_allclose(scored(name, *moved), plain, rtol=0, atol=1e-12 * np.abs(plain).max())
+
+
+def test_distance_of_a_singular_covariance_is_the_pseudo_inverse():
+    """Two channels are copies in other units, one is constant; the queries break both, as no training image does."""
+    train, queries = random_pair(8)
+    rng = np.random.default_rng(4)
+    h, q = train.features.astype(np.float64), queries.features.astype(np.float64)
+    train.features = np.column_stack([h, 3 * h[:, 0], 0.2 * h[:, 1] - h[:, 2], np.full(len(h), 0.1)])
+    queries.features = np.column_stack([q, rng.normal(size=(len(q), 3))])
+    slow = [mahalanobis_loop(class_gaussian(train), None, h) for h in queries.features]
+    np.testing.assert_allclose(scored("mahalanobis", train, queries), slow, rtol=1e-9)
+
+
+def test_a_constant_channel_adds_nothing():
+    """The mean of many equal values is not that value exactly, but rounding is no variance."""
+    train, queries = random_pair(8)
+    many = [np.tile(part, (50, 1)) for part in (train.logits, train.features)]
+    plain = Outputs(*many, np.tile(train.labels, 50))
+    for value in (0.1, 1e6 / 3):
+        more = Outputs(plain.logits, np.column_stack([plain.features, np.full(len(plain), value)]), plain.labels)
+        probe = Outputs(queries.logits, np.column_stack([queries.features, np.full(len(queries), 7.0)]))
+        np.testing.assert_allclose(scored("mahalanobis", more, probe), scored("mahalanobis", plain, queries), rtol=1e-9)
+
+
 def test_distance_identities():
     train, queries = PAIRS["random"]
     means = SCORES["mahalanobis"]().fit(train).stats["means"]
@@ -246,7 +279,8 @@ def test_needs_name_all_that_is_read(name):
     """A score sees only what it needs and answers the same."""
     train, queries = PAIRS["random"]
     score = SCORES[name]().fit(train)
-    bare = Outputs(*(getattr(queries, part) if part in score.needs else np.full_like(getattr(queries, part), np.nan)
+    other = np.random.default_rng(9)
+    bare = Outputs(*(getattr(queries, part) if part in score.needs else other.normal(size=getattr(queries, part).shape)
                      for part in ("logits", "features")))
     assert np.array_equal(score.score(bare), score.score(queries))
 
@@ -264,6 +298,42 @@ def test_gradient_is_needed_only_with_a_step():
 def test_bad_hyper_parameter(name, chosen):
     with pytest.raises(ValueError, match=name):
         SCORES[name](**chosen)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_an_empty_training_set(name):
+    train, _ = PAIRS["random"]
+    score = SCORES[name]()
+    if "train" in score.needs:
+        with pytest.raises(ValueError, match="fit needs training images; there are 0"):
+            score.fit(train.take(slice(0, 0)))
+    else:
+        assert score.fit(train.take(slice(0, 0))) is score
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite(value, dtype, monkeypatch):
+    monkeypatch.setattr(blocks, "ROWS", 4)
+    good = np.ones((10, 3), dtype)
+    for row in (0, 5, 9):
+        bad = good.copy()
+        bad[row, 1] = value
+        with pytest.raises(ValueError, match=f"logits of image {row} are not finite"):
+            Outputs(bad, good)
+        with pytest.raises(ValueError, match=f"features of image {row} are not finite"):
+            Outputs(bad, bad)
+
+
+@pytest.mark.parametrize("name, dataset, chosen, label", [
+    ("odin", None, {"eps": 0.001400001}, "odin:eps=0.001400001"), ("odin", None, {"T": 10.0}, "odin:T=10"),
+    ("odin", None, {"eps": 1 / 3}, f"odin:eps={1 / 3!r}"), ("react", None, {"c": math.inf}, "react:c=inf"),
+    ("knn", "cifar10", {"k": 1000}, "knn:k=1000"), ("knn", "cifar10", {"k": 50}, "knn"),
+    ("knn", "imagenet", {"k": 50}, "knn:k=50"), ("knn", "imagenet", {}, "knn"), ("knn", "imagenet", {"k": 1000}, "knn")])
+def test_label_reads_back_as_the_score(name, dataset, chosen, label):
+    score = SCORES[name](dataset, **chosen)
+    assert score.label == label
+    assert parse_scores(label, SCORES, dataset)[0].hyper == score.hyper
 
 
 @pytest.mark.parametrize("name", NAMES)

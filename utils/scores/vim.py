@@ -2,7 +2,7 @@
 import numpy as np
 
 from .base import Paper, Score, energy_of
-from .blocks import by_blocks, slices
+from .blocks import by_blocks, mean_row, slices
 
 NO_RESIDUAL = 1e-6   # residual norm / feature norm up to which only float32 rounding of the features is left
 
@@ -20,16 +20,21 @@ def residual_space(train, D):
     """Origin u (D,) and residual basis R (D,D-d), float64, of the training Outputs.
 
     u = -pinv(W) b; R = eigenvectors of the D-d smallest eigenvalues of mean((h-u)(h-u)'), summed in float64 by blocks.
+    That matrix is F'F with F the root of the covariance and, below it, mean h - u. The singular vectors of F are the same
+    but keep their digits where u is far longer than the features.
     """
     width = train.features.shape[1]
     d = principal_dimension(width, D)
     u = -np.linalg.pinv(train.weight.astype(np.float64)) @ train.bias.astype(np.float64)
+    mean = mean_row(train.features)
     covariance = np.zeros((width, width))
     for rows in slices(len(train)):
-        centred = train.features[rows] - u
+        centred = train.features[rows] - mean
         covariance += centred.T @ centred
-    vectors = np.linalg.eigh(covariance / len(train))[1]   # eigenvalues ascending
-    return {"u": u, "R": np.ascontiguousarray(vectors[:, :width - d])}
+    values, vectors = np.linalg.eigh(covariance / len(train))
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    directions = np.linalg.svd(np.vstack([root, mean - u]), full_matrices=False)[2]   # singular values descending
+    return {"u": u, "R": np.ascontiguousarray(directions[d:].T)}
 
 
 def residual_norm(stats, features):
