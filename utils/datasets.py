@@ -179,6 +179,12 @@ def name_or_path(item):
     return name.removesuffix(ending) or name, path
 
 
+def local_path(name, split, data):
+    """A file or folder of this name in the current folder, for a name that means nothing else; or None."""
+    unknown = name not in DATASETS and find_source(name, split, data) is None
+    return name if unknown and Path(name).exists() else None
+
+
 def with_name(content, name):
     pixels, labels, classes = content
     return pixels, labels, name, classes
@@ -244,7 +250,8 @@ def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
     if missing:
         raise UserError(f"of the protocol's OOD sets there is no {', '.join(missing)} in {data}. "
                         f"Run: {download_command(missing, data)}; or name others: --ood NAME,folder:PATH")
-    sets = [load(name, "test", data, path, size, skip_bad, fit_arrays=True) for name, path in map(name_or_path, items)]
+    sets = [load(name, "test", data, path or local_path(name, "test", data), size, skip_bad, fit_arrays=True)
+            for name, path in map(name_or_path, items)]
     repeated = [s.name for i, s in enumerate(sets) if s.name in [t.name for t in sets[:i]]]
     if repeated:
         raise UserError(f"--ood names '{repeated[0]}' twice; a path's set is called as its file or folder")
@@ -281,9 +288,7 @@ def load_outliers(args):
     """ImageSet of --outliers NAME|PATH, of the ID images' size."""
     text = args.outliers or outlier_name(args.dataset, args.data)
     name, path = name_or_path(text)
-    if path is None and name not in DATASETS and Path(name).expanduser().exists():
-        path = name
-    return load(name, "train", args.data, path, args.image_size or 32, args.skip_bad, fit_arrays=True)
+    return load(name, "train", args.data, path or local_path(name, "train", args.data), args.image_size or 32, args.skip_bad, fit_arrays=True)
 
 
 def outlier_statistics(norm):

@@ -103,7 +103,7 @@ class Score:
 
     @property
     def label(self):
-        """The score's specification as one writes it: ``knn`` or ``knn:k=100``; what differs from the data set's defaults."""
+        """The score's specification as one writes it, ``knn`` or ``knn:k=100``: what differs from the defaults."""
         changed = [f"{k}={written(v)}" for k, v in self.hyper.items() if v != self.standard[k]]
         return self.name + (":" + ",".join(changed) if changed else "")
 
@@ -118,7 +118,7 @@ def check_finite(array, what):
 
 
 def written(value):
-    """A hyper-parameter as text that reads back as the same value: 10.0 as ``10``, other floats with all their digits."""
+    """A hyper-parameter as text that reads back as the same value: ``10`` for 10.0, ``0.0014``."""
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(float(value))

@@ -43,7 +43,7 @@ def whitening(covariance, noise):
     V = inverse[:, None] * vectors[:, kept] / np.sqrt(values[kept])
     if kept.all():
         return V
-    # of a singular covariance this is one generalised inverse of many; on the range of the covariance it is the pseudo-inverse
+    # V V' now is one of many generalised inverses; between projections onto the range it is the pseudo-inverse
     basis = np.linalg.qr(deviation[:, None] * vectors[:, kept])[0]
     return basis @ (basis.T @ V)
 
