@@ -104,7 +104,7 @@ def test_values_that_are_not_finite_name_the_image(tmp_path):
     model = Small()
     broken = images_of(6, 1)
     model.forward = lambda x: (torch.zeros(len(x), 3), torch.where(torch.arange(len(x)) == 4, torch.nan, 1.0)[:, None].expand(-1, 20))
-    with pytest.raises(UserError, match="image 4 of 'set1'"):
+    with pytest.raises(UserError, match="'set1': features of image 4 are not finite"):
         network_in(tmp_path, model).outputs(broken)
 
 

@@ -329,7 +329,8 @@ def test_outputs_that_are_not_finite(value, dtype, monkeypatch):
     ("odin", None, {"eps": 0.001400001}, "odin:eps=0.001400001"), ("odin", None, {"T": 10.0}, "odin:T=10"),
     ("odin", None, {"eps": 1 / 3}, f"odin:eps={1 / 3!r}"), ("react", None, {"c": math.inf}, "react:c=inf"),
     ("knn", "cifar10", {"k": 1000}, "knn:k=1000"), ("knn", "cifar10", {"k": 50}, "knn"),
-    ("knn", "imagenet", {"k": 50}, "knn:k=50"), ("knn", "imagenet", {}, "knn"), ("knn", "imagenet", {"k": 1000}, "knn")])
+    ("knn", "imagenet", {"k": 50}, "knn:k=50"), ("knn", "imagenet", {}, "knn"),
+    ("knn", "imagenet", {"k": 1000}, "knn")])
 def test_label_reads_back_as_the_score(name, dataset, chosen, label):
     score = SCORES[name](dataset, **chosen)
     assert score.label == label

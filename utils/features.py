@@ -100,12 +100,10 @@ class Network:
         weight = head.weight.detach().float().cpu().numpy()
         bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
         labels = None if images.labels is None else images.labels.numpy()
-        for name in ("logits", "features"):
-            wrong = ~np.isfinite(arrays[name]).all(axis=1)
-            if wrong.any():
-                raise UserError(f"{name} of image {int(np.argmax(wrong))} of '{images.name}' ({int(wrong.sum())} images in all) "
-                                f"are not finite: the snapshot is broken, or trained in a way that diverged")
-        return scores.Outputs(arrays["logits"], arrays["features"], labels, weight, bias)
+        try:
+            return scores.Outputs(arrays["logits"], arrays["features"], labels, weight, bias)
+        except ValueError as error:
+            raise UserError(f"'{images.name}': {error}: the snapshot is broken, or trained in a way that diverged") from None
 
     def cached(self, key, make):
         """Arrays of ``make()``, from memory or the cache file of this snapshot and key where there is a whole one."""

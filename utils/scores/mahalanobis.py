@@ -30,11 +30,11 @@ def fit_gaussians(train, name):
 
 
 def whitening(covariance, noise):
-    """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D), so that ||(h - mu) V||^2 is the distance.
+    """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D): ||(h - mu) V||^2 is the distance.
 
-    The correlation matrix is what is decomposed, so that the unit of a channel does not matter. Channels with a variance
-    up to ``noise`` (D,), and its eigenvalues up to D x 2.2e-16 of the largest, are rounding and count as 0: such
-    directions, constant over the training images, add nothing to a distance.
+    Decomposed is the correlation matrix, so that the unit of a channel does not matter. Channels of a variance up to
+    ``noise`` (D,), and its eigenvalues up to D x 2.2e-16 of the largest, are rounding and count as 0: such directions,
+    constant over the training images, add nothing to a distance.
     """
     deviation = np.sqrt(np.where(np.diag(covariance) > noise, np.diag(covariance), 0.0))
     inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)

@@ -20,8 +20,8 @@ def residual_space(train, D):
     """Origin u (D,) and residual basis R (D,D-d), float64, of the training Outputs.
 
     u = -pinv(W) b; R = eigenvectors of the D-d smallest eigenvalues of mean((h-u)(h-u)'), summed in float64 by blocks.
-    That matrix is F'F with F the root of the covariance and, below it, mean h - u. The singular vectors of F are the same
-    but keep their digits where u is far longer than the features.
+    That matrix is F'F with F the root of the covariance and, below it, mean h - u. The singular vectors of F are the
+    same but keep their digits where u is far longer than the features.
     """
     width = train.features.shape[1]
     d = principal_dimension(width, D)
@@ -43,7 +43,7 @@ def residual_norm(stats, features):
 
 
 def rounding_of(u, features):
-    """Residual norm that rounding alone leaves: of the features in float32, and of h - u in float64 where u is longer."""
+    """Residual norm that rounding alone leaves: of the features in float32, of h - u in float64."""
     length = by_blocks(lambda h: np.linalg.norm(h.astype(np.float64), axis=1), features).mean()
     return NO_RESIDUAL * length + len(u) * np.finfo(np.float64).eps * np.linalg.norm(u)
 
@@ -52,10 +52,10 @@ class ViM(Score):
     """Virtual logit minus the energy's log-sum, alpha ||R'(h-u)|| - logsumexp f.
 
     alpha = mean max logit / mean residual norm over the training images. Logits (N,C), features (N,D) -> (N,) float64;
-    unbounded; larger = more OOD. D: dimension of the principal space, 0 = 512 for features of 768 or more, else half the
-    width; the paper has 1000 for features of 2,048, ``vim:D=1000``. Where the training features leave no residual (constant, or of rank <= D), alpha is 0 and
-    the score is the energy. ValueError: D negative, or not below the feature width
-    (pytorch-ood then takes half the width).
+    unbounded; larger = more OOD. D: dimension of the principal space, 0 = 512 for features of 768 or more, else half
+    the width, on every data set; the paper's value for ImageNet and 2,048 features: ``vim:D=1000``. Where the training
+    features leave no residual (constant, or of rank <= D), alpha is 0 and the score is the energy.
+    ValueError: D negative, or not below the feature width (pytorch-ood then takes half the width).
     Source: Wang et al. 2022, residual, alpha and virtual logit of the method section. The paper's code only knows 1000
     and 512; half the width for features below 768 is the usual extension.
     """
@@ -77,7 +77,8 @@ class ViM(Score):
         self.stats = residual_space(train, self.D)
         residual = residual_norm(self.stats, train.features).mean()
         top = train.logits.max(axis=1).mean(dtype=np.float64)
-        self.stats["alpha"] = np.array(top / residual if residual > rounding_of(self.stats["u"], train.features) else 0.0)
+        rounding = rounding_of(self.stats["u"], train.features)
+        self.stats["alpha"] = np.array(top / residual if residual > rounding else 0.0)
         return self
 
     def score(self, outputs):
