@@ -285,8 +285,10 @@ def find_snapshots(name):
 
 def baseline_command(stem):
     """The command that trains what a stem names."""
-    dataset = stem.split("_")[0]
-    return f"python baseline.py {dataset}" + ("" if dataset in ("cifar10", "cifar100", "digits") else " --id PATH")
+    dataset, underscore, _ = stem.partition("_")
+    if dataset in ("cifar10", "cifar100", "digits") or not underscore:
+        return f"python baseline.py {dataset if underscore else 'cifar10'}"
+    return f"python baseline.py {dataset} --id PATH"
 
 
 def find_one(name, stem=None):
