@@ -17,6 +17,7 @@ from utils import datasets, features, options, results, runtime, scores, snapsho
 def parse(argv):
     parser = options.Parser(prog="test.py", description=__doc__)
     parser.add("--model", "--method_name", "-m", metavar="NAME|PATH", help="snapshot: a name (its newest epoch), folder/name or file")
+    parser.add("--load", "-l", default=None, metavar="DIR", help="folder to look for --model in (default: every folder runs have written to)")
     parser.add("--score", default="energy", metavar="LIST", help=f"comma list of {', '.join(scores.SCORES)}, all, or module:function; "
                "hyper-parameters as knn:k=100 (default: energy)")
     parser.add("--ood", default="", metavar="LIST", help="comma list of data set names and folder:PATH (default: the papers' six sets)")
@@ -33,6 +34,8 @@ def parse(argv):
     parser.add("--compile", choices=("auto", "on", "off"), default="auto",
                help="torch.compile the network; auto: if a C++ compiler is there and the images to score are worth it (default: auto)")
     parser.add("--arch", default=None, metavar="NAME", help="network of a file without description: a name or module:function")
+    for name, kind in (("--layers", int), ("--widen-factor", int), ("--droprate", float)):
+        parser.add(name, type=kind, default=None, help="accepted and without effect: a snapshot says what network it is of")
     parser.add("--save", "-s", default=str(results.RESULTS), metavar="DIR", help="folder of the result files (default: CIFAR/results)")
     parser.add("--save-scores", action="store_true", help="write every image's scores beside the result")
     parser.add("--tune-scores", action="store_true", help="choose each score's hyper-parameters on held-out ID training images "
@@ -51,7 +54,7 @@ def main(argv=None):
         print(scores.format_list())
         return
     runtime.make_folder(args.save)   # before the work, not after it
-    files = snapshots.find_snapshots(args.model)
+    files = [snapshots.find_one(args.load, stem=args.model)] if args.load else snapshots.find_snapshots(args.model)
     if len(files) > 1:
         print(f"'{args.model}' is the name of {len(files)} snapshots: {', '.join(snapshots.short_name(f) for f in files)}. "
               f"Each is scored; name one with its folder to score it alone.")

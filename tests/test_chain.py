@@ -215,6 +215,13 @@ def test_saved_scores_give_the_metrics_again(digits):
                     assert row[metric] == pytest.approx(again[metric]) and row["whole"][metric] == pytest.approx(100 * whole[metric])
 
 
+def test_load_is_the_folder_to_look_in(digits):
+    for model in ("digits_wrn_s1_tune", "digits_wrn_s1_tune_best", "digits_wrn_s1_tune_best.pt"):
+        text = digits.do(f"test.py --load ./snapshots/tune_sr --model {model} --score msp --ood gaussian --layers 40 --widen_factor 2")
+        assert "tune_sr/digits_wrn_s1_tune" in text and "tune_sroe" not in text
+    digits.refuse("test.py --load ./snapshots/tune_sr --model digits_wrn_pretrained --ood gaussian", "tune_sr", "digits_wrn_s1_tune")
+
+
 def test_full_protocol_and_ood_as_positive(digits):
     digits.do("test.py --model digits_wrn_pretrained --score energy")
     paper = result_of(digits, "digits_wrn_pretrained_energy")["scores"][0]

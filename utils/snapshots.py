@@ -295,7 +295,9 @@ def find_one(name, stem=None):
     """The one file a --load value means; a folder is searched for ``stem``. UserError when there is none or there are several."""
     folder = resolve_folder(name)
     if stem and folder.is_dir() or stem and name.startswith(("./", "snapshots/")) and not folder.is_file():
-        files = sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
+        stem = stem.removesuffix(".pt")
+        files = [f for f in [folder / f"{stem}.pt"] if f.is_file()] or \
+            sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
         if not files:
             there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")
                                        if not f.name.endswith(".resume.pt")})) or "no snapshot"
