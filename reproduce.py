@@ -15,7 +15,16 @@ import time
 
 import numpy as np
 
-from utils import datasets, options, plots, recipes, results, runtime, snapshots, training
+from utils import (
+    datasets,
+    options,
+    plots,
+    recipes,
+    results,
+    runtime,
+    snapshots,
+    training,
+)
 from utils.losses import LOSSES
 
 METHODS = (("MSP", None, "msp"), ("ODIN", None, "odin"), ("Mahalanobis", None, "mahalanobis"), ("Energy", None, "energy"),

@@ -11,7 +11,16 @@ The table: FPR95, AUROC, AUPR with ID as the positive class, mean ± sd over 10 
 import sys
 import time
 
-from utils import datasets, features, options, results, runtime, scores, snapshots, tuning
+from utils import (
+    datasets,
+    features,
+    options,
+    results,
+    runtime,
+    scores,
+    snapshots,
+    tuning,
+)
 
 
 def parse(argv):

@@ -20,7 +20,16 @@ import torch
 
 import models
 
-from .runtime import CIFAR, UserError, json_bytes, make_folder, sha256_file, write_bytes, write_files, write_text
+from .runtime import (
+    CIFAR,
+    UserError,
+    json_bytes,
+    make_folder,
+    sha256_file,
+    write_bytes,
+    write_files,
+    write_text,
+)
 
 SNAPSHOTS = CIFAR / "snapshots"
 FOLDERS = SNAPSHOTS / "folders.txt"   # other folders that runs have written to, so that their snapshots are found by name

@@ -3,7 +3,16 @@ import numpy as np
 
 from .base import Paper, energy_of
 from .blocks import by_blocks, slices
-from .knn import EXTRA, QUERIES, Banked, gathered, inverse_norms, largest_products, take_bank, unit_rows
+from .knn import (
+    EXTRA,
+    QUERIES,
+    Banked,
+    gathered,
+    inverse_norms,
+    largest_products,
+    take_bank,
+    unit_rows,
+)
 
 
 class NNGuide(Banked):
