@@ -34,7 +34,7 @@ def main(argv=None):
     train_set, test_set, num_classes = datasets.load_id_pair(args)
     runtime.seed_epoch(args.seed, "init")
     description = training.describe_network(args, num_classes, train_set)
-    model = runtime.prepare(snapshots.build_model(description), device)
+    model = runtime.prepare_training(snapshots.build_model(description), device, args.compile)
     stem = f"{args.dataset}_{training.arch_name(args.arch)}_pretrained"
     if args.load:
         path = snapshots.find_one(args.load, stem)

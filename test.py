@@ -40,8 +40,6 @@ def parse(argv):
     parser.add("--out_as_pos", action="store_true", help="print the table with OOD as the positive class")
     parser.add("--seed", type=options.count, default=1, help="of the draws (default: 1)")
     parser.add("--test_bs", type=options.positive_int, default=200, metavar="N", help="batch size (default: 200)")
-    parser.add("--compile", choices=("auto", "on", "off"), default="auto",
-               help="torch.compile the network; auto: if a C++ compiler is there and the images to score are worth it (default: auto)")
     parser.add("--arch", default=None, metavar="NAME", help="network of a file without description: a name or module:function")
     for name, kind in (("--layers", int), ("--widen-factor", int), ("--droprate", float)):
         parser.add(name, type=kind, default=None, help="accepted and without effect: a snapshot says what network it is of")

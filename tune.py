@@ -44,7 +44,7 @@ def main(argv=None):
     description = {**training.describe_network(args, num_classes, train_set), "loss": args.loss, "score": loss.score,
                    "parent": parent.name, "parent_sha256": runtime.sha256_file(parent)}
     model, description = training.load_parent(parent, args, description)
-    model = runtime.prepare(model, device)
+    model = runtime.prepare_training(model, device, args.compile)
     features.check_fits(model, train_set)
     optimizer = training.make_optimizer(model, args)
     id_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .dropout import dropout
+from .fused import bn_relu_dropout
 from .layers import check_size, initialise, pool_and_classify
 
 GROWTH = 12           # channels each layer adds
@@ -22,9 +23,9 @@ class Bottleneck(nn.Module):
         self.droprate = droprate
 
     def forward(self, x):
-        out = self.conv1(F.relu(self.bn1(x), inplace=True))
+        out = self.conv1(bn_relu_dropout(x, self.bn1))
         out = dropout(out, self.droprate, self.training)
-        out = self.conv2(F.relu(self.bn2(out), inplace=True))
+        out = self.conv2(bn_relu_dropout(out, self.bn2))
         out = dropout(out, self.droprate, self.training)
         return torch.cat((x, out), 1)
 
@@ -39,7 +40,7 @@ class Transition(nn.Module):
         self.droprate = droprate
 
     def forward(self, x):
-        out = self.conv1(F.relu(self.bn1(x), inplace=True))
+        out = self.conv1(bn_relu_dropout(x, self.bn1))
         return F.avg_pool2d(dropout(out, self.droprate, self.training), 2)
 
 
@@ -87,4 +88,4 @@ class DenseNet(nn.Module):
         x = self.trans1(self.block1(self.conv1(x)))      # (N, 108, H/2, W/2)
         x = self.trans2(self.block2(x))                  # (N, 150, H/4, W/4)
         x = self.block3(x)                               # (N, 342, H/4, W/4)
-        return pool_and_classify(F.relu(self.bn1(x), inplace=True), self.fc)
+        return pool_and_classify(bn_relu_dropout(x, self.bn1), self.fc)

@@ -2,6 +2,7 @@
 from torch import nn
 from torch.nn import functional as F
 
+from .fused import bn_relu_dropout
 from .layers import pool_and_classify
 
 
@@ -23,7 +24,7 @@ class BasicBlock(nn.Module):
                                           nn.BatchNorm2d(channels))
 
     def forward(self, x):
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = bn_relu_dropout(self.conv1(x), self.bn1)
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x), inplace=True)
 
 
@@ -54,6 +55,6 @@ class ResNet(nn.Module):
         self.feature_dim, self.num_classes = 512, num_classes
 
     def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)             # (N, 64, H, W)
+        x = bn_relu_dropout(self.conv1(x), self.bn1)             # (N, 64, H, W)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))     # (N, 512, H/8, W/8)
         return pool_and_classify(x, self.fc)

@@ -1,8 +1,7 @@
 """Wide residual network for small images."""
 from torch import nn
-from torch.nn import functional as F
 
-from .dropout import dropout
+from .fused import bn_relu_dropout
 from .layers import initialise, pool_and_classify
 
 
@@ -22,10 +21,9 @@ class BasicBlock(nn.Module):
         self.droprate = droprate
 
     def forward(self, x):
-        out = F.relu(self.bn1(x), inplace=True)
+        out = bn_relu_dropout(x, self.bn1)
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
-        out = F.relu(self.bn2(self.conv1(out)), inplace=True)
-        out = dropout(out, self.droprate, self.training)
+        out = bn_relu_dropout(self.conv1(out), self.bn2, self.droprate)
         return shortcut + self.conv2(out)
 
 
@@ -72,4 +70,4 @@ class WideResNet(nn.Module):
     def forward(self, x):
         x = self.conv1(x)                                  # (N, 16, H, W)
         x = self.block3(self.block2(self.block1(x)))       # (N, 64k, H/4, W/4)
-        return pool_and_classify(F.relu(self.bn1(x), inplace=True), self.fc)
+        return pool_and_classify(bn_relu_dropout(x, self.bn1), self.fc)

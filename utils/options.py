@@ -93,6 +93,8 @@ def add_common(parser):
     parser.add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto")
     parser.add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                help="auto: bf16 convolutions where the hardware has them; scores are float64 always (default: auto)")
+    parser.add("--compile", choices=("auto", "on", "off"), default="auto",
+               help="fused and compiled networks where a C++ compiler is there; auto: if the work is worth compiling for (default: auto)")
     parser.add("--ngpu", type=count, default=1, help="0 = CPU (default: 1); more than one device is not used")
     parser.add("--prefetch", type=count, default=0, help="accepted and without effect: images are resident, there are no workers")
 

@@ -64,7 +64,7 @@ def load_parent(path, args, description):
 def make_optimizer(model, args):
     """SGD with Nesterov momentum; weight decay on every parameter, as the papers' code has it."""
     return torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=args.momentum,
-                           weight_decay=args.decay, nesterov=args.momentum > 0)
+                           weight_decay=args.decay, nesterov=args.momentum > 0, fused=True)
 
 
 class StepLog:

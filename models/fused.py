@@ -1,0 +1,110 @@
+"""BatchNorm, ReLU and dropout as one operation: what eager PyTorch leaves apart costs a CPU a quarter of a training step."""
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from .dropout import LEVELS, dropout
+
+SOURCE = Path(__file__).with_name("fused.cpp")
+FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared", "-std=c++17")
+enabled = True    # --compile off sets it to False: stock operators instead
+
+
+def bn_relu_dropout(x, bn, p=0.0):
+    """dropout(relu(bn(x)), p) for x (N,C,H,W); in evaluation relu(bn(x)).
+
+    In training on a CPU with a C++ compiler, one kernel each way; otherwise PyTorch's own operators. Both have one
+    value up to rounding and one distribution of the dropout mask, but draw other random numbers for it.
+    """
+    if not bn.training:
+        return F.relu(bn(x), inplace=True)
+    if fits(x, bn) and kernels() is not None:
+        if bn.num_batches_tracked is not None:
+            bn.num_batches_tracked.add_(1)
+        return Fused.apply(x, bn.weight, bn.bias, bn, p)
+    return dropout(F.relu(bn(x), inplace=True), p, True)
+
+
+def fits(x, bn):
+    """Whether the kernels can take this input: what they cannot take is as right, only slower, in PyTorch's operators."""
+    return (enabled and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4
+            and x.shape[1] % 2 == 0 and x.numel() > x.shape[1] and x.is_contiguous(memory_format=torch.channels_last)
+            and bn.affine and bn.weight.dtype == torch.float32 and bn.momentum is not None)
+
+
+class Fused(torch.autograd.Function):
+    """The kernels of fused.cpp as a differentiable operation."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, bn, p):
+        channels, threshold = x.shape[1], round(p * LEVELS)
+        y, (mean, invstd) = torch.empty_like(x), torch.empty(2, channels)
+        key = int(torch.randint(-2 ** 63, 2 ** 63 - 1, ())) % 2 ** 64 if threshold else 0    # from PyTorch's generator: seeds hold
+        running = (bn.running_mean.data_ptr(), bn.running_var.data_ptr()) if bn.track_running_stats else (None, None)
+        name = str(x.dtype).removeprefix("torch.")
+        getattr(kernels(), f"forward_{name}")(
+            x.data_ptr(), y.data_ptr(), x.numel() // channels, channels, weight.data_ptr(), bias.data_ptr(), *running, bn.momentum,
+            bn.eps, mean.data_ptr(), invstd.data_ptr(), threshold, key, torch.get_num_threads())
+        ctx.save_for_backward(x, y, weight, mean, invstd)
+        ctx.threshold, ctx.name = threshold, name
+        return y
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, y, weight, mean, invstd = ctx.saved_tensors
+        grad = grad.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+        channels = x.shape[1]
+        getattr(kernels(), f"backward_{ctx.name}")(
+            x.data_ptr(), y.data_ptr(), grad.data_ptr(), dx.data_ptr(), x.numel() // channels, channels, weight.data_ptr(),
+            mean.data_ptr(), invstd.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), ctx.threshold, torch.get_num_threads())
+        return dx, dweight, dbias, None, None
+
+
+@functools.cache
+def kernels():
+    """The compiled fused.cpp, or None where there is no compiler, no folder to write to or no OpenMP to share.
+
+    Compiled once (seconds) for this machine into __pycache__. It is not linked to an OpenMP of its own but takes that of
+    PyTorch, already loaded: two pools of threads on the same cores would wait for each other.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if platform.system() != "Linux" or compiler is None:
+        return None
+    try:
+        flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), "")
+        code = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, compiler, flags)).encode()).hexdigest()[:16]
+        library = SOURCE.parent / "__pycache__" / f"fused-{code}.so"
+        if not library.exists():
+            build(compiler, library)
+        return signatures(ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL))
+    except (OSError, subprocess.SubprocessError, AttributeError):
+        return None
+
+
+def build(compiler, library):
+    """Compile under a temporary name, then rename: another process never loads half a file."""
+    library.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        part = Path(folder) / "fused"
+        subprocess.run([compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"], check=True, capture_output=True, timeout=120)
+        subprocess.run([compiler, "-shared", f"{part}.o", "-o", f"{part}.so"], check=True, capture_output=True, timeout=120)
+        os.replace(f"{part}.so", library)
+
+
+def signatures(library):
+    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+    for name in ("float32", "bfloat16"):
+        getattr(library, f"forward_{name}").argtypes = [pointer] * 2 + [size] * 2 + [pointer] * 4 + [number] * 2 + [pointer] * 2 \
+            + [ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int]
+        getattr(library, f"backward_{name}").argtypes = [pointer] * 4 + [size] * 2 + [pointer] * 5 + [ctypes.c_uint32, ctypes.c_int]
+    return library
