@@ -1,35 +1,29 @@
-"""A data set's whole chain: train, fine-tune with SR and with SROE, score all three, one table and one figure.
+"""A data set's whole chain (train, fine-tune with SR and with SROE, score, table, figure), or a paper's table, published beside measured.
 
     python reproduce.py digits                    # needs no download; about two minutes on two cores
     python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood
     python reproduce.py cifar10 --preset quick    # the same with a short schedule
+    python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/RESULTS.md, .csv, .tex
+    python reproduce.py cifar10 --table all --train    # every table; snapshots that are missing are trained with the papers' recipes
+    python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation images and generated noise
 
 Each stage is the command a user would type, and is printed. A stage whose snapshot is there with this recipe is not run
 again, an interrupted one goes on; anything else is trained, and what it replaces is moved aside, not deleted.
 """
+import argparse
+import contextlib
 import csv
 import io
 import subprocess
 import sys
 import time
 
-import numpy as np
-
-from utils import (
-    datasets,
-    options,
-    plots,
-    recipes,
-    results,
-    runtime,
-    snapshots,
-    training,
-)
+from utils import datasets, figures, options, plots, recipes, results, runtime, snapshots, sweep, tables, training
 from utils.losses import LOSSES
 
 METHODS = (("MSP", None, "msp"), ("ODIN", None, "odin"), ("Mahalanobis", None, "mahalanobis"), ("Energy", None, "energy"),
            ("SR", "sr", "energy"), ("SROE", "sroe", "energy"))
-FIGURES = runtime.CIFAR / "figures"
+TABLE_METHODS = (*METHODS[:5], ("OE", "oe", "msp"), ("Energy fine-tune", "energy", "energy"), METHODS[5])
 
 
 def parse(argv):
@@ -39,6 +33,9 @@ def parse(argv):
     parser.add("--arch", default="wrn", metavar="NAME", help="default: wrn")
     parser.add("--seed", type=options.count, default=1, help="of training (default: 1)")
     parser.add("--preset", default="paper", choices=tuple(recipes.PRESETS), help="recipes (default: paper)")
+    parser.add("--table", default=None, choices=(*tables.TABLES, "all"), help="a paper's table instead of the chain")
+    parser.add("--train", action="store_true", help="with --table: train the snapshots that are missing")
+    parser.add("--sweep", action="store_true", help="fine-tune with SR at several alphas and compare them; no OOD test set is seen")
     options.add_common(parser)
     args = parser.parse_args(argv)
     options.known_dataset(args.dataset, args.id, datasets.ID_SETS)
@@ -47,6 +44,13 @@ def parse(argv):
 
 def main(argv=None):
     args = parse(argv)
+    if args.sweep:
+        return sweep.run(args)
+    return paper_table(args) if args.table else chain(args)
+
+
+def chain(args):
+    """Train, fine-tune, score; one table, one figure."""
     start = time.perf_counter()
     stem = f"{args.dataset}_{training.arch_name(args.arch)}"
     pretrained = train(["baseline.py"], "pretrained", f"{stem}_pretrained", "pretrain", None, args)
@@ -58,9 +62,49 @@ def main(argv=None):
     measured = {loss: evaluate(file, [LOSSES[loss].score], args) for loss, file in tuned.items()}
     rows = [(method, (measured[loss] if loss else baseline), score) for method, loss, score in METHODS]
     write_table(args.dataset, rows)
-    groups = [(method, load_vectors(result, score)) for method, result, score in rows if method in ("Energy", "SR", "SROE")]
-    figure = plots.plot_densities(groups, FIGURES / f"{args.dataset}_densities", "Energy score (larger = more OOD)")
+    groups = [(method, figures.load_vectors(result[1], score)) for method, result, score in rows if method in ("Energy", "SR", "SROE")]
+    figure = plots.plot_densities(groups, figures.FOLDER / f"{args.dataset}_densities", figures.ENERGY_LABEL)
     print(f"figure: {runtime.short_path(figure[0])}\n{time.perf_counter() - start:.0f} seconds in all")
+
+
+def paper_table(args):
+    """Score the snapshots that a paper's table needs, render all tables again, draw the figures."""
+    if args.dataset not in ("cifar10", "cifar100"):
+        raise runtime.UserError(f"there is no published table of {args.dataset}. There is: cifar10, cifar100")
+    names = list(tables.TABLES) if args.table == "all" else [args.table]
+    keys = [key for name in names for key in tables.published_rows(tables.TABLES[name], args.dataset)]
+    wanted = dict.fromkeys((network, stage) for _, network, score, stage in keys if tables.why_not(score, stage) == "not measured")
+    measured = {}
+    for network in dict.fromkeys(network for network, _ in wanted):
+        given = argparse.Namespace(**{**vars(args), "arch": network})
+        pretrained = snapshot_of("pretrained", given)
+        for stage in [stage for of, stage in wanted if of == network] if pretrained else []:
+            file = pretrained if stage == "pretrained" else snapshot_of(stage, given, pretrained)
+            if file:
+                measured[network, stage] = evaluate(file, ["all"] if stage == "pretrained" else ["msp", "energy"], given)
+    rows = [(method, *measured["wrn", loss or "pretrained"], score) for method, loss, score in TABLE_METHODS
+            if ("wrn", loss or "pretrained") in measured]
+    if not rows:
+        raise runtime.UserError(f"there is no snapshot of {args.dataset} to measure. Run: python reproduce.py {args.dataset} --table {args.table} --train")
+    write_table(args.dataset, [(method, (result, path), score) for method, result, path, score in rows])
+    for path in [*tables.write(), *(f"{path}.png" for path in figures.draw(args.dataset, rows, args))]:
+        print(f"-> {runtime.short_path(path)}")
+
+
+def snapshot_of(stage, args, pretrained=None):
+    """The snapshot of a stage, made from ``pretrained``; with --train it is trained where it is missing, else None."""
+    folder = stage if stage == "pretrained" else f"tune_{stage}"
+    stem = f"{args.dataset}_{args.arch}_" + ("pretrained" if pretrained is None else f"s{args.seed}_tune")
+    with contextlib.suppress(runtime.UserError):
+        file = snapshots.find_one(f"{folder}/{stem}")
+        if pretrained is None or snapshots.describe(file, {}).get("parent_sha256") == runtime.sha256_file(pretrained):
+            return file
+        print(f"note: {snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}", file=sys.stderr)
+    if args.train:
+        command = ["baseline.py"] if pretrained is None else ["tune.py", "--loss", stage]
+        return train(command, folder, stem, "pretrain" if pretrained is None else "tune", None if pretrained is None else stage, args, pretrained)
+    print(f"note: no snapshot {folder}/{stem}; its rows are not measured (--train trains it)", file=sys.stderr)
+    return None
 
 
 def train(command, folder, stem, stage, loss, args, parent=None):
@@ -110,14 +154,6 @@ def shell(command, args, check=True):
     if status and check:
         raise SystemExit(status)
     return status
-
-
-def load_vectors(row, score):
-    """{"ID": scores, OOD set: scores} of one score out of a result's per-image file."""
-    result, path = row
-    with np.load(path.with_name(path.name + "_scores.npz"), allow_pickle=False) as content:
-        names = ["id"] + [ood["name"] for ood in result["ood"]]
-        return {"ID" if name == "id" else name: content[f"{score}/{name}"] for name in names}
 
 
 def write_table(dataset, rows):

@@ -124,7 +124,8 @@ def score_snapshot(file, args, command):
         "command": ["test.py", *command], "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
         "protocol": args.protocol, "seed": args.seed, "num_to_avg": args.num_to_avg, "precision": network.precision, "compiled": network.compiled not in (None, network.model),
         "snapshot": {"name": snapshots.short_name(file), "sha256": network.sha256, **{k: v for k, v in description.items() if k != "sha256"}},
-        "id": {**id_set.describe(), "error": id_error, "accuracy": 100 - id_error}, "train": train_set and train_set.describe(),
+        "id": {**id_set.describe(), "error": id_error, "accuracy": 100 - id_error,
+                                     "mean_l1": float(abs(id_outputs.features).sum(axis=1).mean())}, "train": train_set and train_set.describe(),
         "ood": [ood.describe() for ood in ood_sets], "scores": measured, "tuned": grids,
         "machine": runtime.describe_machine(device), "seconds": round(time.perf_counter() - start, 1)})
     if args.save_scores:

@@ -32,7 +32,7 @@ class Project:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
         for folder in ("utils", "models"):
-            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc"))    # the compiled kernels come along
 
     def run(self, command, cwd=None, prelude="", **environment):
         """Run ``baseline.py digits --epochs 1`` or the like; its status, out and err. ``prelude``: Python run before it."""

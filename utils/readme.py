@@ -7,8 +7,9 @@ that a run of one's own changes neither the page nor any file that git tracks.
 import argparse
 import re
 import sys
+from pathlib import Path
 
-from . import options, recipes, results, runtime
+from . import options, provide, recipes, results, runtime, tables
 from .losses import LOSSES
 from .scores import SCORES
 
@@ -52,29 +53,25 @@ def render_losses():
                  [[f"`{name}`", loss.title, "yes" if loss.outliers else "no", f"`{loss.score}`"] for name, loss in LOSSES.items()])
 
 
-def result_rows(name, folder=None):
+def result_rows(name, folder=RECORDED):
     """(title, result entry, result, path) of each method of a data set's table, out of the recorded results."""
-    from reproduce import METHODS
-    for title, loss, score in METHODS:
-        stem = f"{name}_wrn_s1_tune_{loss}" if loss else f"{name}_wrn_pretrained"
-        for path in sorted((folder or RECORDED).glob(f"{stem}_*.json")):
-            result = results.read_result(path)
-            entry = next((entry for entry in result["scores"] if entry["score"] == score), None)
-            usual = result["protocol"] == "paper" and not result["arguments"]["ood"] and not result["snapshot"]["name"].endswith("_best")
-            if entry and usual:
-                yield title, entry, result, path
-                break
+    from reproduce import METHODS, TABLE_METHODS
+    measured = tables.measured_results((folder,))
+    for title, loss, score in TABLE_METHODS if name.startswith("cifar") else METHODS:
+        key = (name, "wrn", loss or "pretrained", score)
+        if key in measured:
+            yield title, *measured[key]
 
 
 def record(name):
-    """Copy the results of a data set's table, and its figures, to the recorded/ folders that git tracks."""
-    paths = {path for _, _, _, path in result_rows(name, results.RESULTS)}
+    """Copy the results of a data set's tables, and its figures, to the recorded/ folders that git tracks."""
+    paths = {path for key, (_, _, path) in tables.measured_results((results.RESULTS,)).items() if key[0] == name}
     if not paths:
         raise runtime.UserError(f"there is no result of {name} in {results.RESULTS}. Run: python reproduce.py {name}")
-    for old in RECORDED.glob(f"{name}_wrn_*"):
+    for old in (*RECORDED.glob(f"{name}_*"), *(FIGURES / "recorded").glob(f"{name}_*")):
         old.unlink()
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
-    files += [file for file in (*results.RESULTS.glob(f"{name}_table.csv"), *FIGURES.glob(f"{name}_*"))]
+    files += [*results.RESULTS.glob(f"{name}_table.csv"), *results.RESULTS.glob(f"{name}_sweep_alpha.json"), *FIGURES.glob(f"{name}_*")]
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
 
@@ -83,7 +80,7 @@ def render_result(name):
     """FPR95 / AUROC of every method on every set, with what the numbers were measured on."""
     rows, last = [], None
     for title, entry, result, _ in result_rows(name):
-        cells = [f"{row['fpr95']:.2f} ± {row['sd']['fpr95']:.2f} / {row['auroc']:.2f}" for row in entry["sets"]]
+        cells = [f"{with_sd(row, 'fpr95')} / {row['auroc']:.2f}" for row in entry["sets"]]
         epochs = result["snapshot"]["recipe"]["epochs"]
         rows.append([title, epochs, f"{result['id']['error']:.2f}", *cells, f"**{entry['average']['fpr95']:.2f} / {entry['average']['auroc']:.2f}**"])
         last = entry, result
@@ -99,6 +96,50 @@ def render_result(name):
     return table(["method", "epochs", "ID error", *names, "average"], rows) + "\n\n" + caption
 
 
+def with_sd(row, metric):
+    return f"{row[metric]:.2f} ± {row['sd'][metric]:.2f}"
+
+
+def render_answer(name="cifar10"):
+    """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?"""
+    rows = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
+    if not {"Energy", "SR"} <= set(rows):
+        return "Not measured yet."
+    (before, first), (after, second) = rows["Energy"], rows["SR"]
+    lines = []
+    for old, new in zip([*before["sets"], before["average"]], [*after["sets"], after["average"]]):
+        lines.append([old["set"], with_sd(old, "fpr95"), with_sd(new, "fpr95"), f"{new['fpr95'] - old['fpr95']:+.2f}",
+                      with_sd(old, "auroc"), with_sd(new, "auroc"), f"{new['auroc'] - old['auroc']:+.2f}"])
+    lower = sum(new["fpr95"] < old["fpr95"] for old, new in zip(before["sets"], after["sets"]))
+    return table(["OOD set", "FPR95, energy", "FPR95, SR", "difference", "AUROC, energy", "AUROC, SR", "difference"], lines) + (
+        f"\n\nFPR95 is lower after SR on {lower} of {len(before['sets'])} sets; ID error {first['id']['error']:.2f} % before, "
+        f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images {first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
+        "The sd is over the draws; it is 0 where a set has no more images than a draw takes.")
+
+
+def render_snapshots():
+    """The provided snapshots of manifest.json."""
+    if not provide.MANIFEST.exists():
+        return "None yet."
+    entries = results.read_result(provide.MANIFEST)["snapshots"]
+    rows = [[f"`{Path(e['file']).parent.name}/{Path(e['file']).stem}`", e["dataset"], f"{e['arch']}-{e['layers']}-{e['widen_factor']}", e["loss"] or "cross-entropy",
+             e["epochs"], e["seed"], f"{e['id_accuracy']:.2f}", e["weights"], f"{e['bytes'] / 1e6:.1f}"] for e in entries]
+    return table(["snapshot", "ID", "network", "loss", "epochs", "seed", "ID accuracy, %", "stored as", "MB"], rows)
+
+
+def render_sweep(name="cifar10"):
+    """SR's alpha on held-out training images and generated noise."""
+    path = RECORDED / f"{name}_sweep_alpha.json"
+    if not path.exists():
+        return "Not measured yet."
+    record = results.read_result(path)
+    rows = [[f"{row['alpha']:g}" + (" **(recommended)**" if row["alpha"] == record["recommended"] else ""), f"{row['accuracy']:.2f}", f"{row['mean_l1']:.3f}",
+             f"{row['fpr95']:.2f}", f"{row['auroc']:.2f}"] for row in record["rows"]]
+    return table(["alpha", "accuracy, held-out ID", "mean ‖h‖₁", "FPR95, noise", "AUROC, noise"], rows) + (
+        f"\n\n{record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed {record['seed']}; {record['validation']['images']:,} held-out "
+        f"training images against as many of each noise: {', '.join(noise['name'] for noise in record['noise'])}. Rule: {record['rule']}.")
+
+
 def render_memory():
     """Seconds and peak memory of the scores that keep or pass over all training features."""
     rows = []
@@ -110,7 +151,8 @@ def render_memory():
 
 
 BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
-          "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10")}
+          "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10"),
+          "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep}
 
 
 def render(text):
@@ -132,8 +174,12 @@ def main(argv=None):
         record(name)
     text = README.read_text()
     fresh = render(text)
-    if args.check and fresh != text:
-        raise runtime.UserError("README.md is stale. Run: python -m utils.readme")
+    stale = [path for path, content in tables.render((RECORDED,)).items() if not path.exists() or path.read_bytes() != content]
+    if args.check and (fresh != text or stale):
+        what = ["README.md"] * (fresh != text) + [str(runtime.short_path(path)) for path in stale]
+        raise runtime.UserError(f"{', '.join(what)}: stale. Run: python -m utils.readme")
+    if stale:
+        tables.write((RECORDED,))
     if fresh != text:
         runtime.write_text(README, fresh)
 

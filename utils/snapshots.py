@@ -33,6 +33,7 @@ from .runtime import (
 
 SNAPSHOTS = CIFAR / "snapshots"
 FOLDERS = SNAPSHOTS / "folders.txt"   # other folders that runs have written to, so that their snapshots are found by name
+PROVIDED = SNAPSHOTS / "provided"     # what comes with the project: used where there is no run of one's own of that folder and name
 REPLACED = "replaced"                 # where a former run's snapshots go when a new run of the same name begins
 
 
@@ -58,7 +59,12 @@ def snapshot_path(folder, stem, epoch):
 
 def save_snapshot(path, model, description):
     """Write the weights (CPU, contiguous, without a compiled model's prefix) together with their description and sha256."""
-    state = to_bytes({clean_name(name): value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+    save_weights(path, {clean_name(name): value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, description)
+
+
+def save_weights(path, state, description):
+    """Write a state_dict and its description, with the file's sha256, so that both are there or neither."""
+    state = to_bytes(state)
     description = {**description, "sha256": hashlib.sha256(state).hexdigest(),
                    "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write_files({path: state, path.with_suffix(".json"): json_bytes(description)})
@@ -258,12 +264,16 @@ def short_name(path):
 
 
 def all_snapshots():
-    """Snapshot files of every folder a run has written to: those below the project's snapshots folder and in folders.txt."""
+    """Snapshot files of every folder a run has written to: those below the project's snapshots folder and in folders.txt.
+
+    Of the provided ones, those that no run of one's own has taken the place of.
+    """
     files = [f for f in SNAPSHOTS.rglob("*.pt") if REPLACED not in f.relative_to(SNAPSHOTS).parts]
     if FOLDERS.exists():
         files += [f for line in FOLDERS.read_text().splitlines() for f in Path(line).glob("*.pt")]
     unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(".resume.pt")}   # a link may lead to a folder twice
-    return sorted(unique.values())
+    own = {(f.parent.name, stem_of(f)) for f in unique.values() if not f.is_relative_to(PROVIDED)}
+    return sorted(f for f in unique.values() if not f.is_relative_to(PROVIDED) or (f.parent.name, stem_of(f)) not in own)
 
 
 def find_snapshots(name):
@@ -300,13 +310,20 @@ def baseline_command(stem):
     return f"python baseline.py {dataset} --id PATH"
 
 
+def in_folder(folder, stem):
+    """[the file of that name, or its newest epoch], [] when the folder has neither."""
+    return [f for f in [folder / f"{stem}.pt"] if f.is_file()] or \
+        sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
+
+
 def find_one(name, stem=None):
     """The one file a --load value means; a folder is searched for ``stem``. UserError when there is none or there are several."""
     folder = resolve_folder(name)
     if stem and folder.is_dir() or stem and name.startswith(("./", "snapshots/")) and not folder.is_file():
         stem = stem.removesuffix(".pt")
-        files = [f for f in [folder / f"{stem}.pt"] if f.is_file()] or \
-            sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
+        files = in_folder(folder, stem)
+        if not files and folder.is_relative_to(SNAPSHOTS):
+            files = in_folder(PROVIDED / folder.relative_to(SNAPSHOTS), stem)
         if not files:
             there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")
                                        if not f.name.endswith(".resume.pt")})) or "no snapshot"

@@ -1,0 +1,114 @@
+"""Published beside measured: what is compared with what, what is not, and that every line is in all three files."""
+import csv
+import io
+import json
+
+import pytest
+
+from utils import readme, results, runtime, tables
+
+STANDINS = {"textures_dtd": 800, "svhn": 1083, "places": 2000, "scenes_crop": 2000, "scenes_resize": 2000, "isun": 8925}
+
+
+def entry(score, sets, value):
+    rows = [{"set": name, "n": n, "drawn": min(n, 2000), "draws": 10 if n > 2000 else 1, "fpr95": value, "auroc": 90.0, "aupr_in": 95.0,
+             "sd": {"fpr95": 0.5, "auroc": 0.1, "aupr_in": 0.1}} for name, n in sets.items()]
+    return {"score": score, "sets": rows, "average": {**rows[0], "set": "average"}}
+
+
+def write(folder, stage="pretrained", scores=("msp", "energy"), sets=STANDINS, value=40.0, name=None, arch="wrn", **arguments):
+    """A result file as test.py writes it, with what the tables read of it."""
+    loss = {} if stage == "pretrained" else {"loss": stage, "parent_sha256": "p" * 64}
+    snapshot = {"name": f"{stage}/x", "sha256": ("p" if stage == "pretrained" else stage[0]) * 64, "dataset": "cifar10", "arch": arch, "seed": 1,
+                "train_images": 50000, "recipe": {"epochs": 15}, **loss}
+    record = {"protocol": "paper", "arguments": {"ood": "", "id": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, **arguments},
+              "snapshot": snapshot, "precision": "fp32", "id": {"error": 8.0, "accuracy": 92.0, "images": 10000},
+              "ood": [{"name": s, "images": n} for s, n in sets.items()], "scores": [entry(s, sets, value) for s in scores]}
+    folder.mkdir(exist_ok=True)
+    runtime.write_json(folder / f"{name or stage}.json", record)
+
+
+def lines(folder, table):
+    return tables.build(table, "cifar10", tables.measured_results((folder,)))
+
+
+def test_only_the_papers_images_are_compared_with_the_paper(tmp_path):
+    write(tmp_path)
+    found = [line for line in lines(tmp_path, "energy") if line["method"] == "MSP"]
+    compared = [line["ood_set"] for line in found if line["fpr95"][0] and line["fpr95"][1] is not None]
+    assert compared == ["isun"]
+    assert [line["ood_set"] for line in found if line["fpr95"][0] is None] == \
+        ["textures_dtd", "svhn (part)", "places", "scenes_crop", "scenes_resize", "mean of the sets here"]
+    assert all(line["fpr95"][1] is None and line["note"] == "paper's images not at hand"
+               for line in found if line["fpr95"][0] and line["ood_set"] != "isun")
+    isun = next(line for line in found if line["ood_set"] == "isun")
+    text = tables.cells("energy", isun)
+    assert text[5:8] == ["56.03", "40.00 ± 0.50", "-16.03"] and text[3] == "8,925; 10 x 2,000" and text[4] == "15"
+
+
+def test_with_all_six_official_sets_the_averages_are_compared(tmp_path):
+    write(tmp_path, sets=tables.OFFICIAL)
+    found = [line for line in lines(tmp_path, "srf1") if line["method"] == "EBD"]
+    assert [line["ood_set"] for line in found] == ["average"]
+    assert tables.cells("srf1", found[0])[5:8] == ["34.92 [disagreement]", "40.00 ± 0.50", "+5.08"]
+    assert tables.cells("srf1", found[0])[-3:] == ["5.08", "8.00", ""]
+
+
+def test_a_misprint_is_shown_and_not_compared(tmp_path):
+    write(tmp_path, scores=("msp", "energy", "dice"), sets=tables.OFFICIAL)
+    dice = next(line for line in lines(tmp_path, "srf1") if line["method"] == "DICE")
+    assert tables.cells("srf1", dice)[5:8] == ["26.55 [misprint]", "40.00 ± 0.50", ""]
+
+
+def test_unmeasured_rows_say_why(tmp_path):
+    notes = {line["method"]: line["note"] for line in lines(tmp_path, "srf1")}
+    assert notes["SROE"] == "not measured" and notes["VOS"] == notes["OECC"] == "method not in this project"
+    assert "Nothing measured yet." in tables.render((tmp_path,))[tables.OUTPUT.with_suffix(".md")].decode()
+
+
+@pytest.mark.parametrize("unusual", [{"ood": "svhn"}, {"id": "/x"}, {"tune_scores": True}, {"num_to_avg": 3}, {"seed": 2}])
+def test_results_of_another_protocol_do_not_enter(tmp_path, unusual):
+    write(tmp_path, **unusual)
+    assert tables.measured_results((tmp_path,)) == {}
+
+
+def test_ones_own_results_come_before_the_recorded(tmp_path):
+    write(tmp_path / "recorded", value=40.0)
+    write(tmp_path / "own", value=30.0, scores=("energy",))
+    measured = tables.measured_results((tmp_path / "recorded", tmp_path / "own"))
+    assert [measured["cifar10", "wrn", "pretrained", score][0]["average"]["fpr95"] for score in ("msp", "energy")] == [40.0, 30.0]
+
+
+def test_snapshots_of_different_parents_are_pointed_out(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "sr", ("energy",))
+    assert "do not come from one" not in tables.caption(lines(tmp_path, "srf4"))
+    other = json.loads((tmp_path / "sr.json").read_text())
+    other["snapshot"]["parent_sha256"] = "q" * 64
+    runtime.write_json(tmp_path / "sr.json", other)
+    assert "do not come from one" in tables.caption(lines(tmp_path, "srf4"))
+
+
+def test_every_line_is_in_every_file(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "sr", ("energy",))
+    made = {path.suffix: content.decode() for path, content in tables.render((tmp_path,)).items()}
+    rows = list(csv.DictReader(io.StringIO(made[".csv"])))
+    for name in tables.TABLES:
+        count = len(lines(tmp_path, name))
+        assert len({(r["method"], r["network"], r["ood_set"]) for r in rows if r["table"] == name}) == count
+        section = made[".md"].split(f"`--table {name}`")[1].split("\n## ")[0]
+        assert section.count("\n| ") == count + 2
+    body = [line for line in made[".tex"].splitlines() if line.endswith(r" \\")]
+    assert len(body) == sum(len(lines(tmp_path, name)) + 1 for name in tables.TABLES)
+    widths = [line.count(" & ") for line in body]
+    assert all(a >= 0 for a in widths) and "_" not in made[".tex"].replace(r"\_", "") and "±" not in made[".tex"]
+    measured = {(r["table"], r["method"], r["metric"]): r for r in rows if r["ood_set"] == "isun" and r["measured"]}
+    assert measured["srf4", "SR", "fpr95"]["measured"] == "40.00" and measured["srf4", "SR", "fpr95"]["published"] == "12.74"
+
+
+def test_committed_tables_are_fresh():
+    if any(key[0].startswith("cifar") for key in tables.measured_results((results.RESULTS,))):
+        pytest.skip("there are results of one's own, which RESULTS.md may show")
+    for path, content in tables.render((readme.RECORDED,)).items():
+        assert path.exists() and path.read_bytes() == content, f"{path} is stale. Run: python -m utils.readme"

@@ -1,0 +1,106 @@
+"""Copy finished snapshots to CIFAR/snapshots/provided/, for those who clone the project: ``python -m utils.provide NAME ...``.
+
+Weights of more than one dimension are stored as float16 if that moves no metric by 0.01 (percent, msp and energy, every OOD
+set), else all as float32. manifest.json lists what there is. Needs the data set's images.
+"""
+import argparse
+import json
+import sys
+
+import numpy as np
+
+from . import datasets, features, metrics, results, runtime, scores, snapshots
+
+MANIFEST = snapshots.SNAPSHOTS / "manifest.json"
+PART = 1000          # test images, evenly spread, whose number of correct ones is recorded for a quick check of a copy
+REFERENCE = 20       # patches whose scores are recorded
+TOLERANCE = 0.01     # percent
+LISTED = ("dataset", "arch", "layers", "widen_factor", "num_classes", "loss", "seed", "train_images", "id_accuracy", "part", "weights")
+
+
+def halved(state):
+    """The state_dict with matrices and convolutions in float16; BatchNorm's vectors span too many magnitudes for it."""
+    return {name: value.half() if value.is_floating_point() and value.dim() > 1 else value for name, value in state.items()}
+
+
+def measure(model, key, image_sets):
+    """({what: percent}, correct ones of ``part``) in float32: ID accuracy, and all metrics of msp and energy on each OOD set."""
+    id_set, *ood_sets = image_sets
+    network = features.Network(model, key, next(model.parameters()).device, "fp32", compile="auto")
+    network.plan(image_sets)
+    outputs = network.outputs(id_set)
+    correct = outputs.logits.argmax(axis=1) == outputs.labels
+    values = {"id_accuracy": 100 * float(correct.mean())}
+    for score in scores.choose("msp,energy", id_set.name):
+        id_scores = network.score(score, id_set)
+        for ood in ood_sets:
+            row = results.measure_set(id_scores, network.score(score, ood), ood.name, 10, 1, "paper")
+            values.update({f"{score.label} {ood.name} {metric} {kind}": part[metric]
+                           for metric in metrics.METRICS for kind, part in (("draws", row), ("whole", row["whole"]))})
+    return values, int(correct[part(len(id_set))].sum())
+
+
+def part(count):
+    """Index array of the images that a quick check looks at: spread over the set, which may be sorted by class."""
+    return np.arange(0, count, max(1, count // PART))[:PART]
+
+
+def reference(model):
+    """Energy scores in float32 of a few photographs' patches that need no download: a copy that gives others is not this network."""
+    images = datasets.load("china_patches", "test")
+    images = images.subset(np.arange(REFERENCE))
+    network = features.Network(model, "reference", next(model.parameters()).device, "fp32", compile="off")
+    logits = network.run(images, network.forward)["logits"]
+    return {"set": images.name, "fingerprint": images.fingerprint, "energy": (-np.logaddexp.reduce(logits, axis=1)).round(4).tolist()}
+
+
+def provide(file, data):
+    """Write the snapshot's provided copy and return its path."""
+    model, description = snapshots.load_model(file)
+    id_set = datasets.load_id(description["dataset"], "test", data, None, description.get("image_size"))
+    image_sets = [id_set, *datasets.parse_ood("", description["dataset"], data, id_set.images.shape[-1])]
+    state = snapshots.read_weights(file)
+    before, correct = measure(model, runtime.sha256_file(file), image_sets)
+    small, weights = halved(state), "float16"
+    snapshots.load_weights(model, small, file)
+    after, small_correct = measure(model, f"half-{runtime.sha256_file(file)}", image_sets)
+    moved = max(abs(before[what] - after[what]) for what in before)
+    print(f"{snapshots.short_name(file)}: float16 moves no metric by more than {moved:.4f}")
+    if moved >= TOLERANCE:
+        small, weights, after, small_correct = state, "float32", before, correct
+    snapshots.load_weights(model, small, file)
+    path = snapshots.PROVIDED / file.parent.name / file.name
+    log = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
+    if log.exists():
+        runtime.write_bytes(path.with_name(log.name), log.read_bytes())
+    kept = {key: value for key, value in description.items() if key not in ("sha256", "written")}
+    snapshots.save_weights(path, small, {
+        **kept, "id_accuracy": round(after["id_accuracy"], 4), "weights": weights, "float16_moves": round(moved, 6),
+        "trained_sha256": runtime.sha256_file(file), "reference": reference(model), "part": {"images": len(part(len(id_set))), "correct": small_correct, "fingerprint": id_set.fingerprint}})
+    return path
+
+
+def write_manifest():
+    """List every provided snapshot: file, size, sha256, what it is and its ID accuracy in percent."""
+    entries = []
+    for path in sorted(snapshots.PROVIDED.rglob("*.pt")):
+        description = json.loads(path.with_suffix(".json").read_text())
+        entries.append({"file": path.relative_to(snapshots.SNAPSHOTS).as_posix(), "bytes": path.stat().st_size,
+                        "sha256": runtime.sha256_file(path), "epochs": description["recipe"]["epochs"],
+                        **{key: description.get(key) for key in LISTED}})
+    runtime.write_json(MANIFEST, {"snapshots": entries})
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m utils.provide", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="snapshots, as test.py --model takes them")
+    parser.add_argument("--data", default=str(runtime.DATA))
+    args = parser.parse_args(argv)
+    for name in args.names:
+        print(f"-> {runtime.short_path(provide(snapshots.find_one(name), args.data))}")
+    write_manifest()
+    print(f"manifest: {runtime.short_path(MANIFEST)}")
+
+
+if __name__ == "__main__":
+    sys.exit(runtime.run(main))

@@ -1,0 +1,94 @@
+"""SR's alpha on ID validation images and generated noise: ``python reproduce.py cifar10 --sweep``. No OOD test set is seen.
+
+A tenth of the training images is held out for validation, another part fine-tuned on, shortly. Pre-training has seen the
+held-out images too, so their accuracy is not a test accuracy; alphas are compared with one another only.
+"""
+import subprocess
+import sys
+
+import numpy as np
+
+from . import datasets, plots, results, runtime, snapshots, tuning
+
+ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)    # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
+IMAGES = 10_000      # fine-tuned on, in EPOCHS epochs of a complete schedule
+EPOCHS = 2
+LIMIT = 0.5          # percent of validation accuracy that a recommended alpha may cost
+
+
+def run(args):
+    """Fine-tune and score every alpha, print the table, write CIFAR/results/{dataset}_sweep_alpha.json and the figure."""
+    parent = snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{args.arch}_pretrained")
+    folder, noise = prepare(args)
+    rows = []
+    for alpha in ALPHAS:
+        save = f"./snapshots/sweep_alpha_{alpha:g}"
+        stem = f"{args.dataset}_{args.arch}_s{args.seed}_tune"
+        if not made(save, stem, alpha, parent):
+            call("tune.py", args.dataset, "--id", folder, "--alpha", alpha, "--epochs", EPOCHS, "--load", parent, "--save", save, args=args)
+        call("test.py", "--model", snapshots.resolve_folder(save) / f"{stem}_epoch_{EPOCHS - 1}.pt", "--id", folder, "--score", "energy",
+             "--protocol", "full", "--ood", ",".join(f"folder:{path}" for path in noise), "--save", runtime.CIFAR / "cache" / "sweep", args=args)
+        newest = max((runtime.CIFAR / "cache" / "sweep").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        result = results.read_result(newest)
+        entry = result["scores"][0]
+        rows.append({"alpha": alpha, "accuracy": result["id"]["accuracy"], "mean_l1": result["id"]["mean_l1"], "fpr95": entry["average"]["fpr95"],
+                     "auroc": entry["average"]["auroc"], "sets": {row["set"]: row["fpr95"] for row in entry["sets"]}, "snapshot": result["snapshot"]["sha256"]})
+    best = recommend(rows)
+    print("\n" + format_rows(rows, best))
+    record = {"rows": rows, "recommended": best, "rule": f"lowest validation FPR95 at an accuracy within {LIMIT} of alpha 0", "parent": runtime.sha256_file(parent),
+              "images": IMAGES, "epochs": EPOCHS, "seed": args.seed, "validation": result["id"], "noise": result["ood"], "machine": result["machine"]}
+    path = results.RESULTS / f"{args.dataset}_sweep_alpha.json"
+    runtime.write_json(path, record)
+    figure = plots.plot_sweep([row["alpha"] for row in rows], {
+        "Validation accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
+        "FPR95 against noise (%)": [row["fpr95"] for row in rows]}, runtime.CIFAR / "figures" / f"{args.dataset}_sweep_alpha", best, xlabel="alpha, weight of the L1 norm")
+    print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
+
+
+def prepare(args):
+    """(folder with train.npz and test.npz made from the training images, paths of the noise sets made from test.npz)."""
+    images = datasets.load_id(args.dataset, "train", args.data, args.id)
+    order = np.random.default_rng(args.seed).permutation(len(images))
+    held = min(5000, len(images) // 10)
+    folder = runtime.make_folder(runtime.DATA / "cache" / f"sweep_{args.dataset}_{args.seed}_{images.fingerprint[:8]}")
+    validation = images.subset(np.sort(order[:held]), "validation")
+    parts = {"test": validation, "train": images.subset(np.sort(order[held:held + IMAGES]), "train")}
+    parts.update({noise.name.replace(" ", "_"): noise for noise in tuning.noise_sets(validation, args.seed)})
+    for name, part in parts.items():
+        arrays = {"images": part.images.permute(0, 2, 3, 1).numpy()}
+        if part.labels is not None:
+            arrays["labels"] = part.labels.numpy()
+        if not (folder / f"{name}.npz").exists():
+            np.savez(folder / f".{name}.npz", **arrays)
+            (folder / f".{name}.npz").replace(folder / f"{name}.npz")
+    return folder, [folder / f"{name}.npz" for name in parts if name not in ("train", "test")]
+
+
+def made(save, stem, alpha, parent):
+    """Whether this alpha's snapshot is there already, from this parent."""
+    path = snapshots.snapshot_path(snapshots.resolve_folder(save), stem, EPOCHS - 1)
+    if not path.exists():
+        return False
+    description = snapshots.describe(path, {})
+    return description.get("recipe", {}).get("alpha") == alpha and description.get("parent_sha256") == runtime.sha256_file(parent)
+
+
+def recommend(rows):
+    """The alpha with the lowest validation FPR95 among those that cost at most LIMIT percent of accuracy."""
+    plain = next(row for row in rows if row["alpha"] == 0)
+    return min((row for row in rows if row["accuracy"] >= plain["accuracy"] - LIMIT), key=lambda row: (row["fpr95"], -row["auroc"]))["alpha"]
+
+
+def format_rows(rows, best):
+    lines = [f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   (validation ID; generated noise)"]
+    return "\n".join(lines + [f"{r['alpha']:8g}{r['accuracy']:10.2f}{r['mean_l1']:10.3f}{r['fpr95']:9.2f}{r['auroc']:9.2f}"
+                              + ("   <- recommended" if r["alpha"] == best else "") for r in rows])
+
+
+def call(script, *words, args):
+    """Run a script as a user would; its errors are on stderr already."""
+    words = [*map(str, words), "--device", args.device, "--precision", args.precision]
+    print(f"\n$ python {script} {' '.join(words)}", flush=True)
+    status = subprocess.run([sys.executable, "-u", str(runtime.ROOT / script), *words]).returncode
+    if status:
+        raise SystemExit(status)

@@ -1,0 +1,209 @@
+"""The papers' tables, published beside measured: ``python reproduce.py cifar10 --table NAME`` writes them as CIFAR/RESULTS.md, .csv and .tex.
+
+A published number is compared with a measured one only on the very images of the paper. A set of the same kind has its own
+name and lines here, without a published number; so has the mean over such sets.
+"""
+import csv
+import io
+import json
+from typing import NamedTuple
+
+from . import results
+from .losses import LOSSES
+from .runtime import CIFAR, write_files
+from .scores import SCORES
+
+PUBLISHED = CIFAR / "published.json"
+RECORDED = results.RESULTS / "recorded"
+OUTPUT = CIFAR / "RESULTS"
+OFFICIAL = {"textures": 5640, "svhn": 26032, "places365": 10000, "lsun_c": 10000, "lsun_r": 10000, "isun": 8925}    # images ([Energy])
+KEYS = {"fpr95": "fpr95", "auroc": "auroc", "aupr": "aupr_in"}    # what published.json calls a metric, and what results do
+TITLES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR"}
+
+
+class Table(NamedTuple):
+    """A published table: its title, its source in published.json, its metrics, and the records that are its rows."""
+
+    title: str
+    source: str
+    metrics: tuple
+    has: object = lambda record: True
+
+
+TABLES = {
+    "sr": Table("SR, PAKDD 2022: mean FPR95 over the six sets", "sr", ("fpr95",)),
+    "srf1": Table("SR framework, Sci. Rep. 2024: all methods, means over the six sets", "srf", ("fpr95", "auroc", "aupr"),
+                  lambda r: r["network"] == "wrn" and r["method"] != "Baseline" and r["ood_set"] in (None, "average")),
+    "srf3": Table("SR framework, Sci. Rep. 2024: SR on four networks, means over the six sets", "srf", ("fpr95", "auroc", "aupr"),
+                  lambda r: r["method"] in ("Baseline", "SR") and r["ood_set"] in (None, "average")),
+    "srf4": Table("SR framework, Sci. Rep. 2024: SR on each set", "srf", ("fpr95", "auroc"),
+                  lambda r: r["network"] == "wrn" and r["method"] in ("Baseline", "SR")),
+    "energy": Table("Energy, NeurIPS 2020: each set", "energy", ("fpr95", "auroc", "aupr")),
+}
+
+
+def published_rows(table, id_set):
+    """{(method, network, score, stage): {ood set, or None for the ID error: {metric: record}}} in the order of published.json."""
+    rows = {}
+    for record in json.loads(PUBLISHED.read_text())["records"]:
+        if record["source"] == table.source and record["id_set"] == id_set and record["protocol"] == "paper" and table.has(record):
+            key = (record["method"], record["network"], record["score"], record["stage"])
+            rows.setdefault(key, {}).setdefault(record["ood_set"], {})[record["metric"]] = record
+    return rows
+
+
+def measured_results(folders=(RECORDED, results.RESULTS)):
+    """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results; those of later folders count."""
+    found = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.json"), key=lambda path: path.name):
+            result = results.read_result(path)
+            given = result.get("arguments", {})
+            if "snapshot" not in result or result["protocol"] != "paper" or given["ood"] or given["id"] or given["tune_scores"] \
+                    or given["num_to_avg"] != 10 or given["seed"] != 1 or result["snapshot"]["name"].endswith("_best"):
+                continue
+            snapshot = result["snapshot"]
+            for entry in result["scores"]:
+                key = (snapshot.get("dataset"), snapshot["arch"], snapshot.get("loss", "pretrained"), entry["score"])
+                found[key] = (entry, result, path)
+    return found
+
+
+def why_not(score, stage):
+    """What stands in a row without a measurement."""
+    there = stage in ("pretrained", *LOSSES) and score in SCORES
+    return "not measured" if there else "method not in this project"
+
+
+def build(name, id_set, measured):
+    """Lines of a table, dicts: method, network, ood_set, n, drawn, draws, {metric: (published record, value, sd)}, run, note."""
+    table, lines = TABLES[name], []
+    for (method, network, score, stage), sets in published_rows(table, id_set).items():
+        entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
+        per_set = {row["set"]: row for row in entry["sets"]} if entry else {}
+        official = {s for s, row in per_set.items() if OFFICIAL.get(s) == row["n"]}
+        if official == set(OFFICIAL):
+            per_set["average"], official = entry["average"], official | {"average"}
+        base = {"method": method, "network": network, "score": score, "stage": stage, "result": result}
+        printed = [s for s in (*OFFICIAL, "average") if s in sets]
+        for place, ood_set in enumerate(printed):
+            row = per_set[ood_set] if ood_set in official else {}
+            note = why_not(score, stage) if entry is None else "" if row else "paper's images not at hand"
+            lines.append({**base, **values(table, sets[ood_set], row), "ood_set": ood_set, "note": note, "row": row,
+                          "error": sets.get(None, {}).get("id_error") if place == 0 else None})
+        if entry and "average" not in official:
+            own = [(s if s not in OFFICIAL else f"{s} (part)", row) for s, row in per_set.items() if s not in official]
+            for ood_set, row in (own if set(printed) - {"average"} else []) + [("mean of the sets here", entry["average"])]:
+                lines.append({**base, **values(table, {}, row), "ood_set": ood_set, "note": "not the paper's images", "row": row, "error": None})
+    return lines
+
+
+def values(table, printed, row):
+    """{metric: (published record or None, measured or None, sd or None)}."""
+    return {metric: (printed.get(metric), row.get(KEYS[metric]), row.get("sd", {}).get(KEYS[metric])) for metric in table.metrics}
+
+
+def number(value, sign=False):
+    return "" if value is None else f"{value:+.2f}" if sign else f"{value:.2f}"
+
+
+def cells(name, line):
+    """A line's cells as text, in the order of ``header``."""
+    row, result, out = line["row"], line["result"], []
+    images = f"{row['n']:,}; {row['draws']} x {row['drawn']:,}" if "n" in row else ""
+    epochs = str(result["snapshot"]["recipe"]["epochs"]) if result and row else ""
+    out += [line["method"], line["network"], line["ood_set"], images, epochs]
+    for metric in TABLES[name].metrics:
+        record, value, sd = line[metric]
+        flag = f" [{record['flag']['kind']}]" if record and "flag" in record else ""
+        here = number(value) + (f" ± {sd:.2f}" if value is not None else "")
+        comparable = record and value is not None and record.get("flag", {}).get("kind") != "misprint"
+        out += [number(record and record["value"]) + flag, here, number(value - record["value"], sign=True) if comparable else ""]
+    record = line["error"]
+    measured = result["id"]["error"] if result and (record or "mean" in line["ood_set"]) else None
+    return out + [number(record and record["value"]), number(measured), line["note"]]
+
+
+def header(name):
+    metrics = [word for metric in TABLES[name].metrics for word in (f"{TITLES[metric]} paper", f"{TITLES[metric]} here ± sd", "difference")]
+    return ["method", "network", "OOD set", "images; draws", "epochs", *metrics, "ID error paper", "ID error here", "note"]
+
+
+def caption(lines):
+    """What the measured numbers of a table were made with, one sentence a snapshot."""
+    snapshots, parents = {}, set()
+    for line in lines:
+        if line["result"]:
+            one = line["result"]["snapshot"]
+            snapshots[one["sha256"]] = (one, line["result"])
+            parents.add(one.get("parent_sha256", one["sha256"]))
+    images = {ood["name"]: ood["images"] for _, result in snapshots.values() for ood in result["ood"]}
+    words = [f"`{one['name']}`: seed {one['seed']}, {one['recipe']['epochs']} epochs (a complete schedule), {one['train_images']:,} training images, "
+             f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, scored in {result['precision']}, sha256 {one['sha256'][:12]}"
+             for one, result in snapshots.values()]
+    if len(parents) > 1:
+        words.append("**these snapshots do not come from one pre-trained network**")
+    there = ", ".join(f"{name} {count:,}" for name, count in images.items())
+    return f"Measured with {'; '.join(words)}. OOD images here: {there}." if words else "Nothing measured yet."
+
+
+INTRODUCTION = """# Published beside measured
+
+Percent; ID is the positive class; sd over the draws of one trained network (seed {seeds}), not over seeds. "paper" = as printed, on the
+paper's images and with its 100 epochs; [flag]: see `CIFAR/published.json`. A difference is given only where the images are the paper's.
+`python reproduce.py cifar10 --table NAME` makes this file from `CIFAR/results/`."""
+
+
+def render_markdown(tables):
+    seeds = sorted({line["result"]["snapshot"]["seed"] for lines in tables.values() for line in lines if line["result"]})
+    parts = [INTRODUCTION.format(seeds=", ".join(map(str, seeds)) or "-")]
+    for (name, id_set), lines in tables.items():
+        body = [header(name), ["---"] * len(header(name)), *(cells(name, line) for line in lines)]
+        parts.append(f"## {TABLES[name].title} ({id_set})\n\n`--table {name}`. {caption(lines)}\n\n"
+                     + "\n".join("| " + " | ".join(row) + " |" for row in body))
+    return "\n\n".join(parts) + "\n"
+
+
+def render_csv(tables):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "id_set", "method", "network", "score", "stage", "ood_set", "metric", "published", "flag", "measured", "sd", "n", "drawn",
+                     "draws", "epochs", "seed", "snapshot_sha256", "note"])
+    for (name, id_set), lines in tables.items():
+        for line in lines:
+            row, result = line["row"], line["result"] if line["row"] else None
+            snapshot = result["snapshot"] if result else {}
+            for metric in TABLES[name].metrics:
+                record, value, sd = line[metric]
+                writer.writerow([name, id_set, line["method"], line["network"], line["score"], line["stage"], line["ood_set"], metric,
+                                 number(record and record["value"]), (record or {}).get("flag", {}).get("kind", ""), number(value), number(sd),
+                                 row.get("n", ""), row.get("drawn", ""), row.get("draws", ""), snapshot.get("recipe", {}).get("epochs", ""),
+                                 snapshot.get("seed", ""), snapshot.get("sha256", ""), line["note"]])
+    return text.getvalue()
+
+
+def render_tex(tables):
+    """LaTeX tabulars, one a table; they need no package."""
+    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "±": r"$\pm$", "#": r"\#"})
+    parts = ["% made by reproduce.py --table; the notes to RESULTS.md hold here too"]
+    for (name, id_set), lines in tables.items():
+        body = [" & ".join(cell.translate(escape) for cell in row) + r" \\" for row in (header(name), *(cells(name, line) for line in lines))]
+        parts.append("\n".join([f"% {TABLES[name].title} ({id_set})".replace("_", r"\_"), rf"\begin{{tabular}}{{{'lllll' + 'r' * (len(header(name)) - 6) + 'l'}}}", r"\hline",
+                                body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def render(folders=(RECORDED, results.RESULTS)):
+    """{path: bytes} of RESULTS.md, .csv and .tex: every table of CIFAR-10, and of CIFAR-100 once anything of it is measured."""
+    measured = measured_results(folders)
+    id_sets = [s for s in ("cifar10", "cifar100") if s == "cifar10" or any(key[0] == s for key in measured)]
+    tables = {(name, id_set): build(name, id_set, measured) for id_set in id_sets for name in TABLES}
+    made = {".md": render_markdown(tables), ".csv": render_csv(tables), ".tex": render_tex(tables)}
+    return {OUTPUT.with_suffix(suffix): text.encode() for suffix, text in made.items()}
+
+
+def write(folders=(RECORDED, results.RESULTS)):
+    """Write RESULTS.md, .csv and .tex and return their paths."""
+    files = render(folders)
+    write_files(files)
+    return list(files)
