@@ -1,0 +1,71 @@
+"""reproduce.py --table and --sweep as a user runs them, on a few small images in the place of CIFAR-10."""
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import coloured, noise
+
+OOD = ("textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun")
+
+
+@pytest.fixture(scope="module")
+def ready(make_project):
+    """A project whose data folder has 8x8 images under the names of CIFAR-10 and the six sets."""
+    project = make_project()
+    (project.root / "data" / "cifar10").mkdir()
+    (project.root / "data" / "ood").mkdir()
+    for split, count, seed in (("train", 60, 1), ("test", 40, 2)):
+        images, labels = coloured(count, 10, 8, seed)
+        np.savez(project.root / "data" / "cifar10" / f"{split}.npz", images=images, labels=labels)
+    for seed, name in enumerate(OOD):
+        np.savez(project.root / "data" / "ood" / f"{name}.npz", images=noise(20, 8, seed))
+    return project
+
+
+def test_without_snapshots_it_says_what_to_run(ready):
+    result = ready.run("reproduce.py cifar10 --table sr")
+    assert result.status == 2 and "--train" in result.err.splitlines()[-1] and "Traceback" not in result.err
+    ready.refuse("reproduce.py digits --table sr", "no published table", "cifar100")
+    ready.refuse("reproduce.py cifar10 --table srf2", "srf1", "srf3")
+
+
+def test_table_trains_what_is_missing_and_renders_all(ready):
+    out = ready.run("reproduce.py cifar10 --table srf4 --train --preset quick")
+    assert out.status == 0, out.err
+    assert ready.names("pretrained")[1] == "cifar10_wrn_pretrained_best.pt" and ready.names("tune_sr") and not (ready.snapshots / "tune_oe").exists()
+    text = (ready.root / "CIFAR" / "RESULTS.md").read_text()
+    section = text.split("`--table srf4`")[1].split("\n## ")[0]
+    for name in ("pretrained/cifar10_wrn_pretrained_epoch_4", "tune_sr/cifar10_wrn_s1_tune_epoch_1", "| SR | wrn | textures_dtd | 20; 1 x 8 |"[:27]):
+        assert name in section
+    rows = [row for row in csv.DictReader(open(ready.root / "CIFAR" / "RESULTS.csv")) if row["table"] == "srf4" and row["method"] == "SR"]
+    result = json.loads(next(ready.results.glob("cifar10_wrn_s1_tune_sr_*.json")).read_text())
+    entry = next(entry for entry in result["scores"] if entry["score"] == "energy")
+    printed = {row["ood_set"]: row["measured"] for row in rows if row["metric"] == "fpr95" and row["measured"]}
+    assert printed == {**{(s["set"] if s["set"] not in ("svhn", "isun") else s["set"] + " (part)"): f"{s['fpr95']:.2f}" for s in entry["sets"]},
+                       "mean of the sets here": f"{entry['average']['fpr95']:.2f}"}
+    assert not any(row["published"] for row in rows if row["measured"])    # none of these images is the paper's
+    for figure in ("densities", "bars", "roc", "sparsity", "training_pretrained", "training_sr"):
+        for suffix in ("png", "svg"):
+            assert (ready.root / "CIFAR" / "figures" / f"cifar10_{figure}.{suffix}").stat().st_size > 1000
+
+
+def test_second_table_uses_what_is_there(ready):
+    before = ready.names("pretrained")
+    out = ready.run("reproduce.py cifar10 --table sr")
+    assert out.status == 0 and "no snapshot tune_sroe/cifar10_wrn_s1_tune" in out.err
+    assert ready.names("pretrained") == before and "$ python baseline.py" not in out.out
+    sr = (ready.root / "CIFAR" / "RESULTS.md").read_text().split("`--table sr`")[1].split("\n## ")[0]
+    assert "| SROE | wrn | average |  |  | 4.15 |  |  |  |  | not measured |" in sr
+    assert "| ODIN | wrn | mean of the sets here |" in sr and "| Mahalanobis | wrn | mean of the sets here |" in sr
+
+
+def test_sweep_sees_no_ood_set(ready):
+    out = ready.run("reproduce.py cifar10 --sweep", prelude="import utils.sweep; utils.sweep.ALPHAS = (0.0, 0.05)")
+    assert out.status == 0, out.err
+    record = json.loads((ready.results / "cifar10_sweep_alpha.json").read_text())
+    assert [row["alpha"] for row in record["rows"]] == [0.0, 0.05] and record["recommended"] in (0.0, 0.05)
+    assert not {ood["name"] for ood in record["noise"]} & set(OOD) and record["validation"]["images"] == 6
+    assert (ready.root / "CIFAR" / "figures" / "cifar10_sweep_alpha.png").exists()
+    assert not list((ready.snapshots / "pretrained").glob("replaced*"))
