@@ -146,7 +146,7 @@ def evaluate(file, score_names, args):
 
 def shell(command, args, check=True):
     """Run a script of this folder as a user would; its errors are already on stderr, so only its status is passed on."""
-    words = {"data": str(runtime.DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto"}
+    words = {"data": str(runtime.DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto", "compile": "auto"}
     common = [part for word, usual in words.items() if getattr(args, word) != usual
               for part in (f"--{word.replace('_', '-')}", str(getattr(args, word)))] + ["--skip-bad"] * args.skip_bad
     print("\n$ python " + " ".join([*command, *common]), flush=True)

@@ -1,33 +1,39 @@
-"""Speed of this project against plain code on the same machine: ``python -m utils.benchmark [--parts ...] [--out FILE]``.
+"""Speed and memory of this project against plain code on the same machine: ``python -m utils.benchmark [--parts ...] [--out FILE]``.
 
 Every alternative of a part is timed in turn, round after round, in one process, so that a machine whose speed drifts slows
-all of them alike; each row is the median over the rounds and its ratio to the part's first row, the plain alternative:
+all of them alike; each row has the median over the rounds and its ratio to the part's first row, the plain alternative:
 eager float32 NCHW convolutions, stock dropout, a PIL DataLoader, scikit-learn's metrics. ONNX Runtime and OpenVINO are
-timed where they are installed. Weights and images are random: speed does not depend on them.
+timed where they are installed. Weights and images are random: speed does not depend on them. The parts "evaluation" (whole
+processes, one round) and "accuracy" (bfloat16 against float32 on real images) are in files of their own.
 """
 import argparse
-import contextlib
 import copy
-import io
+import ctypes
+import gc
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 import models
-import models.wrn
 
-from . import datasets, loaders, runtime
+from . import datasets, loaders, options, runtime
+from .benchmark_accuracy import format_accuracy, measure_accuracy
+from .benchmark_evaluation import check_agreement, part_evaluation
+from .benchmark_plain import operators, other_runtimes, pil_loader, sklearn_metrics
 from .losses import sroe
 from .metrics import detection_metrics
 from .training import make_optimizer
 
-PARTS = ("data", "metrics", "inference", "training", "tuning")
+STEPS = 2            # of training a call: a loader is made anew each time
 
 
 def timed(function, device):
+    """Seconds of a call."""
     start = time.perf_counter()
     function()
     if device.type == "cuda":
@@ -35,39 +41,53 @@ def timed(function, device):
     return time.perf_counter() - start
 
 
+def status_kib(key):
+    """A line of this process's /proc status, such as VmRSS."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1])
+
+
+def peak_memory(function, device):
+    """MiB that a call adds at its peak to this process, on CUDA to the device; None where that cannot be read.
+
+    Measured of an alternative's first call, so that what a library keeps from call to call counts as well.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        timed(function, device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2 ** 20
+    before = None
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)       # memory that is free but still this process's would hide what is needed
+    with suppress(OSError, StopIteration):
+        Path("/proc/self/clear_refs").write_text("5")      # VmHWM, the highest VmRSS, starts anew
+        before = status_kib("VmRSS")
+    timed(function, device)
+    return None if before is None else (status_kib("VmHWM") - before) / 1024
+
+
 def compare(part, alternatives, items, rounds, device):
-    """Rows of a part: alternatives is {name: function}, each call of which handles ``items`` images."""
-    for function in alternatives.values():
-        timed(function, device)                      # warm-up and compilation
+    """Rows of a part: alternatives is {name: function}, each call of which handles ``items`` images or scores.
+
+    rate: items a second; ratio: median over the rounds of plain seconds / own seconds; spread: interquartile range of the
+    seconds over their median; peak_mib: see ``peak_memory``.
+    """
+    peaks = {name: peak_memory(function, device) for name, function in alternatives.items()}     # also warms up
     seconds = {name: [] for name in alternatives}
     for _ in range(rounds):
         for name, function in alternatives.items():
             seconds[name].append(timed(function, device))
-    plain = np.median(next(iter(seconds.values())))
-    return [{"part": part, "what": name, "rate": items / float(np.median(values)), "ratio": float(plain / np.median(values)),
-             "spread": float((np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)), "rounds": rounds}
-            for name, values in seconds.items()]
+    plain = np.array(next(iter(seconds.values())))
+    return [{"part": part, "what": name, "rate": items / float(np.median(values)), "ratio": float(np.median(plain / values)),
+             "spread": float((np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)), "rounds": rounds,
+             "seconds": values, "peak_mib": peaks[name]} for name, values in seconds.items()]
 
 
 def random_set(count):
     rng = np.random.default_rng(0)
     return datasets.make_set(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count), "random")
-
-
-def pil_loader(images, batch_size):
-    """The plain data path: PIL images, torchvision's operators, a DataLoader without workers."""
-    from PIL import Image
-    from torchvision import transforms as T
-    augment = T.Compose([T.RandomHorizontalFlip(), T.RandomCrop(32, padding=4), T.ToTensor(), T.Normalize(datasets.MEAN, datasets.STD)])
-    pixels, labels = images.images.permute(0, 2, 3, 1).numpy(), images.labels.tolist()
-
-    class Dataset(torch.utils.data.Dataset):
-        def __len__(self):
-            return len(pixels)
-
-        def __getitem__(self, i):
-            return augment(Image.fromarray(pixels[i])), labels[i]
-    return torch.utils.data.DataLoader(Dataset(), batch_size=batch_size, shuffle=True)
 
 
 def drain(batches):
@@ -77,24 +97,19 @@ def drain(batches):
 
 def part_data(args, device, precision):
     images = random_set(1280)
-    ours, plain = loaders.Batches(images, 128, device, augment=True), pil_loader(images, 128)
+    ours, plain = loaders.Batches(images, 128, device, augment=True), pil_loader(images, 128, augment=True)
     return compare("data path, batch 128", {"torchvision PIL DataLoader": lambda: drain(plain),
                    "this project": lambda: drain(ours.epoch(torch.Generator().manual_seed(0)))}, len(images), args.rounds, device)
 
 
 def part_metrics(args, device, precision):
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
     rng = np.random.default_rng(0)
     inner, outer = rng.normal(size=args.scores), rng.normal(1, 1, size=args.scores)
-    joined, is_ood = np.concatenate([inner, outer]), np.repeat([0, 1], args.scores)
-
-    def plain():
-        false, true, _ = roc_curve(is_ood, joined)
-        return false[np.searchsorted(true, 0.95)], roc_auc_score(is_ood, joined), \
-            average_precision_score(is_ood, joined), average_precision_score(1 - is_ood, -joined)
+    joined = np.concatenate([inner, outer])
+    sklearn_metrics(inner[:9], outer[:9])      # imports
     return compare(f"metrics, {args.scores:,} + {args.scores:,} scores",
-                   {"scikit-learn": plain, "one np.argsort": lambda: np.argsort(joined),
-                    "this project": lambda: detection_metrics(inner, outer)}, 2 * args.scores, args.rounds, device)
+                   {"scikit-learn": lambda: sklearn_metrics(inner, outer), "one np.argsort": lambda: np.argsort(joined),
+                    "this project": lambda: detection_metrics(inner, outer)}, 2 * args.scores, args.rounds, torch.device("cpu"))
 
 
 def part_inference(args, device, precision):
@@ -120,92 +135,115 @@ def part_inference(args, device, precision):
     return rows
 
 
-def other_runtimes(model, x):
-    """{name: function} of the inference libraries that are installed."""
-    found = {}
-    with contextlib.suppress(ImportError):
-        import onnx  # noqa: F401  (the exporter needs it)
-        import onnxruntime
-        file = io.BytesIO()
-        torch.onnx.export(model, (x,), file, dynamo=False)
-        session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-        feed = {session.get_inputs()[0].name: x.numpy()}
-        found["ONNX Runtime fp32"] = lambda: session.run(None, feed)
-    with contextlib.suppress(ImportError):
-        import openvino
-        compiled = openvino.compile_model(openvino.convert_model(model, example_input=x), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
-        found["OpenVINO bf16 hint"] = lambda: compiled(x.numpy())
-    return found
+def step(network, optimizer, x, y, device, precision, outliers):
+    """One step of training, or of fine-tuning with SROE where the last ``outliers`` images are auxiliary ones."""
+    recipe = argparse.Namespace(alpha=0.02, beta=0.5, l1_on="id")
+    with runtime.autocast(device, precision):
+        logits, features = network(x)
+    loss = sum(sroe(logits, features, y[:len(x) - outliers], recipe).values()) if outliers else F.cross_entropy(logits, y)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
 
 
-@contextlib.contextmanager
-def stock_dropout():
-    own, models.wrn.dropout = models.wrn.dropout, F.dropout
-    try:
-        yield
-    finally:
-        models.wrn.dropout = own
+def plain_steps(network, loader, device, precision, outliers, layout):
+    """Function that takes steps with PyTorch's own operators, in float32 or bfloat16 and in a memory layout."""
+    network = copy.deepcopy(network).to(device, memory_format=layout)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
+
+    def run():
+        with operators(stock=True):
+            for x, y in loader:
+                step(network, optimizer, x.to(device, memory_format=layout), y.to(device), device, precision, outliers)
+    return run
+
+
+def our_steps(network, images, batch, device, precision, outliers):
+    """Function that takes the same steps as this project's scripts do."""
+    with operators(stock=False):
+        network = runtime.prepare_training(copy.deepcopy(network), device)
+    optimizer = make_optimizer(network, argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4))
+    batches = loaders.Batches(images, batch, device, augment=True)
+
+    def run():
+        with operators(stock=False):
+            for x, y in batches.epoch(torch.Generator().manual_seed(0)):
+                step(network, optimizer, x, y, device, precision, outliers)
+    return run
 
 
 def part_training(args, device, precision, outliers=0):
-    """One step of training (batch 128), or of fine-tuning (128 ID + 256 outliers), its batch made by the data path."""
-    recipe = argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4, alpha=0.02, beta=0.5, l1_on="id")
-    plain = models.build(args.arch, 10, args.layers, args.widen_factor).to(device)
-    model = runtime.prepare(copy.deepcopy(plain), device)
-    plain_sgd = torch.optim.SGD(plain.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    sgd, images = make_optimizer(model, recipe), random_set(128 + outliers)
-    loader, batches = pil_loader(images, 128 + outliers), loaders.Batches(images, 128 + outliers, device, augment=True)
-
-    def step(network, optimizer, x, y, precision):
-        with runtime.autocast(device, precision):
-            logits, features = network(x)
-        loss = sum(sroe(logits, features, y[:128], recipe).values()) if outliers else F.cross_entropy(logits, y)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    def run_plain():
-        with stock_dropout():
-            for x, y in loader:
-                step(plain, plain_sgd, x.to(device), y.to(device), "fp32")
-
-    def run_ours():
-        for x, y in batches.epoch(torch.Generator().manual_seed(0)):
-            step(model, sgd, x, y, precision)
-    name = f"fine-tuning step, batch 128 + {outliers}" if outliers else "training step, batch 128"
-    return compare(name, {"eager fp32 NCHW, stock dropout, PIL": run_plain, f"this project, {precision}": run_ours},
-                   128 + outliers, args.rounds, device)
+    """Steps of training, or of fine-tuning, whose batches are made by the alternative's data path."""
+    batch = args.train_batch + outliers
+    network, images = models.build(args.arch, 10, args.layers, args.widen_factor), random_set(STEPS * batch)
+    plain = {"eager fp32 NCHW, stock operators, PIL": ("fp32", torch.contiguous_format), "  + channels_last": ("fp32", torch.channels_last)}
+    if precision == "bf16":
+        plain["  + channels_last, bf16 autocast"] = (precision, torch.channels_last)
+    loader = pil_loader(images, batch, augment=True)
+    alternatives = {name: plain_steps(network, loader, device, kind, outliers, layout) for name, (kind, layout) in plain.items()}
+    alternatives[f"this project, {precision}"] = our_steps(network, images, batch, device, precision, outliers)
+    name = f"fine-tuning step, batch {args.train_batch} + {outliers}" if outliers else f"training step, batch {batch}"
+    return compare(name, alternatives, STEPS * batch, args.rounds, device)
 
 
-def format_rows(rows):
-    lines = [f"{'':36}{'what':38}{'per second':>12}{'ratio':>8}{'spread':>9}"]
-    lines += [f"{row['part']:36}{row['what']:38}{row['rate']:12,.0f}{row['ratio']:8.2f}{row['spread']:8.0%}" for row in rows]
-    return "\n".join(lines)
+def part_tuning(args, device, precision):
+    return part_training(args, device, precision, outliers=2 * args.train_batch)
 
 
-def main(argv=None):
+PARTS = {"data": part_data, "metrics": part_metrics, "inference": part_inference, "training": part_training,
+         "tuning": part_tuning, "evaluation": part_evaluation}
+
+
+HEADER = f"{'':38}{'what':42}{'per second':>12}{'ratio':>8}{'spread':>8}{'peak MiB':>10}"
+
+
+def format_row(row):
+    spread = "-" if row["spread"] is None else f"{row['spread']:.0%}"
+    peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
+    return f"{row['part']:38}{row['what']:42}{row['rate']:12,.0f}{row['ratio']:8.2f}{spread:>8}{peak:>10}"
+
+
+def parse(argv):
     parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, nargs="+", default=[200, 1000], help="of inference")
-    parser.add_argument("--scores", type=int, default=1_000_000, help="scores a side of the metrics")
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "accuracy"), default=(*PARTS, "accuracy"))
+    parser.add_argument("--rounds", type=options.positive_int, default=7, help="of every part but evaluation and accuracy")
+    parser.add_argument("--batch", type=options.positive_int, nargs="+", default=[200, 1000], help="of inference")
+    parser.add_argument("--train-batch", type=options.positive_int, default=128, help="of training; fine-tuning adds twice as many outliers")
+    parser.add_argument("--scores", type=options.positive_int, default=1_000_000, help="scores a side of the metrics")
+    parser.add_argument("--evaluation-images", type=options.positive_int, default=1000, metavar="N",
+                        help="ID test images of the evaluation; with 5 N training and 6 sets of 0.3 N OOD images")
+    parser.add_argument("--evaluation-scores", default="all", metavar="LIST", help="as test.py --score")
+    parser.add_argument("--data", default=str(runtime.DATA), metavar="DIR", help="folder of the real images of the part accuracy")
     parser.add_argument("--arch", default="wrn")
     parser.add_argument("--layers", type=int, default=40)
     parser.add_argument("--widen-factor", type=int, default=2)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--out", default=str(runtime.CIFAR / "results" / "benchmark.json"))
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse(argv)
     device = runtime.pick_device(args.device)
     precision = runtime.pick_precision(args.precision, device)
-    measure = {"data": part_data, "metrics": part_metrics, "inference": part_inference, "training": part_training,
-               "tuning": lambda *given: part_training(*given, outliers=256)}
-    rows = []
+    record = {"rows": [], "accuracy": None, "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+              "precision": precision, "machine": runtime.describe_machine(device)}
+    print(HEADER)
     for part in args.parts:
-        rows += measure[part](args, device, precision)
-        print(f"{part} done", file=sys.stderr)
-    print(format_rows(rows))
-    runtime.write_json(args.out, {"rows": rows, "arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "precision": precision, "machine": runtime.describe_machine(device)})
+        if part == "accuracy":
+            try:
+                record["accuracy"] = measure_accuracy(args.data, device)
+                print(format_accuracy(record["accuracy"]))
+            except runtime.UserError as error:
+                print(f"accuracy is left out: {error}")
+        else:
+            rows = PARTS[part](args, device, precision)
+            record["rows"] += rows
+            print("\n".join(map(format_row, rows)), flush=True)
+        runtime.write_json(args.out, record)       # what has been measured outlives a part that fails
+    for row in record["rows"]:
+        check_agreement(row, precision)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def format_rows(rows, best):
 
 def call(script, *words, args):
     """Run a script as a user would; its errors are on stderr already."""
-    words = [*map(str, words), "--device", args.device, "--precision", args.precision]
+    words = [*map(str, words), "--device", args.device, "--precision", args.precision, "--compile", args.compile]
     print(f"\n$ python {script} {' '.join(words)}", flush=True)
     status = subprocess.run([sys.executable, "-u", str(runtime.ROOT / script), *words]).returncode
     if status:
