@@ -18,7 +18,19 @@ import subprocess
 import sys
 import time
 
-from utils import datasets, figures, options, plots, recipes, results, runtime, snapshots, sweep, tables, training
+from utils import (
+    datasets,
+    figures,
+    options,
+    plots,
+    recipes,
+    results,
+    runtime,
+    snapshots,
+    sweep,
+    tables,
+    training,
+)
 from utils.losses import LOSSES
 
 METHODS = (("MSP", None, "msp"), ("ODIN", None, "odin"), ("Mahalanobis", None, "mahalanobis"), ("Energy", None, "energy"),

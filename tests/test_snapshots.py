@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import models
-from utils import runtime, snapshots
+from utils import runs, runtime, snapshots
 from utils.runtime import UserError
 
 
@@ -231,7 +231,7 @@ def test_one_name_in_several_folders(place):
 
 def test_folders_runs_have_written_to_are_searched_once_each(place, tmp_path):
     for folder in (place / "deep" / "er", tmp_path / "elsewhere", tmp_path / "elsewhere"):
-        snapshots.start_run(folder, "a_wrn_pretrained")
+        runs.start_run(folder, "a_wrn_pretrained")
     put(place / "deep" / "er" / "a_wrn_pretrained_epoch_0.pt")
     put(tmp_path / "elsewhere" / "b_wrn_pretrained_epoch_0.pt")
     (place / "link").symlink_to(tmp_path / "elsewhere")
@@ -262,26 +262,26 @@ def test_a_new_run_keeps_the_former_ones_files_and_withdrawing_it_leaves_no_trac
     put(folder / f"{stem}_best.pt")
     put(folder / f"{stem}_of_another_epoch_7.pt")
     (folder / f"{stem}_training_results.csv").write_text("epoch\n")
-    snapshots.save_state(folder, stem, epoch=7)
+    runs.save_state(folder, stem, epoch=7)
     before = tree(place)
-    former = snapshots.start_run(folder, stem)
+    former = runs.start_run(folder, stem)
     kept = Path(former["folder"])
     assert tree(kept) == {Path(n).name: v for n, v in before.items() if "another" not in n}
-    snapshots.save_state(folder, stem, epoch=-1)
+    runs.save_state(folder, stem, epoch=-1)
     assert snapshots.find_snapshots(stem) == [folder / f"{stem}_epoch_7.pt"]   # not the copy
-    snapshots.withdraw_run(folder, stem, former)
+    runs.withdraw_run(folder, stem, former)
     assert tree(place) == before
-    assert snapshots.start_run(folder, stem)["folder"] != snapshots.start_run(folder, stem)["folder"]
+    assert runs.start_run(folder, stem)["folder"] != runs.start_run(folder, stem)["folder"]
 
 
 def test_a_replaced_snapshot_is_only_removed_where_its_copy_is(place):
     folder, stem = place / "pretrained", "a_wrn_pretrained"
     put(folder / f"{stem}_epoch_7.pt", seed=1)
-    former = snapshots.start_run(folder, stem)
-    snapshots.remove_replaced(folder, former)
+    former = runs.start_run(folder, stem)
+    runs.remove_replaced(folder, former)
     assert not list(folder.glob("*.pt")) and len(list(Path(former["folder"]).glob("*.pt"))) == 1
     put(folder / f"{stem}_epoch_7.pt", seed=2)   # a downloaded file of the same name, say
-    snapshots.remove_replaced(folder, former)
+    runs.remove_replaced(folder, former)
     assert (folder / f"{stem}_epoch_7.pt").exists()
 
 
@@ -289,15 +289,15 @@ def test_only_the_state_of_a_run_is_resumed(place):
     folder = place / "pretrained"
     folder.mkdir(parents=True)
     with pytest.raises(UserError, match="nothing to resume.*no interrupted run"):
-        snapshots.load_state(folder, "a")
+        runs.load_state(folder, "a")
     torch.save({"x": torch.zeros(2)}, folder / "a.resume.pt")
     with pytest.raises(UserError, match="not the state of an interrupted run"):
-        snapshots.load_state(folder, "a")
+        runs.load_state(folder, "a")
     (folder / "a.resume.pt").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="not a readable"):
-        snapshots.load_state(folder, "a")
+        runs.load_state(folder, "a")
     with pytest.raises(UserError, match="There is: a.resume.pt"):
-        snapshots.load_state(folder, "b")
+        runs.load_state(folder, "b")
 
 
 # ---- a full disk

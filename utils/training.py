@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from . import snapshots
+from . import runs, snapshots
 from .runtime import UserError, autocast, write_text
 
 COLUMNS = ["epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"]
@@ -136,9 +136,9 @@ class Run:
         self.description = {**description, "recipe": self.recipe}
         self.log = self.folder / f"{stem}_training_results.csv"
         if args.resume:
-            self.restore(snapshots.load_state(folder, stem))
+            self.restore(runs.load_state(folder, stem))
         else:
-            self.former = snapshots.start_run(folder, stem)
+            self.former = runs.start_run(folder, stem)
             with self.interruptible():
                 self.save_state(epoch=-1)
 
@@ -165,7 +165,7 @@ class Run:
         print(f"resuming {self.stem} at epoch {self.first_epoch} of {self.args.epochs}")
 
     def save_state(self, epoch):
-        snapshots.save_state(self.folder, self.stem, epoch=epoch, model=self.model.state_dict(),
+        runs.save_state(self.folder, self.stem, epoch=epoch, model=self.model.state_dict(),
                              optimizer=self.optimizer.state_dict(), recipe=self.recipe, rows=self.rows, best=self.best,
                              former=self.former, **self.sources())
 
@@ -207,7 +207,7 @@ class Run:
         if epoch > 0:
             snapshots.remove_snapshot(snapshots.snapshot_path(self.folder, self.stem, epoch - 1))
         if epoch == 0 and self.former:
-            snapshots.remove_replaced(self.folder, self.former)
+            runs.remove_replaced(self.folder, self.former)
             print(f"note: a former run's files of {self.stem} are now in {self.former['folder']}")
 
     @contextlib.contextmanager
@@ -220,12 +220,12 @@ class Run:
             raise KeyboardInterrupt(f"The state after epoch {len(self.rows)} is in {self.folder}. Go on with: {command}") from None
         except (UserError, OSError):
             if not self.rows:
-                snapshots.withdraw_run(self.folder, self.stem, self.former)
+                runs.withdraw_run(self.folder, self.stem, self.former)
             raise
 
     def finish(self):
         """Remove the resume state and return the final snapshot's path."""
-        snapshots.finish_run(self.folder, self.stem)
+        runs.finish_run(self.folder, self.stem)
         path = snapshots.snapshot_path(self.folder, self.stem, self.args.epochs - 1)
         print(f"ID error {self.rows[-1]['test_error(%)']:.2f} %. Snapshot: {path}")
         return path
