@@ -3,17 +3,13 @@
 Every alternative of a part is timed in turn, round after round, in one process, so that a machine whose speed drifts slows
 all of them alike; each row has the median over the rounds and its ratio to the part's first row, the plain alternative:
 eager float32 NCHW convolutions, stock dropout, a PIL DataLoader, scikit-learn's metrics. ONNX Runtime and OpenVINO are
-timed where they are installed. Weights and images are random: speed does not depend on them. The parts "evaluation" (whole
-processes, one round) and "accuracy" (bfloat16 against float32 on real images) are in files of their own.
+timed where they are installed. Weights and images are random: speed does not depend on them. The parts "evaluation" (one
+round of whole processes) and "accuracy" (bfloat16 against float32 on real images) are in files of their own.
 """
 import argparse
 import copy
-import ctypes
-import gc
 import sys
-import time
-from contextlib import suppress
-from pathlib import Path
+from collections import deque
 
 import numpy as np
 import torch
@@ -24,7 +20,14 @@ import models
 from . import datasets, loaders, options, runtime
 from .benchmark_accuracy import format_accuracy, measure_accuracy
 from .benchmark_evaluation import check_agreement, part_evaluation
-from .benchmark_plain import operators, other_runtimes, pil_loader, sklearn_metrics
+from .benchmark_measure import compare
+from .benchmark_plain import (
+    name_wrong_outputs,
+    operators,
+    other_runtimes,
+    pil_loader,
+    sklearn_metrics,
+)
 from .losses import sroe
 from .metrics import detection_metrics
 from .training import make_optimizer
@@ -32,74 +35,17 @@ from .training import make_optimizer
 STEPS = 2            # of training a call: a loader is made anew each time
 
 
-def timed(function, device):
-    """Seconds of a call."""
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def status_kib(key):
-    """A line of this process's /proc status, such as VmRSS."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{key}:"))
-    return int(line.split()[1])
-
-
-def peak_memory(function, device):
-    """MiB that a call adds at its peak to this process, on CUDA to the device; None where that cannot be read.
-
-    Measured of an alternative's first call, so that what a library keeps from call to call counts as well.
-    """
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        timed(function, device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2 ** 20
-    before = None
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)       # memory that is free but still this process's would hide what is needed
-    with suppress(OSError, StopIteration):
-        Path("/proc/self/clear_refs").write_text("5")      # VmHWM, the highest VmRSS, starts anew
-        before = status_kib("VmRSS")
-    timed(function, device)
-    return None if before is None else (status_kib("VmHWM") - before) / 1024
-
-
-def compare(part, alternatives, items, rounds, device):
-    """Rows of a part: alternatives is {name: function}, each call of which handles ``items`` images or scores.
-
-    rate: items a second; ratio: median over the rounds of plain seconds / own seconds; spread: interquartile range of the
-    seconds over their median; peak_mib: see ``peak_memory``.
-    """
-    peaks = {name: peak_memory(function, device) for name, function in alternatives.items()}     # also warms up
-    seconds = {name: [] for name in alternatives}
-    for _ in range(rounds):
-        for name, function in alternatives.items():
-            seconds[name].append(timed(function, device))
-    plain = np.array(next(iter(seconds.values())))
-    return [{"part": part, "what": name, "rate": items / float(np.median(values)), "ratio": float(np.median(plain / values)),
-             "spread": float((np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)), "rounds": rounds,
-             "seconds": values, "peak_mib": peaks[name]} for name, values in seconds.items()]
-
-
 def random_set(count):
     rng = np.random.default_rng(0)
     return datasets.make_set(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count), "random")
 
 
-def drain(batches):
-    for _ in batches:
-        pass
-
-
 def part_data(args, device, precision):
     images = random_set(1280)
     ours, plain = loaders.Batches(images, 128, device, augment=True), pil_loader(images, 128, augment=True)
-    return compare("data path, batch 128", {"torchvision PIL DataLoader": lambda: drain(plain),
-                   "this project": lambda: drain(ours.epoch(torch.Generator().manual_seed(0)))}, len(images), args.rounds, device)
+    return compare("data path, batch 128", {
+        "torchvision PIL DataLoader": lambda: deque(plain, maxlen=0),
+        "this project": lambda: deque(ours.epoch(torch.Generator().manual_seed(0)), maxlen=0)}, len(images), args.rounds, device)
 
 
 def part_metrics(args, device, precision):
@@ -129,9 +75,10 @@ def part_inference(args, device, precision):
                         f"this project, {precision}, eager": ours}
         if compiled is not model:
             alternatives[f"this project, {precision}, compiled"] = lambda compiled=compiled, x=channels_last: ours(compiled, x)
-        if device.type == "cpu":
-            alternatives.update(other_runtimes(plain, x))
-        rows += compare(f"inference, batch {batch}", alternatives, batch, args.rounds, device)
+        others = other_runtimes(plain, x) if device.type == "cpu" else {}
+        found = compare(f"inference, batch {batch}", {**alternatives, **others}, batch, args.rounds, device)
+        name_wrong_outputs(found, others, plain, x)
+        rows += found
     return rows
 
 
@@ -204,11 +151,12 @@ def format_row(row):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=(*PARTS, "accuracy"), default=(*PARTS, "accuracy"))
     parser.add_argument("--rounds", type=options.positive_int, default=7, help="of every part but evaluation and accuracy")
     parser.add_argument("--batch", type=options.positive_int, nargs="+", default=[200, 1000], help="of inference")
-    parser.add_argument("--train-batch", type=options.positive_int, default=128, help="of training; fine-tuning adds twice as many outliers")
+    parser.add_argument("--train-batch", type=options.positive_int, default=128, help="of training; fine-tuning adds 2 outliers an image")
     parser.add_argument("--scores", type=options.positive_int, default=1_000_000, help="scores a side of the metrics")
     parser.add_argument("--evaluation-images", type=options.positive_int, default=1000, metavar="N",
                         help="ID test images of the evaluation; with 5 N training and 6 sets of 0.3 N OOD images")
@@ -220,7 +168,10 @@ def parse(argv):
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--out", default=str(runtime.CIFAR / "results" / "benchmark.json"))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.evaluation_images < 10:
+        parser.error(f"--evaluation-images {args.evaluation_images} is below 10: knn needs 50 training images")
+    return args
 
 
 def main(argv=None):

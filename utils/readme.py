@@ -150,8 +150,31 @@ def render_memory():
     return table(["score", "training images x width", "features in", "queries", "fit, s", "score, s", "peak memory of the process, GiB"], rows)
 
 
+def render_performance():
+    """Every alternative of the recorded benchmark, and what bfloat16 moves."""
+    path = RECORDED / "benchmark.json"
+    if not path.exists():
+        return "Not measured yet."
+    record = results.read_result(path)
+    rows = [[row["part"], row["what"].strip(), f"{row['rate']:,.0f}", f"{row['ratio']:.2f}",
+             "-" if row["spread"] is None else f"{row['spread']:.0%}", "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"]
+            for row in record["rows"]]
+    machine, given, accuracy = record["machine"], record["arguments"], record["accuracy"]
+    caption = (f"{machine['device_name']}, {machine['threads']} threads, torch {machine['torch']}; {given['arch'].upper()}"
+               + (f"-{given['layers']}-{given['widen_factor']}" if given["arch"] == "wrn" else "") +
+               f", medians of {given['rounds']} interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: to "
+               "the first row of the part. Spread: interquartile range over median. Peak: what the first call adds; of evaluation the "
+               "largest process.")
+    if accuracy:
+        names = ", ".join(dict.fromkeys(row["score"] for row in accuracy["rows"]))
+        caption += (f"\n\nFrom fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} ID test images, "
+                    f"{len({row['set'] for row in accuracy['rows']})} OOD sets) moves by at most {accuracy['largest']['fpr95']:.2f} points "
+                    f"of FPR95 and {accuracy['largest']['auroc']:.2f} of AUROC.")
+    return table(["part", "what", "per second", "ratio", "spread", "peak MiB"], rows) + "\n\n" + caption
+
+
 BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
-          "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10"),
+          "performance": render_performance, "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10"),
           "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep}
 
 

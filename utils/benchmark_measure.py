@@ -1,0 +1,62 @@
+"""Seconds and peak memory of alternatives that do the same work, taken in turn round after round."""
+import ctypes
+import gc
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def timed(function, device):
+    """Seconds of a call."""
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def status_kib(key):
+    """VmRSS or another size in this process's /proc status."""
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{key}:"))
+
+
+def peak_memory(function, device):
+    """MiB that a call adds at its peak to this process, on CUDA to the device; None where that cannot be read.
+
+    Measured of an alternative's first call, so that what a library keeps from call to call counts as well; compilation,
+    which comes before, does not.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        timed(function, device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2 ** 20
+    before = None
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)       # memory that is free but still this process's would hide what is needed
+    with suppress(OSError, StopIteration):
+        Path("/proc/self/clear_refs").write_text("5")      # VmHWM, the highest VmRSS, starts anew
+        before = status_kib("VmRSS")
+    timed(function, device)
+    return None if before is None else (status_kib("VmHWM") - before) / 1024
+
+
+def compare(part, alternatives, items, rounds, device):
+    """Rows of a part: alternatives is {name: function}, each call of which handles ``items`` images or scores.
+
+    rate: items a second; ratio: median over the rounds of plain seconds / own seconds; spread: interquartile range of the
+    seconds over their median; peak_mib: see ``peak_memory``.
+    """
+    peaks = {name: peak_memory(function, device) for name, function in alternatives.items()}     # also warms up
+    seconds = {name: [] for name in alternatives}
+    for _ in range(rounds):
+        for name, function in alternatives.items():
+            seconds[name].append(timed(function, device))
+    plain = np.array(next(iter(seconds.values())))
+    return [{"part": part, "what": name, "rate": items / float(np.median(values)), "ratio": float(np.median(plain / values)),
+             "spread": float((np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)), "rounds": rounds,
+             "seconds": values, "peak_mib": peaks[name]} for name, values in seconds.items()]
