@@ -11,7 +11,6 @@ Each stage is the command a user would type, and is printed. A stage whose snaps
 again, an interrupted one goes on; anything else is trained, and what it replaces is moved aside, not deleted.
 """
 import argparse
-import contextlib
 import csv
 import io
 import subprocess
@@ -42,7 +41,7 @@ def parse(argv):
     parser = options.Parser(prog="reproduce.py", description=__doc__)
     parser.add_argument("dataset", nargs="?", default="digits", help=f"{', '.join(datasets.ID_SETS)} (default: digits)")
     parser.add("--fresh", action="store_true", help="train every stage anew")
-    parser.add("--arch", default="wrn", metavar="NAME", help="default: wrn")
+    parser.add("--arch", default="wrn", metavar="NAME", help="default: wrn; with --table: every network of the table, or only the one named")
     parser.add("--seed", type=options.count, default=1, help="of training (default: 1)")
     parser.add("--preset", default="paper", choices=tuple(recipes.PRESETS), help="recipes (default: paper)")
     parser.add("--table", default=None, choices=(*tables.TABLES, "all"), help="a paper's table instead of the chain")
@@ -86,37 +85,46 @@ def paper_table(args):
     names = list(tables.TABLES) if args.table == "all" else [args.table]
     keys = [key for name in names for key in tables.published_rows(tables.TABLES[name], args.dataset)]
     wanted = dict.fromkeys((network, stage) for _, network, score, stage in keys if tables.why_not(score, stage) == "not measured")
+    networks = [network for network in dict.fromkeys(network for network, _ in wanted) if args.arch in ("wrn", network)]
     measured = {}
-    for network in dict.fromkeys(network for network, _ in wanted):
+    for network in networks:
         given = argparse.Namespace(**{**vars(args), "arch": network})
         pretrained = snapshot_of("pretrained", given)
         for stage in [stage for of, stage in wanted if of == network] if pretrained else []:
             file = pretrained if stage == "pretrained" else snapshot_of(stage, given, pretrained)
             if file:
                 measured[network, stage] = evaluate(file, ["all"] if stage == "pretrained" else ["msp", "energy"], given)
-    rows = [(method, *measured["wrn", loss or "pretrained"], score) for method, loss, score in TABLE_METHODS
-            if ("wrn", loss or "pretrained") in measured]
-    if not rows:
+    if not measured:
         raise runtime.UserError(f"there is no snapshot of {args.dataset} to measure. Run: python reproduce.py {args.dataset} --table {args.table} --train")
-    write_table(args.dataset, [(method, (result, path), score) for method, result, path, score in rows])
-    for path in [*tables.write(), *(f"{path}.png" for path in figures.draw(args.dataset, rows, args))]:
+    made = tables.write()
+    rows = [(method, *measured["wrn", loss or "pretrained"], score) for method, loss, score in TABLE_METHODS if ("wrn", loss or "pretrained") in measured]
+    rows = [row for row in rows if any(entry["score"] == row[3] for entry in row[1]["scores"])]    # --score all leaves out what fails
+    if rows:
+        write_table(args.dataset, [(method, (result, path), score) for method, result, path, score in rows])
+        made += [f"{path}.png" for path in figures.draw(args.dataset, rows, args)]
+    for path in made:
         print(f"-> {runtime.short_path(path)}")
 
 
 def snapshot_of(stage, args, pretrained=None):
-    """The snapshot of a stage, made from ``pretrained``; with --train it is trained where it is missing, else None."""
+    """The whole run's snapshot of a stage, made from ``pretrained``; with --train it is trained where it is missing, else None."""
     folder = stage if stage == "pretrained" else f"tune_{stage}"
     stem = f"{args.dataset}_{args.arch}_" + ("pretrained" if pretrained is None else f"s{args.seed}_tune")
-    with contextlib.suppress(runtime.UserError):
+    reason = f"there is no snapshot {folder}/{stem}"
+    if any(f.parent.name == folder and snapshots.stem_of(f) == stem for f in snapshots.all_snapshots()):
         file = snapshots.find_one(f"{folder}/{stem}")
-        if pretrained is None or snapshots.describe(file, {}).get("parent_sha256") == runtime.sha256_file(pretrained):
+        description = snapshots.describe(file, snapshots.read_weights(file))
+        if not snapshots.is_complete(description):
+            reason = f"{snapshots.short_name(file)} is not of a whole run"
+        elif pretrained and description.get("parent_sha256") != runtime.sha256_file(pretrained):
+            reason = f"{snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}"
+        else:
             return file
-        print(f"note: {snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}", file=sys.stderr)
-    if args.train:
-        command = ["baseline.py"] if pretrained is None else ["tune.py", "--loss", stage]
-        return train(command, folder, stem, "pretrain" if pretrained is None else "tune", None if pretrained is None else stage, args, pretrained)
-    print(f"note: no snapshot {folder}/{stem}; its rows are not measured (--train trains it)", file=sys.stderr)
-    return None
+    print(f"note: {reason}" + ("" if args.train else "; its rows are not measured (--train trains it)"), file=sys.stderr)
+    if not args.train:
+        return None
+    command = ["baseline.py"] if pretrained is None else ["tune.py", "--loss", stage]
+    return train(command, folder, stem, "pretrain" if pretrained is None else "tune", None if pretrained is None else stage, args, pretrained)
 
 
 def train(command, folder, stem, stage, loss, args, parent=None):
@@ -130,11 +138,17 @@ def train(command, folder, stem, stage, loss, args, parent=None):
     chosen = {"arch": "wrn", "seed": 1, "preset": "paper"}
     command = [*command, args.dataset, *(word for key, usual in chosen.items() if getattr(args, key) != usual
                                          for word in (f"--{key}", str(getattr(args, key))))]
-    resume = ["--resume"] if not args.fresh and (place / f"{stem}.resume.pt").exists() else []
-    if resume and shell([*command, *resume], args, check=False) == 0:
-        return last
-    shell(command, args)   # also where the interrupted run was another one than this: it has said so
+    if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
+        command += ["--load", str(parent)]
+    state = place / f"{stem}.resume.pt"
+    interrupted = not args.fresh and state.exists() and snapshots.read_pt(state).get("recipe", {})
+    shell([*command, *["--resume"] * bool(interrupted and agrees(interrupted, recipe))], args)
     return last
+
+
+def agrees(made, recipe):
+    """Whether a snapshot's or an interrupted run's recipe is the one wanted, in what both of them name."""
+    return all(made.get(key, value) == value for key, value in recipe.items())
 
 
 def is_of(file, recipe, parent):
@@ -142,9 +156,7 @@ def is_of(file, recipe, parent):
     if not file.exists():
         return False
     description = snapshots.describe(file, snapshots.read_weights(file))
-    made = description.get("recipe", {})
-    return all(made.get(key, value) == value for key, value in recipe.items()) and \
-        (parent is None or description.get("parent_sha256") == runtime.sha256_file(parent))
+    return agrees(description.get("recipe", {}), recipe) and (parent is None or description.get("parent_sha256") == runtime.sha256_file(parent))
 
 
 def evaluate(file, score_names, args):
@@ -156,16 +168,15 @@ def evaluate(file, score_names, args):
     return results.read_result(path), path.with_suffix("")
 
 
-def shell(command, args, check=True):
+def shell(command, args):
     """Run a script of this folder as a user would; its errors are already on stderr, so only its status is passed on."""
     words = {"data": str(runtime.DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto", "compile": "auto"}
     common = [part for word, usual in words.items() if getattr(args, word) != usual
               for part in (f"--{word.replace('_', '-')}", str(getattr(args, word)))] + ["--skip-bad"] * args.skip_bad
     print("\n$ python " + " ".join([*command, *common]), flush=True)
     status = subprocess.run([sys.executable, "-u", str(runtime.ROOT / command[0]), *command[1:], *common]).returncode
-    if status and check:
+    if status:
         raise SystemExit(status)
-    return status
 
 
 def write_table(dataset, rows):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .dropout import LEVELS, dropout
 
 SOURCE = Path(__file__).with_name("fused.cpp")
-FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared", "-std=c++17")
+FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC", "-shared", "-std=c++17")
 enabled = True    # --compile off sets it to False: stock operators instead
 
 
@@ -47,20 +47,22 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, bn, p):
         channels, threshold = x.shape[1], round(p * LEVELS)
-        y, (mean, invstd) = torch.empty_like(x), torch.empty(2, channels)
+        y, (mean, invstd) = torch.empty_like(x), weight.new_empty(2, channels)
         key = int(torch.randint(-2 ** 63, 2 ** 63 - 1, ())) % 2 ** 64 if threshold else 0    # from PyTorch's generator: seeds hold
         running = (bn.running_mean.data_ptr(), bn.running_var.data_ptr()) if bn.track_running_stats else (None, None)
         name = str(x.dtype).removeprefix("torch.")
         getattr(kernels(), f"forward_{name}")(
             x.data_ptr(), y.data_ptr(), x.numel() // channels, channels, weight.data_ptr(), bias.data_ptr(), *running, bn.momentum,
             bn.eps, mean.data_ptr(), invstd.data_ptr(), threshold, key, torch.get_num_threads())
-        ctx.save_for_backward(x, y, weight, mean, invstd)
-        ctx.threshold, ctx.name = threshold, name
+        ctx.save_for_backward(x, y, weight, bias, mean, invstd)
+        ctx.threshold, ctx.name, ctx.eps = threshold, name, bn.eps
         return y
 
     @staticmethod
     def backward(ctx, grad):
-        x, y, weight, mean, invstd = ctx.saved_tensors
+        x, y, weight, bias, mean, invstd = ctx.saved_tensors
+        if torch.is_grad_enabled():    # create_graph: the gradient is to be differentiated again, which a kernel's cannot
+            return differentiable_gradients(ctx, x, y, weight, bias, grad)
         grad = grad.to(x.dtype).contiguous(memory_format=torch.channels_last)
         dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
         channels = x.shape[1]
@@ -68,6 +70,15 @@ class Fused(torch.autograd.Function):
             x.data_ptr(), y.data_ptr(), grad.data_ptr(), dx.data_ptr(), x.numel() // channels, channels, weight.data_ptr(),
             mean.data_ptr(), invstd.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), ctx.threshold, torch.get_num_threads())
         return dx, dweight, dbias, None, None
+
+
+def differentiable_gradients(ctx, x, y, weight, bias, grad):
+    """The gradients of ``Fused.backward`` by PyTorch's operators, for losses that hold a gradient (GReg's, for one)."""
+    let_through = (y.detach() > 0) * (LEVELS / (LEVELS - ctx.threshold))
+    z = F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps) * let_through.to(x.dtype)
+    wanted = [tensor for tensor, needed in zip((x, weight, bias), ctx.needs_input_grad) if needed]
+    found = iter(torch.autograd.grad(z, wanted, grad, create_graph=True))
+    return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """BatchNorm, ReLU and dropout fused: the values and gradients of the three operators, and a fair mask."""
 import copy
+import os
+import platform
+import shutil
 import subprocess
 
 import pytest
@@ -14,6 +17,28 @@ DTYPES = {torch.float32: 2e-6, torch.bfloat16: 4e-3}
 needs_compiler = pytest.mark.skipif(fused.kernels() is None, reason="no C++ compiler here")
 
 
+@pytest.mark.skipif(shutil.which("g++") is None or platform.system() != "Linux" or "CXX" in os.environ, reason="no g++ on Linux")
+def test_with_a_compiler_there_are_kernels():
+    """Or every test below that needs them would be skipped unseen."""
+    assert fused.kernels() is not None
+
+
+@needs_compiler
+def test_a_gradient_can_be_differentiated_again(monkeypatch):
+    """A penalty on the input gradient, as GReg's: the same parameter gradients with the kernels and without."""
+    def penalty_gradients():
+        torch.manual_seed(0)
+        net = models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0).to(memory_format=torch.channels_last).train()
+        x = torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
+        gradient, = torch.autograd.grad(net(x)[0].logsumexp(1).sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+        return {name: p.grad for name, p in net.named_parameters()}
+    found = penalty_gradients()
+    monkeypatch.setattr(fused, "enabled", False)
+    for name, expected in penalty_gradients().items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()) + 1e-12, msg=name)
+
+
 def case(channels=32, dtype=torch.float32, shape=(7, 9, 5), mean=20.0):
     """A BatchNorm with drawn parameters, an input whose mean is far from 0, and a gradient."""
     generator = torch.Generator().manual_seed(channels)
@@ -25,7 +50,7 @@ def case(channels=32, dtype=torch.float32, shape=(7, 9, 5), mean=20.0):
 
 
 def error(value, exact):
-    return float((value.detach().double() - exact).abs().max() / exact.abs().max())
+    return float((value.detach().double() - exact.detach()).abs().max() / exact.detach().abs().max())
 
 
 @needs_compiler

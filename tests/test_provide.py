@@ -21,11 +21,11 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def put(path, seed=0):
+def put(path, seed=0, **description):
     torch.manual_seed(seed)
     model = models.build("wrn", 6, layers=10, widen_factor=1)
     snapshots.save_snapshot(path, model, {"arch": "wrn", "num_classes": 6, "layers": 10, "widen_factor": 1, "dataset": "digits", "seed": 1,
-                                          "train_images": 758, "image_size": 32, "recipe": {"epochs": 3}})
+                                          "train_images": 758, "image_size": 32, "epoch": 2, "recipe": {"epochs": 3}, **description})
     return path
 
 
@@ -33,7 +33,7 @@ def put(path, seed=0):
 def test_half_precision_only_where_no_metric_moves(place, monkeypatch, moved, weights):
     file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
     (file.parent / "digits_wrn_pretrained_training_results.csv").write_text("epoch\n0\n")
-    measured = iter([({"id_accuracy": 50.0}, 7), ({"id_accuracy": 50.0 + moved}, 8)])
+    measured = iter([({"id_accuracy": 50.0}, 7), ({"id_accuracy": 50.0 + moved}, 8)])    # of the file, of its halved weights
     monkeypatch.setattr(provide, "measure", lambda *given: next(measured))
     copy = provide.provide(file, runtime.DATA)
     provide.write_manifest()
@@ -65,11 +65,11 @@ def test_one_s_own_run_takes_the_place_of_a_provided_one(place):
 
 def test_measure_is_the_accuracy_and_every_metric(place):
     file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
-    model, _ = snapshots.load_model(file)
+    model, description = snapshots.load_model(file)
     id_set = datasets.load_id("digits", "test")
     ood = datasets.parse_ood("gaussian,blobs", "digits")
     key = f"test{place.parent.name[:11]}"
-    values, correct = provide.measure(model, key, [id_set, *ood])
+    values, correct = provide.measure(model.state_dict(), description, key, [id_set, *ood])
     shutil.rmtree(features.CACHE / key[:16], ignore_errors=True)
     with torch.no_grad():
         predicted = model(loaders.normalise(id_set.images.permute(0, 2, 3, 1)))[0].argmax(1).numpy()
@@ -77,6 +77,32 @@ def test_measure_is_the_accuracy_and_every_metric(place):
     assert values["id_accuracy"] == pytest.approx(100 * right.mean(), abs=0.5)
     assert correct == pytest.approx(right[provide.part(len(id_set))].sum(), abs=1)
     assert len(values) == 1 + 2 * 2 * 5 * 2
+
+
+def test_halved_weights_are_measured_not_the_file_again(place, monkeypatch):
+    file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
+    monkeypatch.setattr(provide, "halved", lambda state: {name: value * 0 for name, value in state.items()})
+    monkeypatch.setattr(datasets, "parse_ood", lambda *given: [])
+    monkeypatch.setattr(features, "CACHE", place / "cache")
+    copy = provide.provide(file, runtime.DATA)
+    assert torch.load(copy, weights_only=True)["conv1.weight"].abs().max() > 0
+
+
+def test_a_copy_names_the_copy_of_its_parent(place, monkeypatch):
+    monkeypatch.setattr(provide, "measure", lambda *given: ({"id_accuracy": 50.0}, 7))
+    parent = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
+    child = put(place / "tune_sr" / "digits_wrn_s1_tune_epoch_2.pt", loss="sr", parent_sha256=runtime.sha256_file(parent))
+    with pytest.raises(UserError, match="Provide that one first"):
+        provide.provide(child, runtime.DATA)
+    copy = provide.provide(parent, runtime.DATA)
+    assert json.loads(provide.provide(child, runtime.DATA).with_suffix(".json").read_text())["parent_sha256"] == runtime.sha256_file(copy)
+
+
+def test_an_unfinished_run_is_not_provided(place):
+    file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_1.pt", epoch=1)
+    with pytest.raises(UserError, match="not the last snapshot"):
+        provide.provide(file, runtime.DATA)
+    assert not (place / "provided").exists()
 
 
 def test_part_is_spread_over_the_set():

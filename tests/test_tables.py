@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -19,10 +20,10 @@ def entry(score, sets, value):
 def write(folder, stage="pretrained", scores=("msp", "energy"), sets=STANDINS, value=40.0, name=None, arch="wrn", **arguments):
     """A result file as test.py writes it, with what the tables read of it."""
     loss = {} if stage == "pretrained" else {"loss": stage, "parent_sha256": "p" * 64}
-    snapshot = {"name": f"{stage}/x", "sha256": ("p" if stage == "pretrained" else stage[0]) * 64, "dataset": "cifar10", "arch": arch, "seed": 1,
+    snapshot = {"name": f"{'pretrained' if stage == 'pretrained' else f'tune_{stage}'}/x", "epoch": 14, "sha256": ("p" if stage == "pretrained" else stage[0]) * 64, "dataset": "cifar10", "arch": arch, "seed": 1,
                 "train_images": 50000, "recipe": {"epochs": 15}, **loss}
     record = {"protocol": "paper", "arguments": {"ood": "", "id": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, **arguments},
-              "snapshot": snapshot, "precision": "fp32", "id": {"error": 8.0, "accuracy": 92.0, "images": 10000},
+              "snapshot": snapshot, "precision": "fp32", "id": {"error": 8.0, "accuracy": 92.0, "images": 10000, "fingerprint": "f"},
               "ood": [{"name": s, "images": n} for s, n in sets.items()], "scores": [entry(s, sets, value) for s in scores]}
     folder.mkdir(exist_ok=True)
     runtime.write_json(folder / f"{name or stage}.json", record)
@@ -38,7 +39,7 @@ def test_only_the_papers_images_are_compared_with_the_paper(tmp_path):
     compared = [line["ood_set"] for line in found if line["fpr95"][0] and line["fpr95"][1] is not None]
     assert compared == ["isun"]
     assert [line["ood_set"] for line in found if line["fpr95"][0] is None] == \
-        ["textures_dtd", "svhn (part)", "places", "scenes_crop", "scenes_resize", "mean of the sets here"]
+        ["textures_dtd", "svhn (not the paper's)", "places", "scenes_crop", "scenes_resize", "mean of the sets here"]
     assert all(line["fpr95"][1] is None and line["note"] == "paper's images not at hand"
                for line in found if line["fpr95"][0] and line["ood_set"] != "isun")
     isun = next(line for line in found if line["ood_set"] == "isun")
@@ -66,10 +67,44 @@ def test_unmeasured_rows_say_why(tmp_path):
     assert "Nothing measured yet." in tables.render((tmp_path,))[tables.OUTPUT.with_suffix(".md")].decode()
 
 
-@pytest.mark.parametrize("unusual", [{"ood": "svhn"}, {"id": "/x"}, {"tune_scores": True}, {"num_to_avg": 3}, {"seed": 2}])
+@pytest.mark.parametrize("unusual", [{"ood": "svhn"}, {"id": "/x"}, {"tune_scores": True}, {"num_to_avg": 3}, {"seed": 2}, {"id_train": "/x"}])
 def test_results_of_another_protocol_do_not_enter(tmp_path, unusual):
     write(tmp_path, **unusual)
     assert tables.measured_results((tmp_path,)) == {}
+
+
+@pytest.mark.parametrize("change", [{"epoch": 7}, {"recipe": {}}, {"recipe": None}, {"name": "sweep/x"}, {"name": "/elsewhere/tune_sr/x"},
+                                    {"name": "pretrained/x_best"}])
+def test_only_whole_runs_in_their_usual_folder_enter(tmp_path, change):
+    write(tmp_path)
+    path = tmp_path / "pretrained.json"
+    result = json.loads(path.read_text())
+    result["snapshot"].update(change)
+    if change.get("recipe", 0) is None:
+        del result["snapshot"]["recipe"], result["snapshot"]["epoch"], result["snapshot"]["seed"]    # a published file
+    runtime.write_json(path, result)
+    assert tables.measured_results((tmp_path,)) == {}
+    assert b"Nothing measured yet." in tables.render((tmp_path,))[tables.OUTPUT.with_suffix(".md")]
+
+
+def test_a_stage_s_numbers_are_of_one_snapshot_the_newest(tmp_path):
+    write(tmp_path, value=40.0, name="z_all")
+    write(tmp_path, value=30.0, scores=("energy",), name="a_energy")
+    newer = json.loads((tmp_path / "a_energy.json").read_text())
+    newer["snapshot"]["sha256"] = "n" * 64
+    runtime.write_json(tmp_path / "a_energy.json", newer)
+    os.utime(tmp_path / "z_all.json", (1, 1))
+    measured = tables.measured_results((tmp_path,))
+    assert list(measured) == [("cifar10", "wrn", "pretrained", "energy")]
+    assert measured["cifar10", "wrn", "pretrained", "energy"][0]["average"]["fpr95"] == 30.0
+
+
+def test_other_id_images_are_compared_with_nothing(tmp_path):
+    write(tmp_path)
+    result = json.loads((tmp_path / "pretrained.json").read_text())
+    result["id"]["images"] = 40
+    runtime.write_json(tmp_path / "pretrained.json", result)
+    assert not any(line["fpr95"][0] and line["fpr95"][1] for line in lines(tmp_path, "energy"))
 
 
 def test_ones_own_results_come_before_the_recorded(tmp_path):
@@ -101,8 +136,9 @@ def test_every_line_is_in_every_file(tmp_path):
         assert section.count("\n| ") == count + 2
     body = [line for line in made[".tex"].splitlines() if line.endswith(r" \\")]
     assert len(body) == sum(len(lines(tmp_path, name)) + 1 for name in tables.TABLES)
-    widths = [line.count(" & ") for line in body]
-    assert all(a >= 0 for a in widths) and "_" not in made[".tex"].replace(r"\_", "") and "±" not in made[".tex"]
+    widths = [len(tables.header(name)) - 1 for name in tables.TABLES for _ in range(len(lines(tmp_path, name)) + 1)]
+    assert [line.count(" & ") for line in body] == widths
+    assert "_" not in made[".tex"].replace(r"\_", "") and "±" not in made[".tex"]
     measured = {(r["table"], r["method"], r["metric"]): r for r in rows if r["ood_set"] == "isun" and r["measured"]}
     assert measured["srf4", "SR", "fpr95"]["measured"] == "40.00" and measured["srf4", "SR", "fpr95"]["published"] == "12.74"
 

@@ -23,8 +23,13 @@ def halved(state):
     return {name: value.half() if value.is_floating_point() and value.dim() > 1 else value for name, value in state.items()}
 
 
-def measure(model, key, image_sets):
-    """({what: percent}, correct ones of ``part``) in float32: ID accuracy, and all metrics of msp and energy on each OOD set."""
+def measure(state, description, key, image_sets):
+    """({what: percent}, correct ones of ``part``) in float32: ID accuracy, and all metrics of msp and energy on each OOD set.
+
+    The network is built anew for each state_dict: a compiled one keeps the weights it was compiled with.
+    """
+    model = snapshots.build_model(description).eval()
+    snapshots.load_weights(model, state, key)
     id_set, *ood_sets = image_sets
     network = features.Network(model, key, next(model.parameters()).device, "fp32", compile="auto")
     network.plan(image_sets)
@@ -56,28 +61,41 @@ def reference(model):
 
 def provide(file, data):
     """Write the snapshot's provided copy and return its path."""
-    model, description = snapshots.load_model(file)
+    state = snapshots.read_weights(file)
+    description = snapshots.describe(file, state)
+    if not snapshots.is_complete(description):
+        raise runtime.UserError(f"{file} is not the last snapshot of a run of this project's scripts, so it is not provided")
     id_set = datasets.load_id(description["dataset"], "test", data, None, description.get("image_size"))
     image_sets = [id_set, *datasets.parse_ood("", description["dataset"], data, id_set.images.shape[-1])]
-    state = snapshots.read_weights(file)
-    before, correct = measure(model, runtime.sha256_file(file), image_sets)
+    before, correct = measure(state, description, runtime.sha256_file(file), image_sets)
     small, weights = halved(state), "float16"
-    snapshots.load_weights(model, small, file)
-    after, small_correct = measure(model, f"half-{runtime.sha256_file(file)}", image_sets)
+    after, small_correct = measure(small, description, f"half-{runtime.sha256_file(file)}", image_sets)
     moved = max(abs(before[what] - after[what]) for what in before)
     print(f"{snapshots.short_name(file)}: float16 moves no metric by more than {moved:.4f}")
     if moved >= TOLERANCE:
         small, weights, after, small_correct = state, "float32", before, correct
+    model = snapshots.build_model(description).eval()
     snapshots.load_weights(model, small, file)
     path = snapshots.PROVIDED / file.parent.name / file.name
     log = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
     if log.exists():
         runtime.write_bytes(path.with_name(log.name), log.read_bytes())
     kept = {key: value for key, value in description.items() if key not in ("sha256", "written")}
+    if kept.get("parent_sha256"):    # of a provided copy the parent is the provided copy of its parent
+        kept["parent_sha256"] = provided_parent(kept["parent_sha256"])
     snapshots.save_weights(path, small, {
         **kept, "id_accuracy": round(after["id_accuracy"], 4), "weights": weights, "float16_moves": round(moved, 6),
         "trained_sha256": runtime.sha256_file(file), "reference": reference(model), "part": {"images": len(part(len(id_set))), "correct": small_correct, "fingerprint": id_set.fingerprint}})
     return path
+
+
+def provided_parent(sha256):
+    """sha256 of the provided copy of the snapshot that has this sha256, or is it; UserError when that is not provided."""
+    for path in sorted(snapshots.PROVIDED.rglob("*.json")):
+        description = json.loads(path.read_text())
+        if sha256 in (description["sha256"], description["trained_sha256"]):
+            return description["sha256"]
+    raise runtime.UserError("the pre-trained snapshot this one was made from is not provided. Provide that one first")
 
 
 def write_manifest():

@@ -107,10 +107,12 @@ def render_answer(name="cifar10"):
         return "Not measured yet."
     (before, first), (after, second) = rows["Energy"], rows["SR"]
     lines = []
-    for old, new in zip([*before["sets"], before["average"]], [*after["sets"], after["average"]]):
+    later = {row["set"]: row for row in [*after["sets"], after["average"]]}
+    for old in [*before["sets"], before["average"]]:
+        new = later[old["set"]]
         lines.append([old["set"], with_sd(old, "fpr95"), with_sd(new, "fpr95"), f"{new['fpr95'] - old['fpr95']:+.2f}",
                       with_sd(old, "auroc"), with_sd(new, "auroc"), f"{new['auroc'] - old['auroc']:+.2f}"])
-    lower = sum(new["fpr95"] < old["fpr95"] for old, new in zip(before["sets"], after["sets"]))
+    lower = sum(later[old["set"]]["fpr95"] < old["fpr95"] for old in before["sets"])
     return table(["OOD set", "FPR95, energy", "FPR95, SR", "difference", "AUROC, energy", "AUROC, SR", "difference"], lines) + (
         f"\n\nFPR95 is lower after SR on {lower} of {len(before['sets'])} sets; ID error {first['id']['error']:.2f} % before, "
         f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images {first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "

@@ -108,6 +108,7 @@ def compile_inference(model, example):
     Weights are frozen into the code. Needs a C++ compiler on a CPU; whatever fails, fails here, on the first batch.
     """
     logging.getLogger("torch").setLevel(logging.ERROR)
+    torch.compiler.reset()    # code with other weights frozen into it, of a network of the same class, is never taken for this one's
     try:
         compiled = torch.compile(model, dynamic=False, options={"freezing": True})
         with torch.inference_mode():

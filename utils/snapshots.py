@@ -29,6 +29,7 @@ from .runtime import (
 SNAPSHOTS = CIFAR / "snapshots"
 FOLDERS = SNAPSHOTS / "folders.txt"   # other folders that runs have written to, so that their snapshots are found by name
 PROVIDED = SNAPSHOTS / "provided"     # what comes with the project: used where there is no run of one's own of that folder and name
+SWEEP = SNAPSHOTS / "sweep"           # short fine-tunings of reproduce.py --sweep, which are found by path alone
 REPLACED = "replaced"                 # where a former run's snapshots go when a new run of the same name begins
 
 
@@ -152,6 +153,12 @@ def describe(path, state, arch=None):
     return description
 
 
+def is_complete(description):
+    """Whether a description is that of the last epoch of a run of this project's scripts."""
+    epochs = description.get("recipe", {}).get("epochs")
+    return epochs is not None and description.get("epoch") == epochs - 1
+
+
 def build_model(description):
     """The network a description (or a recipe as dict) names."""
     options = {key: description[key] for key in ("layers", "widen_factor", "droprate") if description.get(key) is not None}
@@ -191,7 +198,7 @@ def all_snapshots():
 
     Of the provided ones, those that no run of one's own has taken the place of.
     """
-    files = [f for f in SNAPSHOTS.rglob("*.pt") if REPLACED not in f.relative_to(SNAPSHOTS).parts]
+    files = [f for f in SNAPSHOTS.rglob("*.pt") if not {REPLACED, SWEEP.name} & set(f.relative_to(SNAPSHOTS).parts)]
     if FOLDERS.exists():
         files += [f for line in FOLDERS.read_text().splitlines() for f in Path(line).glob("*.pt")]
     unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(".resume.pt")}   # a link may lead to a folder twice

@@ -8,25 +8,27 @@ import sys
 
 import numpy as np
 
-from . import datasets, plots, results, runtime, snapshots, tuning
+from . import datasets, plots, results, runtime, snapshots, training, tuning
 
 ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)    # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
-IMAGES = 10_000      # fine-tuned on, in EPOCHS epochs of a complete schedule
+IMAGES = 10_000      # fine-tuned on at most, in EPOCHS epochs of a complete schedule
 EPOCHS = 2
 LIMIT = 0.5          # percent of validation accuracy that a recommended alpha may cost
 
 
 def run(args):
     """Fine-tune and score every alpha, print the table, write CIFAR/results/{dataset}_sweep_alpha.json and the figure."""
-    parent = snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{args.arch}_pretrained")
-    folder, noise = prepare(args)
+    arch = training.arch_name(args.arch)
+    parent = snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{arch}_pretrained")
+    folder, noise, count = prepare(args)
     rows = []
     for alpha in ALPHAS:
-        save = f"./snapshots/sweep_alpha_{alpha:g}"
-        stem = f"{args.dataset}_{args.arch}_s{args.seed}_tune"
-        if not made(save, stem, alpha, parent):
-            call("tune.py", args.dataset, "--id", folder, "--alpha", alpha, "--epochs", EPOCHS, "--load", parent, "--save", save, args=args)
-        call("test.py", "--model", snapshots.resolve_folder(save) / f"{stem}_epoch_{EPOCHS - 1}.pt", "--id", folder, "--score", "energy",
+        place = snapshots.SWEEP / f"{folder.name}_alpha_{alpha:g}"
+        file = snapshots.snapshot_path(place, f"{args.dataset}_{arch}_s{args.seed}_tune", EPOCHS - 1)
+        if not is_made(file, alpha, parent):
+            call("tune.py", args.dataset, "--id", folder, "--alpha", alpha, "--epochs", EPOCHS, "--load", parent, "--save", place,
+                 "--arch", args.arch, "--seed", args.seed, args=args)
+        call("test.py", "--model", file, "--id", folder, "--score", "energy",
              "--protocol", "full", "--ood", ",".join(f"folder:{path}" for path in noise), "--save", runtime.CIFAR / "cache" / "sweep", args=args)
         newest = max((runtime.CIFAR / "cache" / "sweep").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         result = results.read_result(newest)
@@ -36,7 +38,7 @@ def run(args):
     best = recommend(rows)
     print("\n" + format_rows(rows, best))
     record = {"rows": rows, "recommended": best, "rule": f"lowest validation FPR95 at an accuracy within {LIMIT} of alpha 0", "parent": runtime.sha256_file(parent),
-              "images": IMAGES, "epochs": EPOCHS, "seed": args.seed, "validation": result["id"], "noise": result["ood"], "machine": result["machine"]}
+              "images": count, "epochs": EPOCHS, "seed": args.seed, "validation": result["id"], "noise": result["ood"], "machine": result["machine"]}
     path = results.RESULTS / f"{args.dataset}_sweep_alpha.json"
     runtime.write_json(path, record)
     figure = plots.plot_sweep([row["alpha"] for row in rows], {
@@ -46,7 +48,7 @@ def run(args):
 
 
 def prepare(args):
-    """(folder with train.npz and test.npz made from the training images, paths of the noise sets made from test.npz)."""
+    """(folder with train.npz and test.npz made from the training images, paths of noise sets made from test.npz, images in train.npz)."""
     images = datasets.load_id(args.dataset, "train", args.data, args.id)
     order = np.random.default_rng(args.seed).permutation(len(images))
     held = min(5000, len(images) // 10)
@@ -61,16 +63,15 @@ def prepare(args):
         if not (folder / f"{name}.npz").exists():
             np.savez(folder / f".{name}.npz", **arrays)
             (folder / f".{name}.npz").replace(folder / f"{name}.npz")
-    return folder, [folder / f"{name}.npz" for name in parts if name not in ("train", "test")]
+    return folder, [folder / f"{name}.npz" for name in parts if name not in ("train", "test")], len(parts["train"])
 
 
-def made(save, stem, alpha, parent):
-    """Whether this alpha's snapshot is there already, from this parent."""
-    path = snapshots.snapshot_path(snapshots.resolve_folder(save), stem, EPOCHS - 1)
-    if not path.exists():
+def is_made(file, alpha, parent):
+    """Whether this alpha's snapshot is there already, from this parent; its folder's name has the images' fingerprint."""
+    if not file.exists():
         return False
-    description = snapshots.describe(path, {})
-    return description.get("recipe", {}).get("alpha") == alpha and description.get("parent_sha256") == runtime.sha256_file(parent)
+    description = snapshots.describe(file, snapshots.read_weights(file))
+    return snapshots.is_complete(description) and description.get("recipe", {}).get("alpha") == alpha and description.get("parent_sha256") == runtime.sha256_file(parent)
 
 
 def recommend(rows):

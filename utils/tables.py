@@ -12,11 +12,15 @@ from . import results
 from .losses import LOSSES
 from .runtime import CIFAR, write_files
 from .scores import SCORES
+from .snapshots import is_complete
 
 PUBLISHED = CIFAR / "published.json"
 RECORDED = results.RESULTS / "recorded"
 OUTPUT = CIFAR / "RESULTS"
 OFFICIAL = {"textures": 5640, "svhn": 26032, "places365": 10000, "lsun_c": 10000, "lsun_r": 10000, "isun": 8925}    # images ([Energy])
+ID_IMAGES = 10000
+# what is known of ID test images that are nearly, not wholly, the official ones: fingerprint -> note
+ID_NOTES = {"c55f92b49c3e93d4b138faf3b57d2be1380c96eee667f51d6ba1309fc81dd168": "CIFAR-10's official test split, 20 of its 10,000 images recovered from JPEG"}
 KEYS = {"fpr95": "fpr95", "auroc": "auroc", "aupr": "aupr_in"}    # what published.json calls a metric, and what results do
 TITLES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR"}
 
@@ -53,20 +57,37 @@ def published_rows(table, id_set):
 
 
 def measured_results(folders=(RECORDED, results.RESULTS)):
-    """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results; those of later folders count."""
-    found = {}
-    for folder in folders:
-        for path in sorted(folder.glob("*.json"), key=lambda path: path.name):
+    """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results.
+
+    Of each stage one snapshot counts: that of the newest result of the last folder that has one. Only whole runs of this
+    project's scripts enter, not other files that test.py can score.
+    """
+    groups = {}
+    for rank, folder in enumerate(folders):
+        for path in folder.glob("*.json"):
             result = results.read_result(path)
-            given = result.get("arguments", {})
-            if "snapshot" not in result or result["protocol"] != "paper" or given["ood"] or given["id"] or given["tune_scores"] \
-                    or given["num_to_avg"] != 10 or given["seed"] != 1 or result["snapshot"]["name"].endswith("_best"):
-                continue
-            snapshot = result["snapshot"]
-            for entry in result["scores"]:
-                key = (snapshot.get("dataset"), snapshot["arch"], snapshot.get("loss", "pretrained"), entry["score"])
-                found[key] = (entry, result, path)
+            if enters(result):
+                snapshot = result["snapshot"]
+                place = (rank, path.stat().st_mtime_ns * (folder != RECORDED), path.name)    # git keeps no times
+                groups.setdefault((snapshot["dataset"], snapshot["arch"], snapshot.get("loss", "pretrained")), []).append((place, path, result))
+    found = {}
+    for key, entries in groups.items():
+        entries.sort(key=lambda entry: entry[0])
+        for _, path, result in entries:
+            if result["snapshot"]["sha256"] == entries[-1][2]["snapshot"]["sha256"]:
+                found.update({(*key, entry["score"]): (entry, result, path) for entry in result["scores"]})
     return found
+
+
+def enters(result):
+    """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a whole run in its usual folder."""
+    given, snapshot = result.get("arguments"), result.get("snapshot")
+    if given is None or snapshot is None or not is_complete(snapshot):
+        return False
+    usual = {"ood": "", "id": None, "id_train": None, "tune_scores": False, "num_to_avg": 10, "seed": 1}
+    folder = "pretrained" if "loss" not in snapshot else f"tune_{snapshot['loss']}"
+    return result["protocol"] == "paper" and all(given.get(key, value) == value for key, value in usual.items()) \
+        and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
 
 
 def why_not(score, stage):
@@ -81,7 +102,8 @@ def build(name, id_set, measured):
     for (method, network, score, stage), sets in published_rows(table, id_set).items():
         entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
         per_set = {row["set"]: row for row in entry["sets"]} if entry else {}
-        official = {s for s, row in per_set.items() if OFFICIAL.get(s) == row["n"]}
+        whole = result is not None and result["id"]["images"] == ID_IMAGES
+        official = {s for s, row in per_set.items() if whole and OFFICIAL.get(s) == row["n"]}
         if official == set(OFFICIAL):
             per_set["average"], official = entry["average"], official | {"average"}
         base = {"method": method, "network": network, "score": score, "stage": stage, "result": result}
@@ -92,7 +114,7 @@ def build(name, id_set, measured):
             lines.append({**base, **values(table, sets[ood_set], row), "ood_set": ood_set, "note": note, "row": row,
                           "error": sets.get(None, {}).get("id_error") if place == 0 else None})
         if entry and "average" not in official:
-            own = [(s if s not in OFFICIAL else f"{s} (part)", row) for s, row in per_set.items() if s not in official]
+            own = [(s if s not in OFFICIAL else f"{s} (not the paper's)", row) for s, row in per_set.items() if s not in official]
             for ood_set, row in (own if set(printed) - {"average"} else []) + [("mean of the sets here", entry["average"])]:
                 lines.append({**base, **values(table, {}, row), "ood_set": ood_set, "note": "not the paper's images", "row": row, "error": None})
     return lines
@@ -144,13 +166,16 @@ def caption(lines):
     if len(parents) > 1:
         words.append("**these snapshots do not come from one pre-trained network**")
     there = ", ".join(f"{name} {count:,}" for name, count in images.items())
-    return f"Measured with {'; '.join(words)}. OOD images here: {there}." if words else "Nothing measured yet."
+    fingerprints = {result["id"]["fingerprint"] for _, result in snapshots.values()}
+    notes = "".join(f" ID: {ID_NOTES[f]}." for f in sorted(fingerprints & set(ID_NOTES)))
+    return f"Measured with {'; '.join(words)}. OOD images here: {there}.{notes}" if words else "Nothing measured yet."
 
 
 INTRODUCTION = """# Published beside measured
 
 Percent; ID is the positive class; sd over the draws of one trained network (seed {seeds}), not over seeds. "paper" = as printed, on the
-paper's images and with its 100 epochs; [flag]: see `CIFAR/published.json`. A difference is given only where the images are the paper's.
+paper's images and with its 100 epochs; [flag]: see `CIFAR/published.json`. A difference is given only where the OOD set is the paper's
+and whole; of Places365, whose list is not public, a choice of our own counts as such, and LSUN-C's images are cropped to 32x32.
 `python reproduce.py cifar10 --table NAME` makes this file from `CIFAR/results/`."""
 
 
