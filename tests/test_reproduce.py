@@ -43,7 +43,7 @@ def test_table_trains_what_is_missing_and_renders_all(ready):
     result = json.loads(next(ready.results.glob("cifar10_wrn_s1_tune_sr_*.json")).read_text())
     entry = next(entry for entry in result["scores"] if entry["score"] == "energy")
     printed = {row["ood_set"]: row["measured"] for row in rows if row["metric"] == "fpr95" and row["measured"]}
-    assert printed == {**{(s["set"] if s["set"] not in ("svhn", "isun") else s["set"] + " (part)"): f"{s['fpr95']:.2f}" for s in entry["sets"]},
+    assert printed == {**{(s["set"] if s["set"] not in ("svhn", "isun") else s["set"] + " (not the paper's)"): f"{s['fpr95']:.2f}" for s in entry["sets"]},
                        "mean of the sets here": f"{entry['average']['fpr95']:.2f}"}
     assert not any(row["published"] for row in rows if row["measured"])    # none of these images is the paper's
     for figure in ("densities", "bars", "roc", "sparsity", "training_pretrained", "training_sr"):
@@ -69,3 +69,14 @@ def test_sweep_sees_no_ood_set(ready):
     assert not {ood["name"] for ood in record["noise"]} & set(OOD) and record["validation"]["images"] == 6
     assert (ready.root / "CIFAR" / "figures" / "cifar10_sweep_alpha.png").exists()
     assert not list((ready.snapshots / "pretrained").glob("replaced*"))
+    assert "sweep" not in ready.run("test.py --model cifar10_wrn_s1_tune --score msp").out    # its snapshots are no one's by name
+
+
+def test_an_unfinished_run_is_not_measured(ready):
+    path = ready.snapshots / "tune_sr" / "cifar10_wrn_s1_tune_epoch_1.json"
+    text = path.read_text()
+    path.write_text(text.replace('"epoch": 1,', '"epoch": 0,'))
+    out = ready.run("reproduce.py cifar10 --table srf4")
+    path.write_text(text)
+    assert out.status == 0 and "tune_sr/cifar10_wrn_s1_tune_epoch_1 is not of a whole run; its rows are not measured" in out.err
+    assert "$ python test.py --model tune_sr" not in out.out
