@@ -56,7 +56,7 @@ def reference(model):
     images = images.subset(np.arange(REFERENCE))
     network = features.Network(model, "reference", next(model.parameters()).device, "fp32", compile="off")
     logits = network.run(images, network.forward)["logits"]
-    return {"set": images.name, "fingerprint": images.fingerprint, "energy": (-np.logaddexp.reduce(logits, axis=1)).round(4).tolist()}
+    return {"set": images.name, "fingerprint": images.fingerprint, "energy": np.round(-np.logaddexp.reduce(logits.astype(np.float64), axis=1), 4).tolist()}
 
 
 def provide(file, data):
