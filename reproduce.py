@@ -84,7 +84,10 @@ def paper_table(args):
         raise runtime.UserError(f"there is no published table of {args.dataset}. There is: cifar10, cifar100")
     names = list(tables.TABLES) if args.table == "all" else [args.table]
     keys = [key for name in names for key in tables.published_rows(tables.TABLES[name], args.dataset)]
-    wanted = dict.fromkeys((network, stage) for _, network, score, stage in keys if tables.why_not(score, stage) == "not measured")
+    wanted = {}    # (network, stage) -> the scores its rows need, and the two that figures show
+    for _, network, score, stage in keys:
+        if tables.why_not(score, stage) == "not measured":
+            wanted.setdefault((network, stage), {"msp": 0, "energy": 0})[score] = 0
     networks = [network for network in dict.fromkeys(network for network, _ in wanted) if args.arch in ("wrn", network)]
     measured = {}
     for network in networks:
@@ -93,12 +96,12 @@ def paper_table(args):
         for stage in [stage for of, stage in wanted if of == network] if pretrained else []:
             file = pretrained if stage == "pretrained" else snapshot_of(stage, given, pretrained)
             if file:
-                measured[network, stage] = evaluate(file, ["all"] if stage == "pretrained" else ["msp", "energy"], given)
+                measured[network, stage] = evaluate(file, list(wanted[network, stage]), given)
     if not measured:
         raise runtime.UserError(f"there is no snapshot of {args.dataset} to measure. Run: python reproduce.py {args.dataset} --table {args.table} --train")
     made = tables.write()
     rows = [(method, *measured["wrn", loss or "pretrained"], score) for method, loss, score in TABLE_METHODS if ("wrn", loss or "pretrained") in measured]
-    rows = [row for row in rows if any(entry["score"] == row[3] for entry in row[1]["scores"])]    # --score all leaves out what fails
+    rows = [row for row in rows if any(entry["score"] == row[3] for entry in row[1]["scores"])]
     if rows:
         write_table(args.dataset, [(method, (result, path), score) for method, result, path, score in rows])
         made += [f"{path}.png" for path in figures.draw(args.dataset, rows, args)]

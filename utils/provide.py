@@ -59,8 +59,8 @@ def reference(model):
     return {"set": images.name, "fingerprint": images.fingerprint, "energy": np.round(-np.logaddexp.reduce(logits.astype(np.float64), axis=1), 4).tolist()}
 
 
-def provide(file, data):
-    """Write the snapshot's provided copy and return its path."""
+def provide(file, data, float32=False):
+    """Write the snapshot's provided copy, as float32 without a trial of float16 if that is asked for, and return its path."""
     state = snapshots.read_weights(file)
     description = snapshots.describe(file, state)
     if not snapshots.is_complete(description):
@@ -68,24 +68,28 @@ def provide(file, data):
     id_set = datasets.load_id(description["dataset"], "test", data, None, description.get("image_size"))
     image_sets = [id_set, *datasets.parse_ood("", description["dataset"], data, id_set.images.shape[-1])]
     before, correct = measure(state, description, runtime.sha256_file(file), image_sets)
-    small, weights = halved(state), "float16"
-    after, small_correct = measure(small, description, f"half-{runtime.sha256_file(file)}", image_sets)
-    moved = max(abs(before[what] - after[what]) for what in before)
-    print(f"{snapshots.short_name(file)}: float16 moves no metric by more than {moved:.4f}")
-    if moved >= TOLERANCE:
-        small, weights, after, small_correct = state, "float32", before, correct
+    small, weights, after, small_correct, moved = state, "float32", before, correct, None
+    if not float32:
+        after, small_correct = measure(halved(state), description, f"half-{runtime.sha256_file(file)}", image_sets)
+        moved = round(max(abs(before[what] - after[what]) for what in before), 6)
+        print(f"{snapshots.short_name(file)}: float16 moves no metric by more than {moved:.4f}")
+        if moved < TOLERANCE:
+            small, weights = halved(state), "float16"
+        else:
+            after, small_correct = before, correct
     model = snapshots.build_model(description).eval()
     snapshots.load_weights(model, small, file)
     path = snapshots.PROVIDED / file.parent.name / file.name
-    log = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
-    if log.exists():
-        runtime.write_bytes(path.with_name(log.name), log.read_bytes())
     kept = {key: value for key, value in description.items() if key not in ("sha256", "written")}
     if kept.get("parent_sha256"):    # of a provided copy the parent is the provided copy of its parent
         kept["parent_sha256"] = provided_parent(kept["parent_sha256"])
+    log = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
+    if log.exists():
+        runtime.write_bytes(path.with_name(log.name), log.read_bytes())
     snapshots.save_weights(path, small, {
-        **kept, "id_accuracy": round(after["id_accuracy"], 4), "weights": weights, "float16_moves": round(moved, 6),
-        "trained_sha256": runtime.sha256_file(file), "reference": reference(model), "part": {"images": len(part(len(id_set))), "correct": small_correct, "fingerprint": id_set.fingerprint}})
+        **kept, "id_accuracy": round(after["id_accuracy"], 4), "weights": weights, "float16_moves": moved,
+        "trained_sha256": runtime.sha256_file(file), "reference": reference(model),
+        "part": {"images": len(part(len(id_set))), "correct": small_correct, "fingerprint": id_set.fingerprint}})
     return path
 
 
@@ -112,10 +116,11 @@ def write_manifest():
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m utils.provide", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", help="snapshots, as test.py --model takes them")
+    parser.add_argument("--float32", action="store_true", help="do not try float16")
     parser.add_argument("--data", default=str(runtime.DATA))
     args = parser.parse_args(argv)
     for name in args.names:
-        print(f"-> {runtime.short_path(provide(snapshots.find_one(name), args.data))}")
+        print(f"-> {runtime.short_path(provide(snapshots.find_one(name), args.data, args.float32))}")
     write_manifest()
     print(f"manifest: {runtime.short_path(MANIFEST)}")
 
