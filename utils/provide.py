@@ -67,7 +67,7 @@ def provide(file, data, float32=False):
         raise runtime.UserError(f"{file} is not the last snapshot of a run of this project's scripts, so it is not provided")
     id_set = datasets.load_id(description["dataset"], "test", data, None, description.get("image_size"))
     image_sets = [id_set, *datasets.parse_ood("", description["dataset"], data, id_set.images.shape[-1])]
-    before, correct = measure(state, description, runtime.sha256_file(file), image_sets)
+    before, correct = measure(state, description, runtime.sha256_file(file), image_sets[:1] if float32 else image_sets)
     small, weights, after, small_correct, moved = state, "float32", before, correct, None
     if not float32:
         after, small_correct = measure(halved(state), description, f"half-{runtime.sha256_file(file)}", image_sets)
