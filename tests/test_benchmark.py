@@ -243,6 +243,7 @@ def test_both_precisions(evaluation, monkeypatch):
     sets = {"load_id": lambda name, split, data: datasets.load(name, split, path=folder),
             "ood_names": lambda name, data: ["x"], "is_there": lambda name, data: True,
             "parse_ood": lambda text, name, data: [datasets.load("noise_2", path=folder / "noise_2.npz")]}
+    monkeypatch.setattr(features, "CACHE", folder / "cache")
     monkeypatch.setattr(benchmark_accuracy, "datasets", argparse.Namespace(**sets))
     monkeypatch.setattr(benchmark_accuracy.snapshots, "find_snapshots", lambda name: [snapshot])
     found = benchmark_accuracy.measure_accuracy(None, CPU)

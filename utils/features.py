@@ -64,9 +64,9 @@ class Network:
     ``compile``: "on", "off", or "auto" = only if what ``plan`` was told of costs more than compiling does.
     """
 
-    def __init__(self, model, sha256, device, precision, batch_size=200, cache=CACHE, compile="off", arch=""):
+    def __init__(self, model, sha256, device, precision, batch_size=200, cache=None, compile="off", arch=""):
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
-        self.precision, self.batch_size, self.cache, self.memory = precision, batch_size, Path(cache), {}
+        self.precision, self.batch_size, self.cache, self.memory = precision, batch_size, Path(cache or CACHE), {}
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
         self.compile, self.compiled = compile, None
         # the same weights may belong to networks that differ in code, in options without weights or in --arch alone
