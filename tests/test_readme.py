@@ -77,3 +77,8 @@ def test_recorded_results_were_made_with_the_recipes_of_the_code(dataset):
         made = result["snapshot"]["recipe"]
         assert {key: made[key] for key in recipe if key in made} == {key: recipe[key] for key in recipe if key in made}, title
         assert {"epochs", "learning_rate", "batch_size"} <= set(made)
+
+
+def test_every_figure_of_the_page_is_there():
+    figures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT)
+    assert figures and all((runtime.ROOT / figure).exists() for figure in figures)

@@ -139,7 +139,8 @@ def render_sweep(name="cifar10"):
              f"{row['fpr95']:.2f}", f"{row['auroc']:.2f}"] for row in record["rows"]]
     return table(["alpha", "accuracy, held-out ID", "mean ‖h‖₁", "FPR95, noise", "AUROC, noise"], rows) + (
         f"\n\n{record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed {record['seed']}; {record['validation']['images']:,} held-out "
-        f"training images against as many of each noise: {', '.join(noise['name'] for noise in record['noise'])}. Rule: {record['rule']}.")
+        f"training images against as many of each noise: {', '.join(noise['name'] for noise in record['noise'])}. Rule: {record['rule']}."
+        f"\n\n![Accuracy, mean L1 norm and validation FPR95 against alpha](CIFAR/figures/recorded/{name}_sweep_alpha.png)")
 
 
 def render_memory():
