@@ -13,7 +13,6 @@ again, an interrupted one goes on; anything else is trained, and what it replace
 import argparse
 import csv
 import io
-import subprocess
 import sys
 import time
 
@@ -176,10 +175,7 @@ def shell(command, args):
     words = {"data": str(runtime.DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto", "compile": "auto"}
     common = [part for word, usual in words.items() if getattr(args, word) != usual
               for part in (f"--{word.replace('_', '-')}", str(getattr(args, word)))] + ["--skip-bad"] * args.skip_bad
-    print("\n$ python " + " ".join([*command, *common]), flush=True)
-    status = subprocess.run([sys.executable, "-u", str(runtime.ROOT / command[0]), *command[1:], *common]).returncode
-    if status:
-        raise SystemExit(status)
+    runtime.run_script([*command, *common])
 
 
 def write_table(dataset, rows):

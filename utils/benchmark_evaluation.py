@@ -131,7 +131,7 @@ def run_apart(command, **environment):
     """(what it printed, seconds, peak memory in MiB) of a command of Python in a process of its own."""
     start = time.perf_counter()
     command = [sys.executable, "-S", "-c", LAUNCH, sys.executable, *map(str, command)]
-    child = subprocess.run(command, cwd=runtime.ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+    child = subprocess.run(command, check=False, cwd=runtime.ROOT, capture_output=True, text=True, env={**os.environ, **environment})
     seconds, messages = time.perf_counter() - start, child.stderr.strip().splitlines()
     if child.returncode:
         raise runtime.UserError(f"{' '.join(command[5:9])} ... failed: {(messages[:-1] or ['without a word'])[-1]}")

@@ -49,6 +49,15 @@ def run(main):
         return 130
 
 
+def run_script(command):
+    """Print and run a script of the project, [script, word, ...]; SystemExit with its status if it fails, its error being on stderr."""
+    script, *words = map(str, command)
+    print(f"\n$ python {' '.join([script, *words])}", flush=True)
+    status = subprocess.run([sys.executable, "-u", str(ROOT / script), *words], check=False).returncode
+    if status:
+        raise SystemExit(status)
+
+
 def pick_device(name="auto", ngpu=1):
     """torch.device for auto | cpu | cuda | mps; auto takes the first accelerator there is. ngpu 0 forces the CPU."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

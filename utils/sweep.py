@@ -3,9 +3,6 @@
 A tenth of the training images is held out for validation, another part fine-tuned on, shortly. Pre-training has seen the
 held-out images too, so their accuracy is not a test accuracy; alphas are compared with one another only.
 """
-import subprocess
-import sys
-
 import numpy as np
 
 from . import datasets, plots, results, runtime, snapshots, training, tuning
@@ -88,8 +85,4 @@ def format_rows(rows, best):
 
 def call(script, *words, args):
     """Run a script as a user would; its errors are on stderr already."""
-    words = [*map(str, words), "--device", args.device, "--precision", args.precision, "--compile", args.compile]
-    print(f"\n$ python {script} {' '.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, "-u", str(runtime.ROOT / script), *words]).returncode
-    if status:
-        raise SystemExit(status)
+    runtime.run_script([script, *words, "--device", args.device, "--precision", args.precision, "--compile", args.compile])
