@@ -1,4 +1,4 @@
-"""reproduce.py --table and --sweep as a user runs them, on a few small images in the place of CIFAR-10."""
+"""reproduce.py --table, --sweep and --ablation as a user runs them, on a few small images in the place of CIFAR-10."""
 import csv
 import json
 
@@ -70,6 +70,15 @@ def test_sweep_sees_no_ood_set(ready):
     assert (ready.root / "CIFAR" / "figures" / "cifar10_sweep_alpha.png").exists()
     assert not list((ready.snapshots / "pretrained").glob("replaced*"))
     assert "sweep" not in ready.run("test.py --model cifar10_wrn_s1_tune --score msp").out    # its snapshots are no one's by name
+
+
+def test_ablation_changes_one_thing_at_a_time(ready):
+    out = ready.run("reproduce.py cifar10 --ablation", prelude="""import utils.ablation as a
+a.VARIANTS = {"SR": {"alpha": 0.05}, "without dropout": {"droprate": 0.0}}""")
+    assert out.status == 0, out.err
+    before, sr, still = json.loads((ready.results / "cifar10_ablation.json").read_text())["rows"]
+    assert [before["name"], sr["name"], still["name"]] == ["before", "SR", "without dropout"] and still["changes"] == {"droprate": 0.0}
+    assert {row["set"] for row in before["sets"]} == set(OOD) and len({row["snapshot"] for row in (before, sr, still)}) == 3
 
 
 def test_an_unfinished_run_is_not_measured(ready):

@@ -65,16 +65,18 @@ def part_inference(args, device, precision):
         model = runtime.prepare(copy.deepcopy(plain), device)
         x = torch.randn(batch, 3, 32, 32, device=device)
         channels_last = x.contiguous(memory_format=torch.channels_last)
+        parts = channels_last.split(runtime.inference_batch(batch, device))     # as utils.features.Network takes a batch
 
-        def ours(model=model, x=channels_last):
+        def ours(model=model, parts=parts):
             with torch.inference_mode(), runtime.autocast(device, precision):
-                model(x)
+                for part in parts:
+                    model(part)
         with torch.inference_mode(), runtime.autocast(device, precision):
-            compiled = runtime.compile_inference(model, channels_last)
+            compiled = runtime.compile_inference(model, parts[0])
         alternatives = {"eager fp32 NCHW": torch.inference_mode()(lambda plain=plain, x=x: plain(x)),
                         f"this project, {precision}, eager": ours}
         if compiled is not model:
-            alternatives[f"this project, {precision}, compiled"] = lambda compiled=compiled, x=channels_last: ours(compiled, x)
+            alternatives[f"this project, {precision}, compiled"] = lambda compiled=compiled, parts=parts: ours(compiled, parts)
         others = other_runtimes(plain, x) if device.type == "cpu" else {}
         found = compare(f"inference, batch {batch}", {**alternatives, **others}, batch, args.rounds, device)
         name_wrong_outputs(found, others, plain, x)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from . import scores
 from .datasets import STD
 from .loaders import Batches, normalise
-from .runtime import CIFAR, UserError, autocast, compile_inference, prepare, write_bytes
+from .runtime import CIFAR, UserError, autocast, compile_inference, inference_batch, prepare, write_bytes
 
 CACHE = CIFAR / "cache"
 COMPILE_ABOVE = 5e12   # multiplications: 15,000 images of a WRN-40-2, about what compiling it costs on a CPU
@@ -66,7 +66,8 @@ class Network:
 
     def __init__(self, model, sha256, device, precision, batch_size=200, cache=None, compile="off", arch=""):
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
-        self.precision, self.batch_size, self.cache, self.memory = precision, batch_size, Path(cache or CACHE), {}
+        self.precision, self.batch_size = precision, inference_batch(batch_size, device)
+        self.cache, self.memory = Path(cache or CACHE), {}
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
         self.compile, self.compiled = compile, None
         # the same weights may belong to networks that differ in code, in options without weights or in --arch alone

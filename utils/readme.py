@@ -71,7 +71,8 @@ def record(name):
     for old in (*RECORDED.glob(f"{name}_*"), *(FIGURES / "recorded").glob(f"{name}_*")):
         old.unlink()
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
-    files += [*results.RESULTS.glob(f"{name}_table.csv"), *results.RESULTS.glob(f"{name}_sweep_alpha.json"), *FIGURES.glob(f"{name}_*")]
+    files += [*results.RESULTS.glob(f"{name}_table.csv"), *results.RESULTS.glob(f"{name}_sweep_alpha.json"),
+              *results.RESULTS.glob(f"{name}_ablation.json"), *FIGURES.glob(f"{name}_*")]
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
 
@@ -143,6 +144,20 @@ def render_sweep(name="cifar10"):
         f"\n\n![Accuracy, mean L1 norm and validation FPR95 against alpha](CIFAR/figures/recorded/{name}_sweep_alpha.png)")
 
 
+def render_ablation(name="cifar10"):
+    """SR's fine-tuning with one thing changed at a time, against the network it starts from."""
+    path = RECORDED / f"{name}_ablation.json"
+    if not path.exists():
+        return "Not measured yet."
+    record = results.read_result(path)
+    first = record["rows"][0]
+    rows = [[row["name"], f"{row['error']:.2f}", f"{row['mean_l1']:.2f}", *(with_sd(cell, "fpr95") for cell in row["sets"]),
+             f"{row['average']['fpr95']:.2f} / {row['average']['auroc']:.2f}"] for row in record["rows"]]
+    return table(["fine-tuning", "ID error", "mean ‖h‖₁", *(cell["set"] for cell in first["sets"]), "average"], rows) + (
+        f"\n\n{record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed {record['seed']}; energy score, {record['id']['images']:,} ID "
+        f"test images, {record['draws']} draws. FPR95 ± sd over the draws; average: FPR95 / AUROC, in percent.")
+
+
 def render_memory():
     """Seconds and peak memory of the scores that keep or pass over all training features."""
     rows = []
@@ -154,11 +169,13 @@ def render_memory():
 
 
 def render_performance():
-    """Every alternative of the recorded benchmark, and what bfloat16 moves."""
-    path = RECORDED / "benchmark.json"
-    if not path.exists():
-        return "Not measured yet."
-    record = results.read_result(path)
+    """Every alternative of each machine's recorded benchmark, and what bfloat16 moves there."""
+    paths = [path for path in sorted(RECORDED.glob("benchmark*.json")) if not path.name.startswith("benchmark_scores")]
+    return "\n\n".join(map(performance_of, map(results.read_result, paths))) or "Not measured yet."
+
+
+def performance_of(record):
+    """The table of one run of ``utils.benchmark`` and what it was measured on."""
     rows = [[row["part"], row["what"].strip(), f"{row['rate']:,.0f}", f"{row['ratio']:.2f}",
              "-" if row["spread"] is None else f"{row['spread']:.0%}", "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"]
             for row in record["rows"]]
@@ -178,7 +195,8 @@ def render_performance():
 
 BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
           "performance": render_performance, "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10"),
-          "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep}
+          "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep,
+          "ablation": render_ablation}
 
 
 def render(text):

@@ -15,20 +15,12 @@ LIMIT = 0.5          # percent of validation accuracy that a recommended alpha m
 
 def run(args):
     """Fine-tune and score every alpha, print the table, write CIFAR/results/{dataset}_sweep_alpha.json and the figure."""
-    arch = training.arch_name(args.arch)
-    parent = snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{arch}_pretrained")
+    parent = find_parent(args)
     folder, noise, count = prepare(args)
     rows = []
     for alpha in ALPHAS:
-        place = snapshots.SWEEP / f"{folder.name}_alpha_{alpha:g}"
-        file = snapshots.snapshot_path(place, f"{args.dataset}_{arch}_s{args.seed}_tune", EPOCHS - 1)
-        if not is_made(file, alpha, parent):
-            call("tune.py", args.dataset, "--id", folder, "--alpha", alpha, "--epochs", EPOCHS, "--load", parent, "--save", place,
-                 "--arch", args.arch, "--seed", args.seed, args=args)
-        call("test.py", "--model", file, "--id", folder, "--score", "energy",
-             "--protocol", "full", "--ood", ",".join(f"folder:{path}" for path in noise), "--save", runtime.CIFAR / "cache" / "sweep", args=args)
-        newest = max((runtime.CIFAR / "cache" / "sweep").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        result = results.read_result(newest)
+        file = fine_tune(args, folder, parent, alpha=alpha)
+        result = evaluate(args, file, "--id", folder, "--protocol", "full", "--ood", ",".join(f"folder:{path}" for path in noise))
         entry = result["scores"][0]
         rows.append({"alpha": alpha, "accuracy": result["id"]["accuracy"], "mean_l1": result["id"]["mean_l1"], "fpr95": entry["average"]["fpr95"],
                      "auroc": entry["average"]["auroc"], "sets": {row["set"]: row["fpr95"] for row in entry["sets"]}, "snapshot": result["snapshot"]["sha256"]})
@@ -42,6 +34,29 @@ def run(args):
         "Validation accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
         "FPR95 against noise (%)": [row["fpr95"] for row in rows]}, runtime.CIFAR / "figures" / f"{args.dataset}_sweep_alpha", best, xlabel="alpha, weight of the L1 norm")
     print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
+
+
+def find_parent(args):
+    """Path of the pre-trained snapshot that short fine-tunings start from."""
+    return snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{training.arch_name(args.arch)}_pretrained")
+
+
+def fine_tune(args, folder, parent, **changes):
+    """Path of the snapshot of a short SR fine-tuning with these options of tune.py changed; made unless it is there."""
+    place = snapshots.SWEEP / "_".join([folder.name, *(f"{key}_{value:g}" for key, value in changes.items())])
+    file = snapshots.snapshot_path(place, f"{args.dataset}_{training.arch_name(args.arch)}_s{args.seed}_tune", EPOCHS - 1)
+    if not is_made(file, changes, parent):
+        words = [word for key, value in changes.items() for word in (f"--{key}", value)]
+        call("tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
+             "--arch", args.arch, "--seed", args.seed, args=args)
+    return file
+
+
+def evaluate(args, file, *words):
+    """The result of test.py with the energy score on a snapshot; its file is put among the caches."""
+    place = runtime.CIFAR / "cache" / "sweep"
+    call("test.py", "--model", file, "--score", "energy", *words, "--save", place, args=args)
+    return results.read_result(max(place.glob("*.json"), key=lambda path: path.stat().st_mtime_ns))
 
 
 def prepare(args):
@@ -63,12 +78,14 @@ def prepare(args):
     return folder, [folder / f"{name}.npz" for name in parts if name not in ("train", "test")], len(parts["train"])
 
 
-def is_made(file, alpha, parent):
-    """Whether this alpha's snapshot is there already, from this parent; its folder's name has the images' fingerprint."""
+def is_made(file, changes, parent):
+    """Whether this snapshot is there already, whole, with these options and from this parent; its folder's name has the images' fingerprint."""
     if not file.exists():
         return False
     description = snapshots.describe(file, snapshots.read_weights(file))
-    return snapshots.is_complete(description) and description.get("recipe", {}).get("alpha") == alpha and description.get("parent_sha256") == runtime.sha256_file(parent)
+    recipe = description.get("recipe", {})
+    return (snapshots.is_complete(description) and description.get("parent_sha256") == runtime.sha256_file(parent)
+            and all(recipe.get(key) == value for key, value in changes.items()))
 
 
 def recommend(rows):
