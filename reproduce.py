@@ -52,6 +52,9 @@ def parse(argv):
     options.add_common(parser)
     args = parser.parse_args(argv)
     options.known_dataset(args.dataset, args.id, datasets.ID_SETS)
+    chosen = [f"--{name}" for name in ("table", "sweep", "ablation") if getattr(args, name)]
+    if len(chosen) > 1:
+        parser.error(f"{' and '.join(chosen)}: one at a time")
     return args
 
 

@@ -29,6 +29,7 @@ def test_without_snapshots_it_says_what_to_run(ready):
     assert result.status == 2 and "--train" in result.err.splitlines()[-1] and "Traceback" not in result.err
     ready.refuse("reproduce.py digits --table sr", "no published table", "cifar100")
     ready.refuse("reproduce.py cifar10 --table srf2", "srf1", "srf3")
+    ready.refuse("reproduce.py cifar10 --sweep --ablation", "one at a time")
 
 
 def test_table_trains_what_is_missing_and_renders_all(ready):

@@ -36,7 +36,7 @@ def test_auto_takes_bf16_on_cuda_from_sm_80(capability, expected, monkeypatch):
 
 
 def test_a_large_batch_goes_through_a_cpu_in_parts(tmp_path):
-    assert [runtime.inference_batch(size, CPU) for size in (1, 200, 1000)] == [1, 200, 200]
+    assert [runtime.inference_batch(size, CPU) for size in (1, 200, 1000)] == [1, 100, 100]
     assert runtime.inference_batch(1000, CUDA) == 1000
     network = features.Network(torch.nn.Linear(1, 1), "a" * 64, CPU, "fp32", batch_size=1000, cache=tmp_path)
-    assert network.batch_size == 200
+    assert network.batch_size == 100

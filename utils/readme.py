@@ -101,6 +101,18 @@ def with_sd(row, metric):
     return f"{row[metric]:.2f} ± {row['sd'][metric]:.2f}"
 
 
+def render_every(name="cifar10"):
+    """Every score on the pre-trained network, where the recorded results have more than the tables ask for."""
+    measured = tables.measured_results((RECORDED,))
+    found = [(score, *measured[name, "wrn", "pretrained", score]) for score in SCORES if (name, "wrn", "pretrained", score) in measured]
+    if len(found) < len(SCORES) / 2:
+        return "Not measured yet."
+    rows = [[f"`{score}`", *(f"{cell['fpr95']:.2f} / {cell['auroc']:.2f}" for cell in [*entry["sets"], entry["average"]])] for score, entry, *_ in found]
+    result = found[0][2]
+    return table(["`--score`", *(cell["set"] for cell in found[0][1]["sets"]), "average"], rows) + (
+        f"\n\nFPR95 / AUROC in percent on `{result['snapshot']['name']}`, {result['num_to_avg']} draws; hyper-parameters are the defaults of the table of scores.")
+
+
 def render_answer(name="cifar10"):
     """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?"""
     rows = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
@@ -126,8 +138,13 @@ def render_snapshots():
         return "None yet."
     entries = results.read_result(provide.MANIFEST)["snapshots"]
     rows = [[f"`{Path(e['file']).parent.name}/{Path(e['file']).stem}`", e["dataset"], f"{e['arch']}-{e['layers']}-{e['widen_factor']}", e["loss"] or "cross-entropy",
-             e["epochs"], e["seed"], f"{e['id_accuracy']:.2f}", e["weights"], f"{e['bytes'] / 1e6:.1f}"] for e in entries]
-    return table(["snapshot", "ID", "network", "loss", "epochs", "seed", "ID accuracy, %", "stored as", "MB"], rows)
+             outliers_of(e), e["epochs"], e["seed"], f"{e['id_accuracy']:.2f}", e["weights"], f"{e['bytes'] / 1e6:.1f}"] for e in entries]
+    return table(["snapshot", "ID", "network", "loss", "outliers", "epochs", "seed", "ID accuracy, %", "stored as", "MB"], rows)
+
+
+def outliers_of(entry):
+    outliers = entry.get("outliers")
+    return f"{outliers['name']} ({outliers['images']:,})" if outliers else "-"
 
 
 def render_sweep(name="cifar10"):
@@ -195,7 +212,7 @@ def performance_of(record):
 
 BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
           "performance": render_performance, "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10"),
-          "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep,
+          "every": render_every, "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep,
           "ablation": render_ablation}
 
 

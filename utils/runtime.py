@@ -19,7 +19,7 @@ from models import fused
 ROOT = Path(__file__).resolve().parent.parent
 CIFAR = ROOT / "CIFAR"
 DATA = ROOT / "data"
-CPU_BATCH = 200
+CPU_BATCH = 100
 
 
 class UserError(Exception):

@@ -161,6 +161,7 @@ def caption(lines):
             parents.add(one.get("parent_sha256", one["sha256"]))
     images = {ood["name"]: ood["images"] for _, result in snapshots.values() for ood in result["ood"]}
     words = [f"`{one['name']}`: seed {one['seed']}, {one['recipe']['epochs']} epochs (a complete schedule), {one['train_images']:,} training images, "
+             + (f"{one['outliers']['images']:,} outliers of {one['outliers']['name']}, " if one.get("outliers") else "") +
              f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, scored in {result['precision']}, sha256 {one['sha256'][:12]}"
              for one, result in snapshots.values()]
     if len(parents) > 1:
