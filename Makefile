@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine:
 #   make reproduce                    the whole chain on images that need no download, then a table and a figure
-#   make reproduce DATASET=cifar10    the same for CIFAR-10 (place the images first: python data/download.py cifar10 ood)
+#   make reproduce DATASET=cifar10    the same for CIFAR-10 (place the images first: python data/download.py cifar10 ood 300k)
 #   make test                         the tests
 # Bring your own torch: TORCH="torch==2.13.0 torchvision==0.28.0", or run make in an active environment that has torch.
 

@@ -1,7 +1,7 @@
 """A data set's whole chain (train, fine-tune with SR and with SROE, score, table, figure), or a paper's table, published beside measured.
 
     python reproduce.py digits                    # needs no download; about two minutes on two cores
-    python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood
+    python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood 300k
     python reproduce.py cifar10 --preset quick    # the same with a short schedule
     python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/RESULTS.md, .csv, .tex
     python reproduce.py cifar10 --table all --train    # every table; snapshots that are missing are trained with the papers' recipes
@@ -16,6 +16,7 @@ import csv
 import io
 import sys
 import time
+from pathlib import Path
 
 from utils import (
     ablation,
@@ -42,7 +43,7 @@ def parse(argv):
     parser = options.Parser(prog="reproduce.py", description=__doc__)
     parser.add_argument("dataset", nargs="?", default="digits", help=f"{', '.join(datasets.ID_SETS)} (default: digits)")
     parser.add("--fresh", action="store_true", help="train every stage anew")
-    parser.add("--arch", default="wrn", metavar="NAME", help="default: wrn; with --table: every network of the table, or only the one named")
+    parser.add("--arch", default=None, metavar="NAME", help="default: wrn; with --table: every network of the table, or only the one named")
     parser.add("--seed", type=options.count, default=1, help="of training (default: 1)")
     parser.add("--preset", default="paper", choices=tuple(recipes.PRESETS), help="recipes (default: paper)")
     parser.add("--table", default=None, choices=(*tables.TABLES, "all"), help="a paper's table instead of the chain")
@@ -55,6 +56,13 @@ def parse(argv):
     chosen = [f"--{name}" for name in ("table", "sweep", "ablation") if getattr(args, name)]
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)}: one at a time")
+    if args.train and not args.table:
+        parser.error("--train goes with --table")
+    if (args.sweep or args.ablation) and (args.fresh or args.preset != "paper"):
+        parser.error(f"{chosen[0]} has a recipe of its own: no --fresh and no --preset")
+    if args.table and args.id:
+        parser.error("--table is about the papers' images: no --id")
+    args.one_network, args.arch = args.arch is not None, args.arch or "wrn"
     return args
 
 
@@ -69,6 +77,7 @@ def main(argv=None):
 def chain(args):
     """Train, fine-tune, score; one table, one figure."""
     start = time.perf_counter()
+    datasets.check_chain(args.dataset, args.data, own_id=args.id is not None)
     stem = f"{args.dataset}_{training.arch_name(args.arch)}"
     pretrained = train(["baseline.py"], "pretrained", f"{stem}_pretrained", "pretrain", None, args)
     losses = list(dict.fromkeys(loss for _, loss, _ in METHODS if loss))
@@ -94,7 +103,10 @@ def paper_table(args):
     for _, network, score, stage in keys:
         if tables.why_not(score, stage) == "not measured":
             wanted.setdefault((network, stage), {"msp": 0, "energy": 0})[score] = 0
-    networks = [network for network in dict.fromkeys(network for network, _ in wanted) if args.arch in ("wrn", network)]
+    there = list(dict.fromkeys(network for network, _ in wanted))
+    networks = [args.arch] if args.one_network else there
+    if not set(networks) <= set(there):
+        raise runtime.UserError(f"--table {args.table} has no row of {args.arch} that can be measured. There is: {', '.join(there)}")
     measured = {}
     for network in networks:
         given = argparse.Namespace(**{**vars(args), "arch": network})
@@ -123,7 +135,9 @@ def snapshot_of(stage, args, pretrained=None):
     if any(f.parent.name == folder and snapshots.stem_of(f) == stem for f in snapshots.all_snapshots()):
         file = snapshots.find_one(f"{folder}/{stem}")
         description = snapshots.describe(file, snapshots.read_weights(file))
-        if not snapshots.is_complete(description):
+        if args.train and args.fresh:
+            reason = f"{snapshots.short_name(file)} is trained anew"
+        elif not snapshots.is_complete(description):
             reason = f"{snapshots.short_name(file)} is not of a whole run"
         elif pretrained and description.get("parent_sha256") != runtime.sha256_file(pretrained):
             reason = f"{snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}"
@@ -141,7 +155,7 @@ def train(command, folder, stem, stage, loss, args, parent=None):
     place = snapshots.SNAPSHOTS / folder
     recipe = recipes.resolve(stage, args.dataset, loss, args.preset, args.arch) | {"seed": args.seed, "arch": args.arch}
     last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
-    if not args.fresh and is_of(last, recipe, parent):
+    if not args.fresh and is_of(last, recipe, parent, args):
         print(f"{snapshots.short_name(last)} is there (--fresh trains it anew)")
         return last
     chosen = {"arch": "wrn", "seed": 1, "preset": "paper"}
@@ -150,9 +164,16 @@ def train(command, folder, stem, stage, loss, args, parent=None):
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
         command += ["--load", str(parent)]
     state = place / f"{stem}.resume.pt"
-    interrupted = not args.fresh and state.exists() and snapshots.read_pt(state).get("recipe", {})
-    shell([*command, *["--resume"] * bool(interrupted and agrees(interrupted, recipe))], args)
+    shell([*command, *["--resume"] * (not args.fresh and state.exists() and goes_on(state, recipe, parent, args))], args)
     return last
+
+
+def goes_on(state, recipe, parent, args):
+    """Whether an interrupted run's state is of this command: its recipe, preset, precision and parent."""
+    state = snapshots.read_pt(state)
+    made = state.get("recipe", {})
+    same = made.get("preset", "paper") == args.preset and made.get("precision", "auto") == args.precision
+    return same and agrees(made, recipe) and (parent is None or state.get("parent") == runtime.sha256_file(parent))
 
 
 def agrees(made, recipe):
@@ -160,12 +181,15 @@ def agrees(made, recipe):
     return all(made.get(key, value) == value for key, value in recipe.items())
 
 
-def is_of(file, recipe, parent):
-    """Whether a snapshot is there, was trained with this recipe and, if fine-tuned, from this pre-trained one."""
+def is_of(file, recipe, parent, args):
+    """Whether a snapshot is there, was trained with this recipe on these images and, if fine-tuned, from this pre-trained one."""
     if not file.exists():
         return False
     description = snapshots.describe(file, snapshots.read_weights(file))
-    return agrees(description.get("recipe", {}), recipe) and (parent is None or description.get("parent_sha256") == runtime.sha256_file(parent))
+    images = args.dataset if args.id is None else str(datasets.find_split(Path(args.id).expanduser(), "train"))
+    return (agrees(description.get("recipe", {}), recipe) and Path(description.get("data", "")).resolve() == Path(images).resolve()
+            and args.image_size in (None, description.get("image_size"))
+            and (parent is None or description.get("parent_sha256") == runtime.sha256_file(parent)))
 
 
 def evaluate(file, score_names, args):
@@ -179,10 +203,7 @@ def evaluate(file, score_names, args):
 
 def shell(command, args):
     """Run a script of this folder as a user would; its errors are already on stderr, so only its status is passed on."""
-    words = {"data": str(runtime.DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto", "compile": "auto"}
-    common = [part for word, usual in words.items() if getattr(args, word) != usual
-              for part in (f"--{word.replace('_', '-')}", str(getattr(args, word)))] + ["--skip-bad"] * args.skip_bad
-    runtime.run_script([*command, *common])
+    runtime.run_script([*command, *options.common_words(args)])
 
 
 def write_table(dataset, rows):

@@ -135,7 +135,7 @@ def score_snapshot(file, args, command):
 
 def unusual(file, dataset, args):
     """What makes a result another one than the usual of its name: its images, its draws, a snapshot from elsewhere."""
-    usual = {"ood": "", "id_train": None, "num_to_avg": 10, "seed": 1, "tune_scores": False}
+    usual = {"ood": "", "id_train": None, "num_to_avg": 10, "seed": 1, "tune_scores": False, "T": None, "noise": None, "image_size": None}
     if dataset in datasets.ID_SETS:   # images of one's own are always given by --id
         usual["id"] = None
     found = [f"{key}={getattr(args, key)}" for key, value in usual.items() if getattr(args, key) != value]
@@ -157,7 +157,8 @@ def tune_scores(chosen, network, train_set, dataset):
     for score in chosen:
         rows = []
         if score.grid:
-            score, rows = validation.tune(score, dataset)
+            with scores.as_user_error(score):
+                score, rows = validation.tune(score, dataset)
             print("\n" + tuning.format_grid(score, rows))
         tuned.append(score)
         grids[score.name] = rows

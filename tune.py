@@ -39,8 +39,11 @@ def main(argv=None):
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
     loss = LOSSES[args.loss]
+    stem = f"{args.dataset}_{training.arch_name(args.arch)}_pretrained"
+    if args.id and args.image_size is None:     # images of one's own are brought to the size that the network was trained at
+        args.image_size = training.image_size(snapshots.find_one(args.load, stem), args)
     train_set, test_set, num_classes = datasets.load_id_pair(args)
-    parent = snapshots.find_one(args.load, stem=f"{args.dataset}_{training.arch_name(args.arch)}_pretrained")
+    parent = snapshots.find_one(args.load, stem)
     description = {**training.describe_network(args, num_classes, train_set), "loss": args.loss, "score": loss.score,
                    "parent": parent.name, "parent_sha256": runtime.sha256_file(parent)}
     model, description = training.load_parent(parent, args, description)

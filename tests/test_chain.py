@@ -347,7 +347,9 @@ def test_own_images_at_another_size(make_project, home):
     project.do(f"tune.py {common} --loss sroe --outliers {home}/outliers --epochs 1")
     project.do(f"test.py -m flowers_wrn_s1_tune --id {home}/flowers --image-size 20 --ood folder:{home}/stones,gaussian")
     np.savez(home / "large.npz", images=noise(12, 32, 1))   # outliers are brought to the ID images' size, whatever they are
-    project.do(f"tune.py {common} --loss sroe --outliers {home}/large.npz --epochs 1")
+    project.do(f"tune.py flowers --id {home}/flowers --loss sroe --outliers {home}/large.npz --epochs 1")
+    tuned = json.loads((project.snapshots / "tune_sroe/flowers_wrn_s1_tune_epoch_0.json").read_text())
+    assert tuned["image_size"] == 20    # the network's, not the usual one
 
 
 def test_own_network_and_own_score_through_all_three_scripts(make_project, home):

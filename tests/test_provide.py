@@ -95,6 +95,19 @@ def test_a_copy_names_the_copy_of_its_parent(place, monkeypatch):
     assert json.loads(provide.provide(child, runtime.DATA).with_suffix(".json").read_text())["parent_sha256"] == runtime.sha256_file(copy)
 
 
+def test_a_run_of_another_length_takes_the_place_of_the_former(place, monkeypatch):
+    monkeypatch.setattr(provide, "measure", lambda *given: ({"id_accuracy": 50.0}, 7))
+    file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
+    longer = put(place / "longer" / "digits_wrn_pretrained_epoch_4.pt", epoch=4, recipe={"epochs": 5})
+    longer = longer.rename(place / "pretrained" / longer.name)
+    longer.with_suffix(".json").write_text((place / "longer" / "digits_wrn_pretrained_epoch_4.json").read_text())
+    provide.provide(longer, runtime.DATA, float32=True)
+    copy = provide.provide(file, runtime.DATA, float32=True)
+    assert [path.name for path in copy.parent.glob("*.pt")] == ["digits_wrn_pretrained_epoch_2.pt"] and len(list(copy.parent.glob("*.json"))) == 1
+    with pytest.raises(UserError, match="provided snapshot already"):
+        provide.provide(copy, runtime.DATA)
+
+
 def test_an_unfinished_run_is_not_provided(place):
     file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_1.pt", epoch=1)
     with pytest.raises(UserError, match="not the last snapshot"):

@@ -79,6 +79,24 @@ def test_recorded_results_were_made_with_the_recipes_of_the_code(dataset):
         assert {"epochs", "learning_rate", "batch_size"} <= set(made)
 
 
+def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch):
+    from tests.test_tables import write
+    for name in ("RESULTS", "RECORDED", "FIGURES"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(readme.results, "RESULTS", tmp_path / "RESULTS")
+    monkeypatch.setattr(readme, "RECORDED", tmp_path / "RESULTS" / "recorded")
+    monkeypatch.setattr(readme, "FIGURES", tmp_path / "FIGURES")
+    old, new = tmp_path / "RESULTS" / "recorded", tmp_path / "RESULTS"
+    old.mkdir()
+    write(old, name="cifar10_few", scores=("msp",))
+    write(old, name="cifar10_other", scores=("odin",))
+    write(old, name="cifar10_sr", stage="sr")
+    write(new, name="cifar10_many", scores=("msp", "energy"))
+    (new / "cifar10_many.csv").write_text("score\n")
+    readme.record("cifar10")
+    assert sorted(path.stem for path in old.glob("*.json")) == ["cifar10_many", "cifar10_other", "cifar10_sr"]
+
+
 def test_every_figure_of_the_page_is_there():
     figures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT)
     assert figures and all((runtime.ROOT / figure).exists() for figure in figures)

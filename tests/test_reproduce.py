@@ -30,6 +30,15 @@ def test_without_snapshots_it_says_what_to_run(ready):
     ready.refuse("reproduce.py digits --table sr", "no published table", "cifar100")
     ready.refuse("reproduce.py cifar10 --table srf2", "srf1", "srf3")
     ready.refuse("reproduce.py cifar10 --sweep --ablation", "one at a time")
+    ready.refuse("reproduce.py cifar10 --sweep --fresh", "a recipe of its own")
+    ready.refuse("reproduce.py cifar10 --train", "--table")
+    ready.refuse("reproduce.py cifar10 --table sr --id data", "no --id")
+    ready.refuse("reproduce.py cifar10 --table sr --arch allconv", "no row of allconv", "wrn")
+
+
+def test_the_chain_asks_for_all_images_before_it_trains(ready):
+    ready.refuse("reproduce.py cifar10", "300k", "python data/download.py 300k")    # SROE's outliers; the others are there
+    ready.refuse("reproduce.py cifar100", "cifar100, 300k")
 
 
 def test_table_trains_what_is_missing_and_renders_all(ready):

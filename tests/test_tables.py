@@ -67,7 +67,8 @@ def test_unmeasured_rows_say_why(tmp_path):
     assert "Nothing measured yet." in tables.render((tmp_path,))[tables.OUTPUT.with_suffix(".md")].decode()
 
 
-@pytest.mark.parametrize("unusual", [{"ood": "svhn"}, {"id": "/x"}, {"tune_scores": True}, {"num_to_avg": 3}, {"seed": 2}, {"id_train": "/x"}])
+@pytest.mark.parametrize("unusual", [{"ood": "svhn"}, {"id": "/x"}, {"tune_scores": True}, {"num_to_avg": 3}, {"seed": 2}, {"id_train": "/x"},
+                                     {"T": 2.0}, {"noise": 0.002}, {"image_size": 64}])
 def test_results_of_another_protocol_do_not_enter(tmp_path, unusual):
     write(tmp_path, **unusual)
     assert tables.measured_results((tmp_path,)) == {}
@@ -85,6 +86,13 @@ def test_only_whole_runs_in_their_usual_folder_enter(tmp_path, change):
     runtime.write_json(path, result)
     assert tables.measured_results((tmp_path,)) == {}
     assert b"Nothing measured yet." in tables.render((tmp_path,))[tables.OUTPUT.with_suffix(".md")]
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_broken_result_file_is_named(tmp_path, content):
+    (tmp_path / "half.json").write_text(content)
+    with pytest.raises(runtime.UserError, match="half.json is not a result file"):
+        tables.measured_results((tmp_path,))
 
 
 def test_a_stage_s_numbers_are_of_one_snapshot_the_newest(tmp_path):

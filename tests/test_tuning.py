@@ -92,6 +92,14 @@ def test_what_the_user_has_set_is_not_searched(network, train_set):
     assert score.M == 3 and rows and all(set(row["hyper"]) == {"gamma"} for row in rows)
 
 
+def test_a_score_of_one_s_own_stays_one(network, train_set, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from utils.scores import SCORES\nclass Own(SCORES['knn']):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own, = choose("mine:Own", "digits")
+    tuned, rows = tuning.Validation(network, train_set).tune(own, "digits")
+    assert rows and tuned is not own and (tuned.own, tuned.cache_stats, tuned.name) == (True, False, own.name)
+
+
 def test_too_few_training_images_are_refused(network, train_set):
     with pytest.raises(UserError, match="--tune-scores needs more"):
         tuning.Validation(network, train_set.subset(np.arange(1)))

@@ -79,7 +79,8 @@ def part_inference(args, device, precision):
             alternatives[f"this project, {precision}, compiled"] = lambda compiled=compiled, parts=parts: ours(compiled, parts)
         others = other_runtimes(plain, x) if device.type == "cpu" else {}
         found = compare(f"inference, batch {batch}", {**alternatives, **others}, batch, args.rounds, device)
-        name_wrong_outputs(found, others, plain, x)
+        if others:
+            name_wrong_outputs(found, others, plain, x)
         rows += found
     return rows
 
@@ -153,8 +154,7 @@ def format_row(row):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(prog="python -m utils.benchmark", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=(*PARTS, "accuracy"), default=(*PARTS, "accuracy"))
     parser.add_argument("--rounds", type=options.positive_int, default=7, help="of every part but evaluation and accuracy")
     parser.add_argument("--batch", type=options.positive_int, nargs="+", default=[200, 1000], help="of inference")
@@ -167,12 +167,16 @@ def parse(argv):
     parser.add_argument("--arch", default="wrn")
     parser.add_argument("--layers", type=int, default=40)
     parser.add_argument("--widen-factor", type=int, default=2)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--out", default=str(runtime.CIFAR / "results" / "benchmark.json"))
     args = parser.parse_args(argv)
     if args.evaluation_images < 10:
         parser.error(f"--evaluation-images {args.evaluation_images} is below 10: knn needs 50 training images")
+    try:
+        models.build(args.arch, 10, args.layers, args.widen_factor)
+    except ValueError as error:
+        parser.error(str(error))
     return args
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils.options import Parser
 from utils.runtime import CIFAR, ROOT, UserError, describe_machine, run, write_json
 from utils.scores import SCORES, Outputs
 from utils.scores.blocks import slices
@@ -68,7 +69,7 @@ def measure(method, count, width, queries):
     score.score(images)
     done = time.perf_counter()
     unit = 1 if sys.platform == "darwin" else 1024     # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    return {"method": method, "score": score.label, "images": count, "width": width, "queries": queries,
+    return {"method": method, "score": type(score)(None, **score.hyper).label, "images": count, "width": width, "queries": queries,
             "features_dtype": np.dtype(dtype).name, "features_mib": round(train.features.nbytes / 2 ** 20, 1),
             "fit_s": round(fitted - start, 3), "score_s": round(done - fitted, 3),
             "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20, 1)}
@@ -87,7 +88,7 @@ def measure_apart(method, count, width, queries):
 
 
 def parse_arguments(argv):
-    parser = argparse.ArgumentParser(prog="benchmark_scores", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m utils.benchmark_scores", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="50000x128,200000x512",
                         type=lambda text: [parse_size(size) for size in text.split(",")],
                         help="IMAGESxWIDTH of the training features, comma-separated (default %(default)s)")

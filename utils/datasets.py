@@ -284,6 +284,16 @@ def load_id_pair(args):
     return train, test, num_classes
 
 
+def check_chain(dataset, data, own_id=False):
+    """UserError that names every image set of a whole chain that is not there, before the hours that come ahead of its use."""
+    wanted = [] if own_id else [dataset]
+    missing = [name for name in wanted + ood_names(dataset, data) if not is_there(name, "test", data)]
+    if not is_there(outlier_name(dataset, data), "train", data):
+        missing.append("300k")
+    if missing:
+        raise UserError(f"of the images that the chain needs there is no {', '.join(missing)} in {data}. Run: {download_command(missing, data)}")
+
+
 def load_outliers(args):
     """ImageSet of --outliers NAME|PATH, of the ID images' size."""
     text = args.outliers or outlier_name(args.dataset, args.data)

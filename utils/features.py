@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import scores
+import models
+
+from . import datasets, loaders, scores
 from .datasets import STD
 from .loaders import Batches, normalise
 from .runtime import CIFAR, UserError, autocast, compile_inference, inference_batch, prepare, write_bytes
 
 CACHE = CIFAR / "cache"
+FORWARD_CODE = [*map(str, Path(models.__file__).parent.glob("*.py")), loaders.__file__, datasets.__file__]    # what outputs come of
 COMPILE_ABOVE = 5e12   # multiplications: 15,000 images of a WRN-40-2, about what compiling it costs on a CPU
 
 
@@ -71,7 +74,7 @@ class Network:
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
         self.compile, self.compiled = compile, None
         # the same weights may belong to networks that differ in code, in options without weights or in --arch alone
-        self.network_code = source_hash(inspect.getfile(type(model)), text=f"{arch} {model}")
+        self.network_code = source_hash(inspect.getfile(type(model)), *FORWARD_CODE, text=f"{arch} {model}")
         self.score_code = source_hash(*Path(scores.__file__).parent.glob("*.py"))
 
     def outputs(self, images):

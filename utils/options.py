@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         return self.add_argument(*spellings, **keywords)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message}. See: python {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {message}. See: python {self.prog.removeprefix('python ')} --help\n")
 
 
 def whole(text):
@@ -88,7 +88,7 @@ def add_common(parser):
     parser.add("--id", default=None, metavar="PATH", help="own ID images: a folder with train/ and test/ class folders, "
                "such .zip or .tar archives, or train.npz and test.npz with 'images' and 'labels'")
     parser.add("--image-size", type=positive_int, default=None, metavar="N",
-               help="side that ID images are brought to (default: 32, or the network's; arrays keep theirs)")
+               help="side that ID images are brought to (default: 32, or the trained network's; to train on, arrays keep theirs)")
     parser.add("--skip-bad", action="store_true", help="leave unreadable images out and count them, instead of stopping")
     parser.add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto")
     parser.add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
@@ -97,6 +97,14 @@ def add_common(parser):
                help="fused and compiled networks where a C++ compiler is there; auto: if the work is worth compiling for (default: auto)")
     parser.add("--ngpu", type=count, default=1, help="0 = CPU (default: 1); more than one device is not used")
     parser.add("--prefetch", type=count, default=0, help="accepted and without effect: images are resident, there are no workers")
+
+
+def common_words(args, leave=()):
+    """The options of ``add_common`` that are not at their defaults, as words for another script; those named in ``leave`` left out."""
+    usual = {"data": str(DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto", "compile": "auto", "ngpu": 1}
+    words = [part for name, value in usual.items() if name not in leave and getattr(args, name) != value
+             for part in (f"--{name.replace('_', '-')}", str(getattr(args, name)))]
+    return words + ["--skip-bad"] * (args.skip_bad and "skip_bad" not in leave)
 
 
 def recipe_adder(parser, stage):

@@ -3,13 +3,21 @@
 Weights of more than one dimension are stored as float16 if that moves no metric by 0.01 (percent, msp and energy, every OOD
 set), else all as float32. manifest.json lists what there is. Needs the data set's images.
 """
-import argparse
 import json
 import sys
 
 import numpy as np
 
-from . import datasets, features, metrics, results, runtime, scores, snapshots
+from . import (
+    datasets,
+    features,
+    metrics,
+    options,
+    results,
+    runtime,
+    scores,
+    snapshots,
+)
 
 MANIFEST = snapshots.SNAPSHOTS / "manifest.json"
 PART = 1000          # test images, evenly spread, whose number of correct ones is recorded for a quick check of a copy
@@ -61,13 +69,15 @@ def reference(model):
 
 def provide(file, data, float32=False):
     """Write the snapshot's provided copy, as float32 without a trial of float16 if that is asked for, and return its path."""
+    if file.is_relative_to(snapshots.PROVIDED):
+        raise runtime.UserError(f"{file} is a provided snapshot already. Train one of your own, or give its path")
     state = snapshots.read_weights(file)
     description = snapshots.describe(file, state)
     if not snapshots.is_complete(description):
         raise runtime.UserError(f"{file} is not the last snapshot of a run of this project's scripts, so it is not provided")
     id_set = datasets.load_id(description["dataset"], "test", data, None, description.get("image_size"))
-    image_sets = [id_set, *datasets.parse_ood("", description["dataset"], data, id_set.images.shape[-1])]
-    before, correct = measure(state, description, runtime.sha256_file(file), image_sets[:1] if float32 else image_sets)
+    image_sets = [id_set] + ([] if float32 else datasets.parse_ood("", description["dataset"], data, id_set.images.shape[-1]))
+    before, correct = measure(state, description, runtime.sha256_file(file), image_sets)
     small, weights, after, small_correct, moved = state, "float32", before, correct, None
     if not float32:
         after, small_correct = measure(halved(state), description, f"half-{runtime.sha256_file(file)}", image_sets)
@@ -90,6 +100,9 @@ def provide(file, data, float32=False):
         **kept, "id_accuracy": round(after["id_accuracy"], 4), "weights": weights, "float16_moves": moved,
         "trained_sha256": runtime.sha256_file(file), "reference": reference(model),
         "part": {"images": len(part(len(id_set))), "correct": small_correct, "fingerprint": id_set.fingerprint}})
+    for other in path.parent.glob(f"{snapshots.stem_of(path)}_epoch_*.pt"):
+        if other != path and snapshots.stem_of(other) == snapshots.stem_of(path):     # of a longer or shorter run, which this one replaces
+            snapshots.remove_snapshot(other)
     return path
 
 
@@ -114,7 +127,7 @@ def write_manifest():
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m utils.provide", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(prog="python -m utils.provide", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help="snapshots, as test.py --model takes them")
     parser.add_argument("--float32", action="store_true", help="do not try float16")
     parser.add_argument("--data", default=str(runtime.DATA))

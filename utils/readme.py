@@ -2,9 +2,8 @@
 
 A block stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; everything between the two is replaced. Runs write to
 CIFAR/results and CIFAR/figures; the page shows what ``--record DATASET`` has copied from there to their recorded/ folders, so
-that a run of one's own changes neither the page nor any file that git tracks.
+that a run of one's own does not change the page. (reproduce.py --table writes CIFAR/RESULTS.* anew from both.)
 """
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -64,17 +63,28 @@ def result_rows(name, folder=RECORDED):
 
 
 def record(name):
-    """Copy the results of a data set's tables, and its figures, to the recorded/ folders that git tracks."""
-    paths = {path for key, (_, _, path) in tables.measured_results((results.RESULTS,)).items() if key[0] == name}
+    """Copy the results of a data set's tables, and its figures, to the recorded/ folders that git tracks.
+
+    A recorded result goes once a new one of the same stage is of another snapshot or has its scores; all else stays.
+    """
+    measured = {key: found for key, found in tables.measured_results((results.RESULTS,)).items() if key[0] == name}
+    paths = {path for _, _, path in measured.values()}
     if not paths:
         raise runtime.UserError(f"there is no result of {name} in {results.RESULTS}. Run: python reproduce.py {name}")
-    for old in (*RECORDED.glob(f"{name}_*"), *(FIGURES / "recorded").glob(f"{name}_*")):
-        old.unlink()
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
     files += [*results.RESULTS.glob(f"{name}_table.csv"), *results.RESULTS.glob(f"{name}_sweep_alpha.json"),
               *results.RESULTS.glob(f"{name}_ablation.json"), *FIGURES.glob(f"{name}_*")]
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
+    for old in RECORDED.glob(f"{name}_*.json"):
+        result = results.read_result(old)
+        if "snapshot" in result and old.name not in {path.name for path in paths}:
+            stage = (name, result["snapshot"]["arch"], result["snapshot"].get("loss", "pretrained"))
+            new = {key[3]: found[1] for key, found in measured.items() if key[:3] == stage}
+            if new and (set(new) >= {entry["score"] for entry in result["scores"]}
+                        or next(iter(new.values()))["snapshot"]["sha256"] != result["snapshot"]["sha256"]):
+                old.unlink()
+                old.with_suffix(".csv").unlink(missing_ok=True)
 
 
 def render_result(name):
@@ -90,7 +100,7 @@ def render_result(name):
     entry, result = last
     names = [f"{row['set']} (n {row['n']})" for row in entry["sets"]]
     network = result["snapshot"]
-    caption = (f"{network['arch'].upper()}-{network['layers']}-{network['widen_factor']}, {network['train_images']:,} training images, "
+    caption = (f"{network_of(network).upper()}, {network['train_images']:,} training images, "
                f"{result['id']['images']:,} ID test images, seed {network['seed']}, {result['num_to_avg']} draws of "
                f"{max(row['drawn'] for row in entry['sets']):,} OOD images (or all, where there are fewer). "
                f"FPR95 ± sd over the draws / AUROC in percent, ID positive; epochs = length of the complete schedule of that stage.")
@@ -119,6 +129,8 @@ def render_answer(name="cifar10"):
     if not {"Energy", "SR"} <= set(rows):
         return "Not measured yet."
     (before, first), (after, second) = rows["Energy"], rows["SR"]
+    if [row["set"] for row in before["sets"]] != [row["set"] for row in after["sets"]] or second["snapshot"].get("parent_sha256") != first["snapshot"]["sha256"]:
+        return "Not measured yet: the recorded results before and after SR are not of one network and the same sets."
     lines = []
     later = {row["set"]: row for row in [*after["sets"], after["average"]]}
     for old in [*before["sets"], before["average"]]:
@@ -137,12 +149,18 @@ def render_snapshots():
     if not provide.MANIFEST.exists():
         return "None yet."
     entries = results.read_result(provide.MANIFEST)["snapshots"]
-    rows = [[f"`{Path(e['file']).parent.name}/{Path(e['file']).stem}`", e["dataset"], f"{e['arch']}-{e['layers']}-{e['widen_factor']}", e["loss"] or "cross-entropy",
+    rows = [[f"`{Path(e['file']).parent.name}/{Path(e['file']).stem}`", e["dataset"], network_of(e), e["loss"] or "cross-entropy",
              outliers_of(e), e["epochs"], e["seed"], f"{e['id_accuracy']:.2f}", e["weights"], f"{e['bytes'] / 1e6:.1f}"] for e in entries]
     return table(["snapshot", "ID", "network", "loss", "outliers", "epochs", "seed", "ID accuracy, %", "stored as", "MB"], rows)
 
 
+def network_of(entry):
+    """The network's name, a WRN's with depth and width."""
+    return f"{entry['arch']}-{entry['layers']}-{entry['widen_factor']}" if entry["arch"] == "wrn" else entry["arch"]
+
+
 def outliers_of(entry):
+    """Name and number of the auxiliary outliers that a snapshot was fine-tuned with, or a dash."""
     outliers = entry.get("outliers")
     return f"{outliers['name']} ({outliers['images']:,})" if outliers else "-"
 
@@ -197,9 +215,8 @@ def performance_of(record):
              "-" if row["spread"] is None else f"{row['spread']:.0%}", "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"]
             for row in record["rows"]]
     machine, given, accuracy = record["machine"], record["arguments"], record["accuracy"]
-    caption = (f"{machine['device_name']}, {machine['threads']} threads, torch {machine['torch']}; {given['arch'].upper()}"
-               + (f"-{given['layers']}-{given['widen_factor']}" if given["arch"] == "wrn" else "") +
-               f", medians of {given['rounds']} interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: to "
+    caption = (f"{machine['device_name']}, {machine['threads']} threads, torch {machine['torch']}, commit {str(machine['commit'])[:7]}; {network_of(given).upper()}, "
+               f"medians of {given['rounds']} interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: to "
                "the first row of the part. Spread: interquartile range over median. Peak: what the first call adds; of evaluation the "
                "largest process.")
     if accuracy:
@@ -227,7 +244,7 @@ def render(text):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m utils.readme", description=__doc__)
+    parser = options.Parser(prog="python -m utils.readme", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 2 if README.md is stale")
     parser.add_argument("--record", nargs="+", default=[], metavar="DATASET", help="first copy these data sets' results to recorded/")
     args = parser.parse_args(argv)

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 from .metrics import METRICS, detection_metrics, quirks
-from .runtime import CIFAR, write_bytes, write_json, write_text
+from .runtime import CIFAR, UserError, write_bytes, write_json, write_text
 
 RESULTS = CIFAR / "results"
 
@@ -111,7 +111,14 @@ def write_result(path, record):
 
 
 def read_result(path):
-    return json.loads(path.read_text())
+    """The record of a result file; UserError naming the file when it is not one."""
+    try:
+        record = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not a result file: {error}. Move it away, or make it anew") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is not a result file: a {type(record).__name__}, no record. Move it away, or make it anew")
+    return record
 
 
 def write_scores(path, vectors):

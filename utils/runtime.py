@@ -54,7 +54,12 @@ def run_script(command):
     """Print and run a script of the project, [script, word, ...]; SystemExit with its status if it fails, its error being on stderr."""
     script, *words = map(str, command)
     print(f"\n$ python {' '.join([script, *words])}", flush=True)
-    status = subprocess.run([sys.executable, "-u", str(ROOT / script), *words], check=False).returncode
+    process = subprocess.Popen([sys.executable, "-u", str(ROOT / script), *words])
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:      # Ctrl-C reached the script too, which says how to go on
+        process.wait()
+        raise KeyboardInterrupt("The same command goes on with what is there") from None
     if status:
         raise SystemExit(status)
 

@@ -1,69 +1,98 @@
 """SR's alpha on ID validation images and generated noise: ``python reproduce.py cifar10 --sweep``. No OOD test set is seen.
 
-A tenth of the training images is held out for validation, another part fine-tuned on, shortly. Pre-training has seen the
-held-out images too, so their accuracy is not a test accuracy; alphas are compared with one another only.
+Some of the training images are held out for validation, others fine-tuned on, shortly. Pre-training has seen the held-out
+images too, so their accuracy is not a test accuracy; alphas are compared with one another only. What has been fine-tuned
+is kept, so that the same command goes on after an interruption.
 """
 import numpy as np
 
-from . import datasets, plots, results, runtime, snapshots, training, tuning
+from . import (
+    datasets,
+    options,
+    plots,
+    results,
+    runtime,
+    snapshots,
+    training,
+    tuning,
+)
 
 ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)    # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
 IMAGES = 10_000      # fine-tuned on at most, in EPOCHS epochs of a complete schedule
 EPOCHS = 2
+HELD_OUT = 2500      # validation images at most, and a tenth of all at most
+PREPARED = ("id", "image_size", "skip_bad")    # options that have done their work once ``prepare`` has written the images
 LIMIT = 0.5          # percent of validation accuracy that a recommended alpha may cost
 
 
 def run(args):
     """Fine-tune and score every alpha, print the table, write CIFAR/results/{dataset}_sweep_alpha.json and the figure."""
     parent = find_parent(args)
-    folder, noise, count = prepare(args)
+    folder, noise, count = prepare(args, parent)
     rows = []
     for alpha in ALPHAS:
         file = fine_tune(args, folder, parent, alpha=alpha)
-        result = evaluate(args, file, "--id", folder, "--protocol", "full", "--ood", ",".join(f"folder:{path}" for path in noise))
+        result = evaluate(file, "--id", folder, "--protocol", "full", "--ood", ",".join(f"folder:{path}" for path in noise),
+                          *options.common_words(args, PREPARED))
         entry = result["scores"][0]
         rows.append({"alpha": alpha, "accuracy": result["id"]["accuracy"], "mean_l1": result["id"]["mean_l1"], "fpr95": entry["average"]["fpr95"],
                      "auroc": entry["average"]["auroc"], "sets": {row["set"]: row["fpr95"] for row in entry["sets"]}, "snapshot": result["snapshot"]["sha256"]})
     best = recommend(rows)
     print("\n" + format_rows(rows, best))
-    record = {"rows": rows, "recommended": best, "rule": f"lowest validation FPR95 at an accuracy within {LIMIT} of alpha 0", "parent": runtime.sha256_file(parent),
+    record = {"arch": args.arch, "rows": rows, "recommended": best, "rule": f"lowest validation FPR95 at an accuracy within {LIMIT} of alpha 0", "parent": runtime.sha256_file(parent),
               "images": count, "epochs": EPOCHS, "seed": args.seed, "validation": result["id"], "noise": result["ood"], "machine": result["machine"]}
-    path = results.RESULTS / f"{args.dataset}_sweep_alpha.json"
+    path = results.RESULTS / f"{study_name(args, 'sweep_alpha')}.json"
     runtime.write_json(path, record)
     figure = plots.plot_sweep([row["alpha"] for row in rows], {
         "Validation accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
-        "FPR95 against noise (%)": [row["fpr95"] for row in rows]}, runtime.CIFAR / "figures" / f"{args.dataset}_sweep_alpha", best, xlabel="alpha, weight of the L1 norm")
+        "FPR95 against noise (%)": [row["fpr95"] for row in rows]}, runtime.CIFAR / "figures" / study_name(args, "sweep_alpha"), best, xlabel="alpha, weight of the L1 norm")
     print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
 
 
+def study_name(args, study):
+    """File name of a study's result; another network or seed than the usual does not take the usual one's place."""
+    usual = args.arch == "wrn" and args.seed == 1
+    return f"{args.dataset}_{study}" if usual else f"{args.dataset}_{training.arch_name(args.arch)}_s{args.seed}_{study}"
+
+
 def find_parent(args):
-    """Path of the pre-trained snapshot that short fine-tunings start from."""
-    return snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{training.arch_name(args.arch)}_pretrained")
+    """Path of the pre-trained snapshot that short fine-tunings start from; UserError if its training is not at its end."""
+    file = snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{training.arch_name(args.arch)}_pretrained")
+    description = snapshots.describe(file, snapshots.read_weights(file))
+    if description.get("recipe") and not snapshots.is_complete(description):
+        raise runtime.UserError(f"{snapshots.short_name(file)} is not of a whole run. Finish it: python baseline.py {args.dataset} --resume")
+    return file
 
 
 def fine_tune(args, folder, parent, **changes):
     """Path of the snapshot of a short SR fine-tuning with these options of tune.py changed; made unless it is there."""
     place = snapshots.SWEEP / "_".join([folder.name, *(f"{key}_{value:g}" for key, value in changes.items())])
     file = snapshots.snapshot_path(place, f"{args.dataset}_{training.arch_name(args.arch)}_s{args.seed}_tune", EPOCHS - 1)
-    if not is_made(file, changes, parent):
+    if not is_made(file, {**changes, "precision": args.precision}, parent):
         words = [word for key, value in changes.items() for word in (f"--{key}", value)]
-        call("tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
-             "--arch", args.arch, "--seed", args.seed, args=args)
+        runtime.run_script(["tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
+                            "--arch", args.arch, "--seed", args.seed, *options.common_words(args, PREPARED)])
     return file
 
 
-def evaluate(args, file, *words):
+def evaluate(file, *words):
     """The result of test.py with the energy score on a snapshot; its file is put among the caches."""
-    place = runtime.CIFAR / "cache" / "sweep"
-    call("test.py", "--model", file, "--score", "energy", *words, "--save", place, args=args)
+    place = runtime.CIFAR / "cache" / "sweep" / runtime.sha256_file(file)[:16]
+    runtime.run_script(["test.py", "--model", file, "--score", "energy", *words, "--save", place])
     return results.read_result(max(place.glob("*.json"), key=lambda path: path.stat().st_mtime_ns))
 
 
-def prepare(args):
-    """(folder with train.npz and test.npz made from the training images, paths of noise sets made from test.npz, images in train.npz)."""
-    images = datasets.load_id(args.dataset, "train", args.data, args.id)
+def prepare(args, parent):
+    """(folder with train.npz and test.npz made from the training images, paths of noise sets made from test.npz, images in train.npz).
+
+    Images of one's own are brought to the size that the network was trained at.
+    """
+    size = args.image_size or (args.id and snapshots.describe(parent, snapshots.read_weights(parent)).get("image_size")) or None
+    images = datasets.load_id(args.dataset, "train", args.data, args.id, size, args.skip_bad)
+    if len(images) < 20:
+        raise runtime.UserError(f"{images.source} has {len(images)} training images; a tenth is held out, so 20 are the least")
     order = np.random.default_rng(args.seed).permutation(len(images))
-    held = min(5000, len(images) // 10)
+    held = min(HELD_OUT, len(images) // 10)
     folder = runtime.make_folder(runtime.DATA / "cache" / f"sweep_{args.dataset}_{args.seed}_{images.fingerprint[:8]}")
     validation = images.subset(np.sort(order[:held]), "validation")
     parts = {"test": validation, "train": images.subset(np.sort(order[held:held + IMAGES]), "train")}
@@ -72,6 +101,8 @@ def prepare(args):
         arrays = {"images": part.images.permute(0, 2, 3, 1).numpy()}
         if part.labels is not None:
             arrays["labels"] = part.labels.numpy()
+            if images.classes:
+                arrays["classes"] = np.array(images.classes)
         if not (folder / f"{name}.npz").exists():
             np.savez(folder / f".{name}.npz", **arrays)
             (folder / f".{name}.npz").replace(folder / f"{name}.npz")
@@ -79,13 +110,13 @@ def prepare(args):
 
 
 def is_made(file, changes, parent):
-    """Whether this snapshot is there already, whole, with these options and from this parent; its folder's name has the images' fingerprint."""
+    """Whether this snapshot is there, whole, with these options and from this parent; its folder's name has the images' fingerprint."""
     if not file.exists():
         return False
     description = snapshots.describe(file, snapshots.read_weights(file))
     recipe = description.get("recipe", {})
     return (snapshots.is_complete(description) and description.get("parent_sha256") == runtime.sha256_file(parent)
-            and all(recipe.get(key) == value for key, value in changes.items()))
+            and all(recipe.get(key, "auto") == value for key, value in changes.items()))
 
 
 def recommend(rows):
@@ -95,11 +126,8 @@ def recommend(rows):
 
 
 def format_rows(rows, best):
+    """The sweep's table as text, its recommended line marked."""
     lines = [f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   (validation ID; generated noise)"]
     return "\n".join(lines + [f"{r['alpha']:8g}{r['accuracy']:10.2f}{r['mean_l1']:10.3f}{r['fpr95']:9.2f}{r['auroc']:9.2f}"
                               + ("   <- recommended" if r["alpha"] == best else "") for r in rows])
 
-
-def call(script, *words, args):
-    """Run a script as a user would; its errors are on stderr already."""
-    runtime.run_script([script, *words, "--device", args.device, "--precision", args.precision, "--compile", args.compile])

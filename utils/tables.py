@@ -84,7 +84,7 @@ def enters(result):
     given, snapshot = result.get("arguments"), result.get("snapshot")
     if given is None or snapshot is None or not is_complete(snapshot):
         return False
-    usual = {"ood": "", "id": None, "id_train": None, "tune_scores": False, "num_to_avg": 10, "seed": 1}
+    usual = {"ood": "", "id": None, "id_train": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, "T": None, "noise": None, "image_size": None}
     folder = "pretrained" if "loss" not in snapshot else f"tune_{snapshot['loss']}"
     return result["protocol"] == "paper" and all(given.get(key, value) == value for key, value in usual.items()) \
         and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
@@ -176,7 +176,7 @@ INTRODUCTION = """# Published beside measured
 
 Percent; ID is the positive class; sd over the draws of one trained network (seed {seeds}), not over seeds. "paper" = as printed, on the
 paper's images and with its 100 epochs; [flag]: see `CIFAR/published.json`. A difference is given only where the OOD set is the paper's
-and whole; of Places365, whose list is not public, a choice of our own counts as such, and LSUN-C's images are cropped to 32x32.
+and whole, by its name and number of images; of Places365, whose list is not public, a choice of our own counts as such, and LSUN-C's images are cropped to 32x32.
 `python reproduce.py cifar10 --table NAME` makes this file from `CIFAR/results/`."""
 
 

@@ -43,6 +43,11 @@ def describe_network(args, num_classes, train_set):
             "versions": {"python": platform.python_version(), "torch": torch.__version__}}
 
 
+def image_size(path, args):
+    """Side of the images that a snapshot was trained on, or None where nothing says it."""
+    return snapshots.describe(path, snapshots.read_weights(path), args.arch if ":" in args.arch else None).get("image_size")
+
+
 def load_parent(path, args, description):
     """The pre-trained network to fine-tune, with the dropout of this recipe; its own shape is believed over the defaults."""
     state = snapshots.read_weights(path)

@@ -52,12 +52,12 @@ class Validation:
         for values in product(*grid.values()):
             hyper = dict(zip(grid, values))
             try:
-                candidate = type(score)(dataset, **{**score.hyper, **hyper})
+                candidate = varied(score, dataset, hyper)
                 if "train" in candidate.needs:
                     candidate.fit(self.fit_outputs)
                 id_scores = self.network.score(candidate, self.id_set)
                 measured = [detection_metrics(id_scores, self.network.score(candidate, noise)) for noise in self.noise]
-            except ValueError:
+            except (ValueError, UserError):
                 continue
             rows.append({"hyper": hyper, "fpr95": 100 * float(np.mean([m["fpr95"] for m in measured])),
                          "auroc": 100 * float(np.mean([m["auroc"] for m in measured]))})
@@ -65,7 +65,14 @@ class Validation:
             return score, []
         present = {key: score.hyper[key] for key in grid}
         best = min(rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"], row["hyper"] != present))
-        return type(score)(dataset, **{**score.hyper, **best["hyper"]}), rows
+        return varied(score, dataset, best["hyper"]), rows
+
+
+def varied(score, dataset, hyper):
+    """The same score with other hyper-parameters; one of the user's own keeps its name, and that nothing it learns is cached."""
+    made = type(score)(dataset, **{**score.hyper, **hyper})
+    vars(made).update({key: value for key, value in vars(score).items() if key in ("name", "own", "cache_stats")})
+    return made
 
 
 def format_grid(score, rows):

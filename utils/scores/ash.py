@@ -95,7 +95,8 @@ class ASHS(Shaped):
 
     (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. ValueError: p outside 0 <= p < 100.
     Source: Djurisic et al. 2023, ASH-S, on the pooled penultimate features; p = 95 (ImageNet ResNet-50: 90).
-    Departs from it where s2 <= 0 (features that can be negative, zero features): the ratio then is 1.
+    Departs from it where s2 <= 0 (features that can be negative, zero features): the ratio then is 1; and where the ratio
+    is above 600: it is taken as 600, so that exp stays finite.
     """
 
     name = "ash-s"

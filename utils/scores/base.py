@@ -59,7 +59,7 @@ class Score:
     needs = ()           # of "logits", "features", "head", "train", "gradient"
     paper = None
     defaults = {}
-    per_dataset = {}     # {"imagenet": {"k": 1000}}: a data set's family name -> what differs from defaults
+    per_dataset = {}     # {"imagenet": {"k": 1000}}: what a data set's name begins with -> what differs from defaults
     grid = {}            # {"k": (10, 50, 100)}
     cache_stats = True   # False where stats only repeat the training features
 
