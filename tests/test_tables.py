@@ -68,7 +68,7 @@ def test_unmeasured_rows_say_why(tmp_path):
 
 
 @pytest.mark.parametrize("unusual", [{"ood": "svhn"}, {"id": "/x"}, {"tune_scores": True}, {"num_to_avg": 3}, {"seed": 2}, {"id_train": "/x"},
-                                     {"T": 2.0}, {"noise": 0.002}, {"image_size": 64}])
+                                     {"image_size": 64}])
 def test_results_of_another_protocol_do_not_enter(tmp_path, unusual):
     write(tmp_path, **unusual)
     assert tables.measured_results((tmp_path,)) == {}

@@ -36,11 +36,13 @@ STEPS = 2            # of training a call: a loader is made anew each time
 
 
 def random_set(count):
+    """Labelled ImageSet of ``count`` random 32x32 images."""
     rng = np.random.default_rng(0)
     return datasets.make_set(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count), "random")
 
 
 def part_data(args, device, precision):
+    """Rows of the data path: training batches of 128, flipped, cropped and normalised."""
     images = random_set(1280)
     ours, plain = loaders.Batches(images, 128, device, augment=True), pil_loader(images, 128, augment=True)
     return compare("data path, batch 128", {
@@ -49,6 +51,7 @@ def part_data(args, device, precision):
 
 
 def part_metrics(args, device, precision):
+    """Rows of the metrics of as many ID as OOD scores; one np.argsort of both is the least that any route can take."""
     rng = np.random.default_rng(0)
     inner, outer = rng.normal(size=args.scores), rng.normal(1, 1, size=args.scores)
     joined = np.concatenate([inner, outer])
@@ -59,6 +62,7 @@ def part_metrics(args, device, precision):
 
 
 def part_inference(args, device, precision):
+    """Rows of a forward pass of each batch size, in evaluation mode."""
     rows = []
     for batch in args.batch:
         plain = models.build(args.arch, 10, args.layers, args.widen_factor).eval().requires_grad_(False).to(device)
@@ -137,6 +141,7 @@ def part_training(args, device, precision, outliers=0):
 
 
 def part_tuning(args, device, precision):
+    """Rows of the fine-tuning step: ID images and twice as many outliers in one pass."""
     return part_training(args, device, precision, outliers=2 * args.train_batch)
 
 
@@ -148,6 +153,7 @@ HEADER = f"{'':38}{'what':42}{'per second':>12}{'ratio':>8}{'spread':>8}{'peak M
 
 
 def format_row(row):
+    """A row as a line of the printed table."""
     spread = "-" if row["spread"] is None else f"{row['spread']:.0%}"
     peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
     return f"{row['part']:38}{row['what']:42}{row['rate']:12,.0f}{row['ratio']:8.2f}{spread:>8}{peak:>10}"

@@ -82,6 +82,7 @@ class Network:
         return self.with_head(self.cached(self.key(images), lambda: self.run(images, self.forward)), images)
 
     def key(self, images):
+        """Name of an ImageSet's outputs in the cache."""
         return f"{images.fingerprint[:16]}-{self.precision}-{self.network_code}"
 
     def plan(self, image_sets):
@@ -100,6 +101,7 @@ class Network:
         return self.with_head(self.cached(key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))), images)
 
     def with_head(self, arrays, images):
+        """Outputs of arrays, with the network's head and the set's labels; UserError when they are not finite."""
         head = self.model.fc
         weight = head.weight.detach().float().cpu().numpy()
         bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
@@ -116,9 +118,11 @@ class Network:
         return self.memory[key]
 
     def path(self, key):
+        """The cache file of a key."""
         return self.cache / self.sha256[:16] / f"{key}.npz"
 
     def load_or_make(self, key, make):
+        """Arrays of the cache file, or those of ``make()``, which are written there."""
         path = self.path(key)
         with contextlib.suppress(Exception):   # missing, damaged or half-written by an older version: made again
             with np.load(path, allow_pickle=False) as content:
@@ -146,6 +150,7 @@ class Network:
 
     @torch.inference_mode()
     def forward(self, x):
+        """(logits, features) of a normalised batch, in the network's precision, compiled where that has been settled."""
         with autocast(self.device, self.precision):
             if self.compile != "on":
                 return self.model(x)
@@ -156,6 +161,7 @@ class Network:
             return [part[:len(x)] for part in self.compiled(full)]
 
     def forward_stepped(self, x, score):
+        """(logits, features) at the batch moved by the score's input step, in float32."""
         with torch.enable_grad():
             x.requires_grad_(True)
             gradient, = torch.autograd.grad(score.objective(*self.model(x)), x)

@@ -24,6 +24,7 @@ def table(header, rows):
 
 
 def render_scores():
+    """Every score with its formula, needs, defaults and paper."""
     rows = []
     for name, cls in SCORES.items():
         defaults = ", ".join(f"{key}={value}" for key, value in cls.defaults.items())
@@ -48,6 +49,7 @@ def render_options():
 
 
 def render_losses():
+    """Every loss of tune.py."""
     return table(["`--loss`", "method", "outliers", "scored with"],
                  [[f"`{name}`", loss.title, "yes" if loss.outliers else "no", f"`{loss.score}`"] for name, loss in LOSSES.items()])
 
@@ -108,6 +110,7 @@ def render_result(name):
 
 
 def with_sd(row, metric):
+    """A metric of a row with its standard deviation over the draws, as text."""
     return f"{row[metric]:.2f} ± {row['sd'][metric]:.2f}"
 
 

@@ -30,6 +30,7 @@ LAYERS = (
     Layer(dict(alpha=0.02), "[SR]", stage="tune", loss="sr"),
     Layer(dict(alpha=0.02, beta=0.5), "[SR]", stage="tune", loss="sroe"),
     Layer(dict(beta=0.5), "[OE]", stage="tune", loss="oe"),
+    # CIFAR-10's margins, also for images of one's own: the energies of the network at hand tell better ones
     Layer(dict(beta=0.1, m_in=-23.0, m_out=-5.0), "[Energy]", stage="tune", loss="energy"),
     Layer(dict(m_in=-27.0), "[Energy]", stage="tune", loss="energy", dataset="cifar100"),
     Layer(dict(droprate=0.0), "published code of [SR]", arch="densenet"),

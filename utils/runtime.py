@@ -220,10 +220,12 @@ def portable(value):
 
 
 def write_text(path, text):
+    """``write_bytes`` of a text in UTF-8."""
     write_bytes(path, text.encode())
 
 
 def json_bytes(record):
+    """A record as indented JSON."""
     return (json.dumps(record, indent=1) + "\n").encode()
 
 
@@ -232,6 +234,7 @@ def write_json(path, record):
 
 
 def sha256_file(path):
+    """sha256 of a file, as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):

@@ -80,11 +80,14 @@ def measured_results(folders=(RECORDED, results.RESULTS)):
 
 
 def enters(result):
-    """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a whole run in its usual folder."""
+    """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a whole run in its usual folder.
+
+    A score's hyper-parameters are in its label, which the tables look it up by.
+    """
     given, snapshot = result.get("arguments"), result.get("snapshot")
     if given is None or snapshot is None or not is_complete(snapshot):
         return False
-    usual = {"ood": "", "id": None, "id_train": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, "T": None, "noise": None, "image_size": None}
+    usual = {"ood": "", "id": None, "id_train": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, "image_size": None}
     folder = "pretrained" if "loss" not in snapshot else f"tune_{snapshot['loss']}"
     return result["protocol"] == "paper" and all(given.get(key, value) == value for key, value in usual.items()) \
         and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
@@ -126,6 +129,7 @@ def values(table, printed, row):
 
 
 def number(value, sign=False):
+    """A number with two digits after the point, with its sign if asked for; nothing for None."""
     return "" if value is None else f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
@@ -147,6 +151,7 @@ def cells(name, line):
 
 
 def header(name):
+    """The column titles of a table."""
     metrics = [word for metric in TABLES[name].metrics for word in (f"{TITLES[metric]} paper", f"{TITLES[metric]} here ± sd", "difference")]
     return ["method", "network", "OOD set", "images; draws", "epochs", *metrics, "ID error paper", "ID error here", "note"]
 
@@ -181,6 +186,7 @@ and whole, by its name and number of images; of Places365, whose list is not pub
 
 
 def render_markdown(tables):
+    """RESULTS.md: every table with its caption."""
     seeds = sorted({line["result"]["snapshot"]["seed"] for lines in tables.values() for line in lines if line["result"]})
     parts = [INTRODUCTION.format(seeds=", ".join(map(str, seeds)) or "-")]
     for (name, id_set), lines in tables.items():
@@ -191,6 +197,7 @@ def render_markdown(tables):
 
 
 def render_csv(tables):
+    """RESULTS.csv: a line for each row, OOD set and metric of every table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "id_set", "method", "network", "score", "stage", "ood_set", "metric", "published", "flag", "measured", "sd", "n", "drawn",
