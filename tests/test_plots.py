@@ -177,6 +177,13 @@ def test_sparsity_counts_features_near_zero(figure):
     assert list(fig.axes[1].lines[0].get_ydata()) == sorted(before.mean(axis=0), reverse=True)
 
 
+def test_fine_tuning_shows_cross_entropy_beside_the_whole_loss(figure):
+    fig = figure(lambda: plots.plot_training_curves([{**row, "ce": "1.0", "l1": "2.0"} for row in ROWS], "unused"))
+    labels = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+    assert labels == ["Train, all terms", "Train, cross-entropy", "Test, cross-entropy"]
+    assert all(ax.get_ylim()[1] > max(max(line.get_ydata()) for line in ax.lines) for ax in fig.axes)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_csv_of_one_epoch_or_with_empty_cells_draws(figure):
     rows = [{**ROWS[0], "time(s)": "", "test_error(%)": ""}, {**ROWS[1], "test_loss": "nan"}]

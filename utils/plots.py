@@ -229,7 +229,8 @@ def plot_sparsity(before, after, path_stem, labels=("Pretrained", "SR"), near_ze
 @styled
 def plot_training_curves(rows, path_stem, title=None):
     """Losses and ID test error over epochs. rows: dicts of the training CSV, with the columns
-    epoch,time(s),train_loss,test_loss,test_error(%) as numbers or strings; an empty cell leaves a gap.
+    epoch,time(s),train_loss,test_loss,test_error(%) as numbers or strings; an empty cell leaves a gap. Fine-tuning has
+    a column ce too: its training loss has more terms than cross-entropy, which alone is what the test loss is.
     """
     need(rows, "the training CSV")
     epoch, seconds, train, test, error = (
@@ -238,8 +239,12 @@ def plot_training_curves(rows, path_stem, title=None):
     marker = "o" if len(rows) <= 20 else None
     fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     left, right = fig.subplots(1, 2)
-    left.plot(epoch, train, color=BLUE, marker=marker, markersize=4, label="Train")
-    left.plot(epoch, test, color=ORANGE, linestyle="--", marker=marker, markersize=4, label="Test")
+    terms = as_numbers([row.get("ce") for row in rows])
+    several = bool(np.isfinite(terms).any())
+    left.plot(epoch, train, color=BLUE, marker=marker, markersize=4, label="Train, all terms" if several else "Train")
+    if several:
+        left.plot(epoch, terms, color=BLUE, linestyle=":", marker=marker, markersize=4, label="Train, cross-entropy")
+    left.plot(epoch, test, color=ORANGE, linestyle="--", marker=marker, markersize=4, label="Test, cross-entropy" if several else "Test")
     left.set(xlabel="Epoch", ylabel="Loss (nats)")
     left.legend()
     last = np.flatnonzero(np.isfinite(error))[-1:]
@@ -248,9 +253,10 @@ def plot_training_curves(rows, path_stem, title=None):
     right.set(xlabel="Epoch", ylabel="ID test error (%)")
     if label:
         right.legend()
-    for ax in (left, right):
+    for ax, curves in ((left, (train, test)), (right, (error,))):
         ax.grid(True)
-        ax.set_ylim(bottom=0)
+        highest = np.nanmax([np.nanmax(curve, initial=0) for curve in curves])
+        ax.set_ylim(0, 1.3 * highest or 1)      # room for the legend
         ax.xaxis.get_major_locator().set_params(integer=True)
     spent = f"{np.nanmean(seconds):.0f} s an epoch" if np.isfinite(seconds).any() else None
     fig.suptitle(", ".join(filter(None, (title, spent))), fontsize=10)
