@@ -6,7 +6,7 @@
     python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/RESULTS.md, .csv, .tex
     python reproduce.py cifar10 --table all --train    # every table; snapshots that are missing are trained with the papers' recipes
     python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation images and generated noise
-    python reproduce.py cifar10 --ablation        # SR without its L1 norm, its dropout, its crops: what of it does what
+    python reproduce.py cifar10 --ablation        # SR without its L1 norm, and with more of it: what does what
 
 Each stage is the command a user would type, and is printed. A stage whose snapshot is there with this recipe is not run
 again, an interrupted one goes on; anything else is trained, and what it replaces is moved aside, not deleted.
@@ -49,7 +49,7 @@ def parse(argv):
     parser.add("--table", default=None, choices=(*tables.TABLES, "all"), help="a paper's table instead of the chain")
     parser.add("--train", action="store_true", help="with --table: train the snapshots that are missing")
     parser.add("--sweep", action="store_true", help="fine-tune with SR at several alphas and compare them; no OOD test set is seen")
-    parser.add("--ablation", action="store_true", help="fine-tune with SR, leaving out one part at a time, and score the OOD sets")
+    parser.add("--ablation", action="store_true", help="fine-tune with SR, with one thing changed at a time, and score the OOD sets")
     options.add_common(parser)
     args = parser.parse_args(argv)
     options.known_dataset(args.dataset, args.id, datasets.ID_SETS)
