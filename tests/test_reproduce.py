@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import coloured, noise
+from utils import sweep
 
 OOD = ("textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun")
 
@@ -80,6 +81,12 @@ def test_sweep_sees_no_ood_set(ready):
     assert (ready.root / "CIFAR" / "figures" / "cifar10_sweep_alpha.png").exists()
     assert not list((ready.snapshots / "pretrained").glob("replaced*"))
     assert "sweep" not in ready.run("test.py --model cifar10_wrn_s1_tune --score msp").out    # its snapshots are no one's by name
+
+
+def test_recommended_alpha_is_accurate_and_of_alphas_that_noise_cannot_tell_apart_the_one_with_the_highest_auroc():
+    rows = [{"alpha": alpha, "accuracy": accuracy, "fpr95": fpr95, "auroc": auroc} for alpha, accuracy, fpr95, auroc in
+            ((0.0, 90.0, 50.0, 80.0), (0.01, 89.6, 49.0, 81.0), (0.02, 89.6, 49.4, 82.0), (0.05, 89.8, 49.6, 90.0), (0.1, 89.4, 30.0, 95.0))]
+    assert sweep.recommend(rows) == 0.02
 
 
 def test_ablation_changes_one_thing_at_a_time(ready):

@@ -23,6 +23,7 @@ EPOCHS = 2
 HELD_OUT = 2500      # validation images at most, and a tenth of all at most
 PREPARED = ("id", "image_size", "skip_bad")    # options that have done their work once ``prepare`` has written the images
 LIMIT = 0.5          # percent of validation accuracy that a recommended alpha may cost
+TIE = 0.5            # points of FPR95 that a validation set of this size cannot tell apart: about its standard error
 
 
 def run(args):
@@ -39,7 +40,7 @@ def run(args):
                      "auroc": entry["average"]["auroc"], "sets": {row["set"]: row["fpr95"] for row in entry["sets"]}, "snapshot": result["snapshot"]["sha256"]})
     best = recommend(rows)
     print("\n" + format_rows(rows, best))
-    record = {"arch": args.arch, "rows": rows, "recommended": best, "rule": f"lowest validation FPR95 at an accuracy within {LIMIT} of alpha 0", "parent": runtime.sha256_file(parent),
+    record = {"arch": args.arch, "rows": rows, "recommended": best, "rule": f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, then the highest AUROC", "parent": runtime.sha256_file(parent),
               "images": count, "epochs": EPOCHS, "seed": args.seed, "validation": result["id"], "noise": result["ood"], "machine": result["machine"]}
     path = results.RESULTS / f"{study_name(args, 'sweep_alpha')}.json"
     runtime.write_json(path, record)
@@ -120,9 +121,11 @@ def is_made(file, changes, parent):
 
 
 def recommend(rows):
-    """The alpha with the lowest validation FPR95 among those that cost at most LIMIT percent of accuracy."""
+    """Of the alphas that cost at most LIMIT percent of accuracy and are within TIE of the lowest FPR95 the one with the highest AUROC."""
     plain = next(row for row in rows if row["alpha"] == 0)
-    return min((row for row in rows if row["accuracy"] >= plain["accuracy"] - LIMIT), key=lambda row: (row["fpr95"], -row["auroc"]))["alpha"]
+    accurate = [row for row in rows if row["accuracy"] >= plain["accuracy"] - LIMIT]
+    lowest = min(row["fpr95"] for row in accurate)
+    return max((row for row in accurate if row["fpr95"] <= lowest + TIE), key=lambda row: row["auroc"])["alpha"]
 
 
 def format_rows(rows, best):
