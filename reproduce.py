@@ -6,7 +6,7 @@
     python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/RESULTS.md, .csv, .tex
     python reproduce.py cifar10 --table all --train    # every table; snapshots that are missing are trained with the papers' recipes
     python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation images and generated noise
-    python reproduce.py cifar10 --ablation        # SR without its L1 norm, and with more of it: what does what
+    python reproduce.py cifar10 --ablation        # SR with one thing changed at a time: what does what
 
 Each stage is the command a user would type, and is printed. A stage whose snapshot is there with this recipe is not run
 again, an interrupted one goes on; anything else is trained, and what it replaces is moved aside, not deleted.
@@ -26,6 +26,7 @@ from utils import (
     plots,
     recipes,
     results,
+    runs,
     runtime,
     snapshots,
     sweep,
@@ -163,22 +164,9 @@ def train(command, folder, stem, stage, loss, args, parent=None):
                                          for word in (f"--{key}", str(getattr(args, key))))]
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
         command += ["--load", str(parent)]
-    state = place / f"{stem}.resume.pt"
-    shell([*command, *["--resume"] * (not args.fresh and state.exists() and goes_on(state, recipe, parent, args))], args)
+    going_on = not args.fresh and runs.goes_on(place, stem, recipe | {"preset": args.preset, "precision": args.precision}, parent)
+    shell([*command, *["--resume"] * going_on], args)
     return last
-
-
-def goes_on(state, recipe, parent, args):
-    """Whether an interrupted run's state is of this command: its recipe, preset, precision and parent."""
-    state = snapshots.read_pt(state)
-    made = state.get("recipe", {})
-    same = made.get("preset", "paper") == args.preset and made.get("precision", "auto") == args.precision
-    return same and agrees(made, recipe) and (parent is None or state.get("parent") == runtime.sha256_file(parent))
-
-
-def agrees(made, recipe):
-    """Whether a snapshot's or an interrupted run's recipe is the one wanted, in what both of them name."""
-    return all(made.get(key, value) == value for key, value in recipe.items())
 
 
 def is_of(file, recipe, parent, args):
@@ -187,7 +175,7 @@ def is_of(file, recipe, parent, args):
         return False
     description = snapshots.describe(file, snapshots.read_weights(file))
     images = args.dataset if args.id is None else str(datasets.find_split(Path(args.id).expanduser(), "train"))
-    return (agrees(description.get("recipe", {}), recipe) and Path(description.get("data", "")).resolve() == Path(images).resolve()
+    return (runs.agrees(description.get("recipe", {}), recipe) and Path(description.get("data", "")).resolve() == Path(images).resolve()
             and args.image_size in (None, description.get("image_size"))
             and (parent is None or description.get("parent_sha256") == runtime.sha256_file(parent)))
 

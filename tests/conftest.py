@@ -101,6 +101,19 @@ def project(make_project):
     return make_project()
 
 
+def stop_at_step(signal, step):
+    """Prelude that sends the script this signal at its step-th optimiser step, counted from 1."""
+    return f"""
+import os, signal, torch
+step, count = torch.optim.SGD.step, []
+def stop(self, *a):
+    count.append(1)
+    if len(count) == {step}: os.kill(os.getpid(), signal.{signal})
+    return step(self, *a)
+torch.optim.SGD.step = stop
+"""
+
+
 def coloured(count, classes, size, seed):
     """uint8 (N,size,size,3) noisy images whose class is their colour, and labels (N,) that hold every class."""
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.conftest import coloured, noise
+from tests.conftest import coloured, noise, stop_at_step
 from utils import sweep
 
 OOD = ("textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun")
@@ -81,6 +81,19 @@ def test_sweep_sees_no_ood_set(ready):
     assert (ready.root / "CIFAR" / "figures" / "cifar10_sweep_alpha.png").exists()
     assert not list((ready.snapshots / "pretrained").glob("replaced*"))
     assert "sweep" not in ready.run("test.py --model cifar10_wrn_s1_tune --score msp").out    # its snapshots are no one's by name
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(ready):
+    place = next((ready.snapshots / "sweep").glob("*_alpha_0.05"))
+    whole = (place / "cifar10_wrn_s1_tune_epoch_1.pt").read_bytes()
+    folder = ready.root / "data" / "cache" / place.name.removesuffix("_alpha_0.05")
+    tune = f"tune.py cifar10 --id {folder} --alpha 0.05 --epochs 2 --save {place}"
+    assert ready.run(tune, prelude=stop_at_step("SIGKILL", 2)).status == -9    # one step an epoch
+    (place / "cifar10_wrn_s1_tune_epoch_1.pt").unlink(missing_ok=True)
+    out = ready.run("reproduce.py cifar10 --sweep", prelude="import utils.sweep; utils.sweep.ALPHAS = (0.0, 0.05)")
+    assert out.status == 0, out.err
+    assert out.out.count("$ python tune.py") == 1 and "resuming cifar10_wrn_s1_tune at epoch 1 of 2" in out.out
+    assert (place / "cifar10_wrn_s1_tune_epoch_1.pt").read_bytes() == whole
 
 
 def test_recommended_alpha_is_accurate_and_of_alphas_that_noise_cannot_tell_apart_the_one_with_the_highest_auroc():

@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from conftest import noise, write_own
+from conftest import noise, stop_at_step, write_own
 
 from utils import snapshots, training
 from utils.loaders import Batches
@@ -179,18 +179,6 @@ def test_seeds_change_the_run_and_the_same_seed_repeats_it(whole, make_project, 
 
 
 # ---- stopped and resumed
-
-def stop_at_step(signal, step):
-    return f"""
-import os, signal, torch
-step, count = torch.optim.SGD.step, []
-def stop(self, *a):
-    count.append(1)
-    if len(count) == {step}: os.kill(os.getpid(), signal.{signal})
-    return step(self, *a)
-torch.optim.SGD.step = stop
-"""
-
 
 def stop_at_write(which):
     """Killed instead of the which-th rename of a file that was written, or of the which-th removal of one."""

@@ -179,7 +179,7 @@ def render_sweep(name="cifar10"):
     return table(["alpha", "accuracy, held-out ID", "mean ‖h‖₁", "FPR95, noise", "AUROC, noise"], rows) + (
         f"\n\n{record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed {record['seed']}; {record['validation']['images']:,} held-out "
         f"training images against as many of each noise: {', '.join(noise['name'] for noise in record['noise'])}. Rule: {record['rule']}."
-        f"\n\n![Accuracy, mean L1 norm and validation FPR95 against alpha](CIFAR/figures/recorded/{name}_sweep_alpha.png)")
+        f"\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against alpha](CIFAR/figures/recorded/{name}_sweep_alpha.png)")
 
 
 def render_ablation(name="cifar10"):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from . import snapshots
-from .runtime import UserError, make_folder, write_bytes
+from .runtime import UserError, make_folder, sha256_file, write_bytes
 
 
 def start_run(folder, stem):
@@ -75,6 +75,21 @@ def load_state(folder, stem):
     if not (isinstance(state, dict) and {"epoch", "model", "optimizer", "recipe", "rows", "best", "data"} <= set(state)):
         raise UserError(f"{path} is not the state of an interrupted run. Remove it and run the same command without --resume")
     return state
+
+
+def goes_on(folder, stem, recipe, parent=None):
+    """Whether there is an interrupted run's state with this recipe, fine-tuning this pre-trained snapshot."""
+    path = Path(folder) / f"{stem}.resume.pt"
+    if not path.exists():
+        return False
+    state = snapshots.read_pt(path)
+    made = {"preset": "paper", "precision": "auto", **state.get("recipe", {})}
+    return agrees(made, recipe) and (parent is None or state.get("parent") == sha256_file(parent))
+
+
+def agrees(made, recipe):
+    """Whether a snapshot's or an interrupted run's recipe is the one wanted, in what both of them name."""
+    return all(made.get(key, value) == value for key, value in recipe.items())
 
 
 def finish_run(folder, stem):

@@ -11,6 +11,7 @@ from . import (
     options,
     plots,
     results,
+    runs,
     runtime,
     snapshots,
     training,
@@ -45,8 +46,8 @@ def run(args):
     path = results.RESULTS / f"{study_name(args, 'sweep_alpha')}.json"
     runtime.write_json(path, record)
     figure = plots.plot_sweep([row["alpha"] for row in rows], {
-        "Validation accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
-        "FPR95 against noise (%)": [row["fpr95"] for row in rows]}, runtime.CIFAR / "figures" / study_name(args, "sweep_alpha"), best, xlabel="alpha, weight of the L1 norm")
+        "Accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
+        "FPR95, noise (%)": [row["fpr95"] for row in rows], "AUROC, noise (%)": [row["auroc"] for row in rows]}, runtime.CIFAR / "figures" / study_name(args, "sweep_alpha"), best, xlabel="alpha, weight of the L1 norm")
     print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
 
 
@@ -68,9 +69,12 @@ def find_parent(args):
 def fine_tune(args, folder, parent, **changes):
     """Path of the snapshot of a short SR fine-tuning with these options of tune.py changed; made unless it is there."""
     place = snapshots.SWEEP / "_".join([folder.name, *(f"{key}_{value:g}" for key, value in changes.items())])
-    file = snapshots.snapshot_path(place, f"{args.dataset}_{training.arch_name(args.arch)}_s{args.seed}_tune", EPOCHS - 1)
-    if not is_made(file, {**changes, "precision": args.precision}, parent):
+    stem = f"{args.dataset}_{training.arch_name(args.arch)}_s{args.seed}_tune"
+    file = snapshots.snapshot_path(place, stem, EPOCHS - 1)
+    recipe = {**changes, "precision": args.precision}
+    if not is_made(file, recipe, parent):
         words = [word for key, value in changes.items() for word in (f"--{key}", value)]
+        words += ["--resume"] * runs.goes_on(place, stem, {**recipe, "epochs": EPOCHS}, parent)
         runtime.run_script(["tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
                             "--arch", args.arch, "--seed", args.seed, *options.common_words(args, PREPARED)])
     return file
