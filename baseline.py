@@ -12,7 +12,7 @@ import sys
 
 from tqdm import tqdm
 
-from utils import datasets, features, loaders, options, runtime, snapshots, training
+from utils import datasets, loaders, options, runtime, snapshots, training
 
 
 def parse(argv):
@@ -33,14 +33,14 @@ def main(argv=None):
     precision = runtime.pick_precision(args.precision, device)
     train_set, test_set, num_classes = datasets.load_id_pair(args)
     runtime.seed_epoch(args.seed, "init")
-    description = training.describe_network(args, num_classes, train_set)
-    model = runtime.prepare_training(snapshots.build_model(description), device, args.compile)
+    description = training.describe_network(args, num_classes, train_set, runtime.describe_computing(device, precision, args.compile))
+    model = snapshots.build_model(description)
     stem = f"{args.dataset}_{training.arch_name(args.arch)}_pretrained"
     if args.load:
         path = snapshots.find_one(args.load, stem)
         snapshots.load_weights(model, snapshots.read_weights(path), path)
         description.update(parent=path.name, parent_sha256=runtime.sha256_file(path))
-    features.check_fits(model, train_set)
+    model = training.prepare(model, train_set, args, device, precision)
     optimizer = training.make_optimizer(model, args)
     run = training.Run(snapshots.resolve_folder(args.save), stem, model, optimizer, args, description)
     train_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)

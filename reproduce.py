@@ -89,7 +89,7 @@ def chain(args):
     measured = {loss: evaluate(file, [LOSSES[loss].score], args) for loss, file in tuned.items()}
     rows = [(method, (measured[loss] if loss else baseline), score) for method, loss, score in METHODS]
     write_table(args.dataset, rows)
-    groups = [(method, figures.load_vectors(result[1], score)) for method, result, score in rows if method in ("Energy", "SR", "SROE")]
+    groups = [(method, figures.vectors_to_show(*result, score)) for method, result, score in rows if method in ("Energy", "SR", "SROE")]
     figure = plots.plot_densities(groups, figures.FOLDER / f"{args.dataset}_densities", figures.ENERGY_LABEL)
     print(f"figure: {runtime.short_path(figure[0])}\n{time.perf_counter() - start:.0f} seconds in all")
 
@@ -140,6 +140,11 @@ def snapshot_of(stage, args, pretrained=None):
             reason = f"{snapshots.short_name(file)} is trained anew"
         elif not snapshots.is_complete(description):
             reason = f"{snapshots.short_name(file)} is not of a whole run"
+        elif recipes.departures(description):
+            reason = f"{snapshots.short_name(file)} has another recipe: " + ", ".join(
+                f"{key} {value}, not {usual}" for key, (value, usual) in recipes.departures(description).items())
+        elif pretrained is None and description.get("seed") != args.seed:
+            reason = f"{snapshots.short_name(file)} is of seed {description.get('seed')}, not {args.seed}"
         elif pretrained and description.get("parent_sha256") != runtime.sha256_file(pretrained):
             reason = f"{snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}"
         else:

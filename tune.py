@@ -14,7 +14,7 @@ from itertools import repeat
 import torch
 from tqdm import tqdm
 
-from utils import datasets, features, loaders, options, runtime, snapshots, training
+from utils import datasets, loaders, options, runtime, snapshots, training
 from utils.losses import LOSSES
 
 
@@ -44,11 +44,11 @@ def main(argv=None):
         args.image_size = training.image_size(snapshots.find_one(args.load, stem), args)
     train_set, test_set, num_classes = datasets.load_id_pair(args)
     parent = snapshots.find_one(args.load, stem)
-    description = {**training.describe_network(args, num_classes, train_set), "loss": args.loss, "score": loss.score,
+    computed = runtime.describe_computing(device, precision, args.compile)
+    description = {**training.describe_network(args, num_classes, train_set, computed), "loss": args.loss, "score": loss.score,
                    "parent": parent.name, "parent_sha256": runtime.sha256_file(parent)}
     model, description = training.load_parent(parent, args, description)
-    model = runtime.prepare_training(model, device, args.compile)
-    features.check_fits(model, train_set)
+    model = training.prepare(model, train_set, args, device, precision)
     optimizer = training.make_optimizer(model, args)
     id_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)
     outlier_batches = None

@@ -77,7 +77,7 @@ def test_sweep_sees_no_ood_set(ready):
     assert out.status == 0, out.err
     record = json.loads((ready.results / "cifar10_sweep_alpha.json").read_text())
     assert [row["alpha"] for row in record["rows"]] == [0.0, 0.05] and record["recommended"] in (0.0, 0.05)
-    assert not {ood["name"] for ood in record["noise"]} & set(OOD) and record["validation"]["images"] == 6
+    assert not {ood["name"] for ood in record["ood"]} & set(OOD) and record["id"]["images"] == 6
     assert (ready.root / "CIFAR" / "figures" / "cifar10_sweep_alpha.png").exists()
     assert not list((ready.snapshots / "pretrained").glob("replaced*"))
     assert "sweep" not in ready.run("test.py --model cifar10_wrn_s1_tune --score msp").out    # its snapshots are no one's by name

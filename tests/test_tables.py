@@ -122,14 +122,54 @@ def test_ones_own_results_come_before_the_recorded(tmp_path):
     assert [measured["cifar10", "wrn", "pretrained", score][0]["average"]["fpr95"] for score in ("msp", "energy")] == [40.0, 30.0]
 
 
-def test_snapshots_of_different_parents_are_pointed_out(tmp_path):
+def change(path, **changes):
+    """Change a result file: snapshot__NAME changes the snapshot's entry."""
+    result = json.loads(path.read_text())
+    for key, value in changes.items():
+        (result["snapshot"] if key.startswith("snapshot__") else result)[key.removeprefix("snapshot__")] = value
+    runtime.write_json(path, result)
+
+
+def test_a_fine_tuning_of_another_network_is_not_shown_beside_this_one(tmp_path):
     write(tmp_path)
     write(tmp_path, "sr", ("energy",))
-    assert "do not come from one" not in tables.caption(lines(tmp_path, "srf4"))
-    other = json.loads((tmp_path / "sr.json").read_text())
-    other["snapshot"]["parent_sha256"] = "q" * 64
-    runtime.write_json(tmp_path / "sr.json", other)
-    assert "do not come from one" in tables.caption(lines(tmp_path, "srf4"))
+    measured = ("cifar10", "wrn", "sr", "energy")
+    assert measured in tables.measured_results((tmp_path,))
+    write(tmp_path, "sr", ("energy",), arch="densenet", name="sr_densenet")     # a network of its own, not measured itself
+    assert set(tables.measured_results((tmp_path,))) == {measured, *(("cifar10", "wrn", "pretrained", score) for score in ("msp", "energy"))}
+    change(tmp_path / "sr.json", snapshot__parent_sha256="q" * 64)
+    assert measured not in tables.measured_results((tmp_path,))
+    assert {line["note"] for line in lines(tmp_path, "srf4") if line["method"] == "SR"} == {"not measured"}
+
+
+@pytest.mark.parametrize("recipe", [{"alpha": 0.05}, {"learning_rate": 0.1}, {"padding": 0}, {"layers": 28}])
+def test_only_the_papers_recipe_enters(tmp_path, recipe):
+    write(tmp_path)
+    write(tmp_path, "sr", ("energy",))
+    change(tmp_path / "sr.json", snapshot__recipe={"epochs": 15, "alpha": 0.02, **recipe})
+    assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))
+    change(tmp_path / "sr.json", snapshot__recipe={"epochs": 15, "alpha": 0.02, "learning_rate": 0.001})
+    assert ("cifar10", "wrn", "sr", "energy") in tables.measured_results((tmp_path,))
+    change(tmp_path / "sr.json", snapshot__data="elsewhere")
+    assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))
+
+
+@pytest.mark.parametrize("other", [{"precision": "bf16"}, {"ood": [{"name": "svhn", "images": 26032}]}])
+def test_a_stage_s_rows_are_of_the_same_images_and_precision(tmp_path, other):
+    write(tmp_path / "recorded", scores=("msp", "energy", "odin"))
+    write(tmp_path / "own", scores=("msp", "energy"))
+    folders = (tmp_path / "recorded", tmp_path / "own")
+    assert len(tables.measured_results(folders)) == 3
+    change(tmp_path / "own" / "pretrained.json", **other)
+    assert {key[3] for key in tables.measured_results(folders)} == {"msp", "energy"}
+
+
+def test_id_images_that_are_known_to_be_others_are_compared_with_nothing(tmp_path):
+    write(tmp_path)
+    fingerprint, = (f for f, (stands, _) in tables.ID_NOTES.items() if not stands)
+    change(tmp_path / "pretrained.json", id={"error": 8.0, "accuracy": 92.0, "images": 10000, "fingerprint": fingerprint})
+    found = lines(tmp_path, "energy")
+    assert not any(line["fpr95"][0] and line["fpr95"][1] for line in found) and "not its test split" in tables.caption(found)
 
 
 def test_every_line_is_in_every_file(tmp_path):
@@ -146,8 +186,12 @@ def test_every_line_is_in_every_file(tmp_path):
     assert len(body) == sum(len(lines(tmp_path, name)) + 1 for name in tables.TABLES)
     widths = [len(tables.header(name)) - 1 for name in tables.TABLES for _ in range(len(lines(tmp_path, name)) + 1)]
     assert [line.count(" & ") for line in body] == widths
-    assert "_" not in made[".tex"].replace(r"\_", "") and "±" not in made[".tex"]
+    assert not any("_" in line.replace(r"\_", "") for line in made[".tex"].splitlines() if not line.startswith("%")) and "±" not in made[".tex"]
     measured = {(r["table"], r["method"], r["metric"]): r for r in rows if r["ood_set"] == "isun" and r["measured"]}
+    assert measured["srf4", "SR", "fpr95"]["difference"] == "+27.26" and measured["srf4", "SR", "fpr95"]["precision"] == "fp32"
+    assert all(r["sd"] == "" for r in rows if r["ood_set"] == "places") and {r["sd"] for r in rows if r["ood_set"] == "isun" and r["measured"]} == {"0.50", "0.10"}
+    assert {r["id_error"] for r in rows if r["ood_set"] == "mean of the sets here"} == {"8.00"}
+    assert made[".tex"].count("% Measured with") == len(tables.TABLES)
     assert measured["srf4", "SR", "fpr95"]["measured"] == "40.00" and measured["srf4", "SR", "fpr95"]["published"] == "12.74"
 
 

@@ -23,8 +23,7 @@ def run(args):
         rows.append(describe(name, result, changes))
     print("\n" + results.format_summary([{**row, "score": row["name"]} for row in rows], "fpr95", "FPR95"))
     path = results.RESULTS / f"{sweep.study_name(args, 'ablation')}.json"
-    runtime.write_json(path, {"arch": args.arch, "rows": rows, "parent": runtime.sha256_file(parent), "images": count, "epochs": sweep.EPOCHS, "seed": args.seed,
-                              "id": result["id"], "draws": result["num_to_avg"], "machine": result["machine"]})
+    runtime.write_json(path, {**sweep.provenance(args, parent, count, result), "rows": rows})
     print(f"-> {runtime.short_path(path)}")
 
 

@@ -32,7 +32,8 @@ from .losses import sroe
 from .metrics import detection_metrics
 from .training import make_optimizer
 
-STEPS = 2            # of training a call: a loader is made anew each time
+STEPS = {"cpu": 2}   # of training a call, of which a loader's start is a part; on a GPU 100, for its queue to be full
+WORKERS = {"cpu": 0} # of the plain loader: a CPU that trains has no core to spare; beside a GPU 8
 
 
 def random_set(count):
@@ -73,19 +74,21 @@ def part_inference(args, device, precision):
 
         def ours(model=model, parts=parts):
             with torch.inference_mode(), runtime.autocast(device, precision):
-                for part in parts:
-                    model(part)
+                outputs = [model(part) for part in parts]
+                return [torch.cat(given) for given in zip(*outputs)]
         with torch.inference_mode(), runtime.autocast(device, precision):
             compiled = runtime.compile_inference(model, parts[0])
-        alternatives = {"eager fp32 NCHW": torch.inference_mode()(lambda plain=plain, x=x: plain(x)),
-                        f"this project, {precision}, eager": ours}
+
+        def eager(plain=plain, x=x):
+            with torch.inference_mode(), operators(stock=True):
+                return plain(x)
+        alternatives = {"eager fp32 NCHW": eager, f"this project, {precision}, eager": ours}
         if compiled is not model:
             alternatives[f"this project, {precision}, compiled"] = lambda compiled=compiled, parts=parts: ours(compiled, parts)
-        others = other_runtimes(plain, x) if device.type == "cpu" else {}
-        found = compare(f"inference, batch {batch}", {**alternatives, **others}, batch, args.rounds, device)
-        if others:
-            name_wrong_outputs(found, others, plain, x)
-        rows += found
+        if device.type == "cpu":
+            alternatives |= other_runtimes(plain, x)
+        rows += compare(f"inference, batch {batch}", alternatives, batch, args.rounds, device)
+        name_wrong_outputs(rows[-len(alternatives):], alternatives, plain, x)
     return rows
 
 
@@ -129,15 +132,15 @@ def our_steps(network, images, batch, device, precision, outliers):
 def part_training(args, device, precision, outliers=0):
     """Steps of training, or of fine-tuning, whose batches are made by the alternative's data path."""
     batch = args.train_batch + outliers
-    network, images = models.build(args.arch, 10, args.layers, args.widen_factor), random_set(STEPS * batch)
+    network, images = models.build(args.arch, 10, args.layers, args.widen_factor), random_set(STEPS.get(device.type, 100) * batch)
     plain = {"eager fp32 NCHW, stock operators, PIL": ("fp32", torch.contiguous_format), "  + channels_last": ("fp32", torch.channels_last)}
     if precision == "bf16":
         plain["  + channels_last, bf16 autocast"] = (precision, torch.channels_last)
-    loader = pil_loader(images, batch, augment=True)
+    loader = pil_loader(images, batch, augment=True, workers=WORKERS.get(device.type, 8))
     alternatives = {name: plain_steps(network, loader, device, kind, outliers, layout) for name, (kind, layout) in plain.items()}
     alternatives[f"this project, {precision}"] = our_steps(network, images, batch, device, precision, outliers)
     name = f"fine-tuning step, batch {args.train_batch} + {outliers}" if outliers else f"training step, batch {batch}"
-    return compare(name, alternatives, STEPS * batch, args.rounds, device)
+    return compare(name, alternatives, len(images), args.rounds, device)
 
 
 def part_tuning(args, device, precision):

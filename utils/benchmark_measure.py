@@ -1,6 +1,7 @@
 """Seconds and peak memory of alternatives that do the same work, taken in turn round after round."""
 import ctypes
 import gc
+import math
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -9,13 +10,17 @@ import numpy as np
 import torch
 
 
-def timed(function, device):
-    """Seconds of a call."""
+SHORTEST = 0.2       # seconds that a measurement takes at least: a function that is quicker is called several times
+
+
+def timed(function, device, calls=1):
+    """Seconds of a call, the mean over ``calls``."""
     start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    for _ in range(calls):
+        function()
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+    return (time.perf_counter() - start) / calls
 
 
 def status_kib(key):
@@ -51,11 +56,15 @@ def compare(part, alternatives, items, rounds, device):
     rate: items a second; ratio: median over the rounds of plain seconds / own seconds; spread: interquartile range of the
     seconds over their median; peak_mib: see ``peak_memory``.
     """
+    if device.type == "cuda":
+        for function in alternatives.values():
+            function()       # the search for the fastest convolutions has memory of its own
     peaks = {name: peak_memory(function, device) for name, function in alternatives.items()}     # also warms up
+    calls = {name: math.ceil(SHORTEST / max(timed(function, device), SHORTEST / 1000)) for name, function in alternatives.items()}
     seconds = {name: [] for name in alternatives}
     for _ in range(rounds):
         for name, function in alternatives.items():
-            seconds[name].append(timed(function, device))
+            seconds[name].append(timed(function, device, calls[name]))
     plain = np.array(next(iter(seconds.values())))
     return [{"part": part, "what": name, "rate": items / float(np.median(values)), "ratio": float(np.median(plain / values)),
              "spread": float((np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)), "rounds": rounds,

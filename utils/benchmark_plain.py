@@ -31,23 +31,26 @@ class PILSet(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.pixels[i])), self.labels[i]
 
 
-def pil_loader(images, batch_size, augment=False):
-    """Batches (x (B,3,H,W) float32 normalised, y (B,)) of a DataLoader without workers; ``augment`` flips, crops and shuffles."""
+def pil_loader(images, batch_size, augment=False, workers=0):
+    """Batches (x (B,3,H,W) float32 normalised, y (B,)) of a DataLoader; ``augment`` flips, crops and shuffles."""
     from torchvision import transforms as T
     random = [T.RandomHorizontalFlip(), T.RandomCrop(images.images.shape[-1], padding=4)] if augment else []
     transform = T.Compose([*random, T.ToTensor(), T.Normalize(datasets.MEAN, datasets.STD)])
-    return torch.utils.data.DataLoader(PILSet(images, transform), batch_size=batch_size, shuffle=augment)
+    return torch.utils.data.DataLoader(PILSet(images, transform), batch_size=batch_size, shuffle=augment, num_workers=workers,
+                                       persistent_workers=workers > 0, pin_memory=workers > 0)
 
 
 @contextlib.contextmanager
 def operators(stock):
-    """In this context networks train with PyTorch's own operators (``stock``) or with this project's; then as before."""
+    """In this context networks run with PyTorch's own operators and settings (``stock``) or with this project's; then as before."""
     before = fused.enabled, fused.dropout, densenet.dropout
     fused.enabled = not stock
     if stock:
         fused.dropout = densenet.dropout = F.dropout
+    settings = torch.backends.cudnn.flags(benchmark=False, allow_tf32=True) if stock else contextlib.nullcontext()
     try:
-        yield
+        with settings:
+            yield
     finally:
         fused.enabled, fused.dropout, densenet.dropout = before
 
@@ -87,19 +90,26 @@ def other_runtimes(model, x):
     """{name: function} of the inference libraries that are installed; a function returns logits (N,C) and features (N,D)."""
     found = {}
     for make in (onnx_runtime, open_vino):
-        with contextlib.suppress(ImportError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")    # of what these libraries use of PyTorch
-            name, function = make(model, x)
-            found[name] = function
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")    # of what these libraries use of PyTorch
+                name, function = make(model, x)
+        except ImportError:
+            continue
+        except Exception as error:   # a converter that does not take this network: the others still can be measured
+            print(f"{make.__name__} is left out: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            continue
+        found[name] = function
     return found
 
 
-def name_wrong_outputs(rows, runtimes, model, x):
-    """Say so in the rows of those runtimes whose logits are not PyTorch's: to 1e-3 of the largest in fp32, 0.1 in bf16."""
+def name_wrong_outputs(rows, alternatives, model, x):
+    """Say so in the rows whose logits are not those of the plain model: to 1e-3 of the largest in fp32, 0.1 in bf16."""
     with torch.no_grad():
-        expected = model(x)[0].numpy()
+        expected = model(x)[0].cpu().numpy()
     for row in rows:
-        if row["what"] in runtimes:
-            error = np.abs(runtimes[row["what"]]()[0] - expected).max() / np.abs(expected).max()
-            if not error < (1e-3 if row["what"].endswith("fp32") else 0.1):
-                row["what"] += f" (outputs differ by {error:.2g})"
+        logits = alternatives[row["what"]]()[0]
+        logits = logits.float().cpu().numpy() if torch.is_tensor(logits) else logits
+        error = np.abs(logits - expected).max() / np.abs(expected).max()
+        if not error < (0.1 if "bf16" in row["what"] else 1e-3):
+            row["what"] += f" (outputs differ by {error:.2g})"

@@ -3,7 +3,7 @@ import csv
 
 import numpy as np
 
-from . import datasets, features, plots, runtime, snapshots
+from . import datasets, features, plots, runtime, snapshots, tables
 
 FOLDER = runtime.CIFAR / "figures"
 ENERGY_LABEL = "Energy score (larger = more OOD)"
@@ -29,18 +29,20 @@ def draw(dataset, rows, args):
     """
     made, named = [], {method: (result, path, score) for method, result, path, score in rows}
     energies = {method: given for method, given in named.items() if given[2] == "energy"}
-    groups = [(method, load_vectors(path, score)) for method, (_, path, score) in list(energies.items())[:4]]
+    groups = [(method, vectors_to_show(result, path, score)) for method, (result, path, score) in list(energies.items())[:4]]
     if groups:
         made += plots.plot_densities(groups, FOLDER / f"{dataset}_densities", ENERGY_LABEL)
     entries = {method: next(e for e in result["scores"] if e["score"] == score) for method, (result, _, score) in named.items()}
-    bars = {method: {row["set"]: (row["fpr95"], row["sd"]["fpr95"]) for row in [*entry["sets"], entry["average"]]} for method, entry in entries.items()}
+    bars = {method: {shown_name(row): (row["fpr95"], row["sd"]["fpr95"] if row.get("draws", 1) > 1 else None)
+                     for row in [*entry["sets"], entry["average"]]} for method, entry in entries.items()}
     made += plots.plot_bars(bars, FOLDER / f"{dataset}_bars")
-    one = "isun" if any(row["set"] == "isun" for row in next(iter(entries.values()))["sets"]) else next(iter(entries.values()))["sets"][0]["set"]
+    sets = next(iter(entries.values()))["sets"]
+    one = next((row for row in sets if row["set"] == "isun"), sets[0])
     curves = {}
     for method, (_, path, score) in named.items():
         vectors = load_vectors(path, score)
-        curves[method] = roc_points(vectors["ID"], vectors[one])
-    made += plots.plot_roc(curves, FOLDER / f"{dataset}_roc", f"ID {plots.display(dataset)} against {plots.display(one)}")
+        curves[method] = roc_points(vectors["ID"], vectors[one["set"]])
+    made += plots.plot_roc(curves, FOLDER / f"{dataset}_roc", f"ID {plots.display(dataset)} against {shown_name(one)}")
     if {"Energy", "SR"} <= set(named):
         before, after = (id_features(named[method][0], args) for method in ("Energy", "SR"))
         made += plots.plot_sparsity(before, after, FOLDER / f"{dataset}_sparsity")
@@ -51,6 +53,17 @@ def draw(dataset, rows, args):
         if log and path.with_suffix(".png") not in made:
             made += plots.plot_training_curves(log, path, f"{plots.display(dataset)}, {method if stage != 'pretrained' else 'pre-training'}")
     return sorted({path.with_suffix("") for path in made})
+
+
+def shown_name(row):
+    """How a measured set, or the mean of the sets, is written in a figure: a part of an official set says so."""
+    return row["set"] if row["set"] == "average" else plots.display(row["set"]) + ", part" * (tables.own_name(row) != row["set"])
+
+
+def vectors_to_show(result, path, score):
+    """``load_vectors`` under the names that figures show."""
+    shown = {row["set"]: shown_name(row) for entry in result["scores"] for row in entry["sets"]}
+    return {shown.get(name, name): values for name, values in load_vectors(path, score).items()}
 
 
 def id_features(result, args):

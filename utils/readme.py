@@ -100,18 +100,22 @@ def render_result(name):
     if last is None:
         return "No result file yet."
     entry, result = last
-    names = [f"{row['set']} (n {row['n']})" for row in entry["sets"]]
+    sets = {tuple((row["set"], row["n"]) for row in entry["sets"]) for _, entry, *_ in result_rows(name)}
+    if len(sets) > 1:
+        raise runtime.UserError(f"the recorded results of {name} are of different OOD images. Run: python reproduce.py {name}"
+                                f"{' --table all' * name.startswith('cifar')}, then: python -m utils.readme --record {name}")
+    names = [f"{tables.own_name(row)} (n {row['n']})" for row in entry["sets"]]
     network = result["snapshot"]
     caption = (f"{network_of(network).upper()}, {network['train_images']:,} training images, "
                f"{result['id']['images']:,} ID test images, seed {network['seed']}, {result['num_to_avg']} draws of "
                f"{max(row['drawn'] for row in entry['sets']):,} OOD images (or all, where there are fewer). "
-               f"FPR95 ± sd over the draws / AUROC in percent, ID positive; epochs = length of the complete schedule of that stage.")
+               f"FPR95 ± sd over the draws (none where all images are one draw) / AUROC in percent, ID positive; epochs = length of the complete schedule of that stage.")
     return table(["method", "epochs", "ID error", *names, "average"], rows) + "\n\n" + caption
 
 
 def with_sd(row, metric):
-    """A metric of a row with its standard deviation over the draws, as text."""
-    return f"{row[metric]:.2f} ± {row['sd'][metric]:.2f}"
+    """A metric of a row, with its standard deviation over the draws where there are several, as text."""
+    return f"{row[metric]:.2f}" + (f" ± {row['sd'][metric]:.2f}" if row.get("draws", 1) > 1 else "")
 
 
 def render_every(name="cifar10"):
@@ -122,12 +126,15 @@ def render_every(name="cifar10"):
         return "Not measured yet."
     rows = [[f"`{score}`", *(f"{cell['fpr95']:.2f} / {cell['auroc']:.2f}" for cell in [*entry["sets"], entry["average"]])] for score, entry, *_ in found]
     result = found[0][2]
-    return table(["`--score`", *(cell["set"] for cell in found[0][1]["sets"]), "average"], rows) + (
+    return table(["`--score`", *(tables.own_name(cell) for cell in found[0][1]["sets"]), "average"], rows) + (
         f"\n\nFPR95 / AUROC in percent on `{result['snapshot']['name']}`, {result['num_to_avg']} draws; hyper-parameters are the defaults of the table of scores.")
 
 
 def render_answer(name="cifar10"):
-    """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?"""
+    """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?
+
+    The standard error is the binomial one of n OOD images before and after, as if these were other images, which overstates it.
+    """
     rows = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
     if not {"Energy", "SR"} <= set(rows):
         return "Not measured yet."
@@ -138,13 +145,20 @@ def render_answer(name="cifar10"):
     later = {row["set"]: row for row in [*after["sets"], after["average"]]}
     for old in [*before["sets"], before["average"]]:
         new = later[old["set"]]
-        lines.append([old["set"], with_sd(old, "fpr95"), with_sd(new, "fpr95"), f"{new['fpr95'] - old['fpr95']:+.2f}",
-                      with_sd(old, "auroc"), with_sd(new, "auroc"), f"{new['auroc'] - old['auroc']:+.2f}"])
-    lower = sum(later[old["set"]]["fpr95"] < old["fpr95"] for old in before["sets"])
-    return table(["OOD set", "FPR95, energy", "FPR95, SR", "difference", "AUROC, energy", "AUROC, SR", "difference"], lines) + (
-        f"\n\nFPR95 is lower after SR on {lower} of {len(before['sets'])} sets; ID error {first['id']['error']:.2f} % before, "
+        lines.append([tables.own_name(old) if "n" in old else "average", with_sd(old, "fpr95"), with_sd(new, "fpr95"), f"{new['fpr95'] - old['fpr95']:+.2f}",
+                      f"{standard_error(old, new):.2f}" if "n" in old else "", with_sd(old, "auroc"), with_sd(new, "auroc"), f"{new['auroc'] - old['auroc']:+.2f}"])
+    lower = [old for old in before["sets"] if later[old["set"]]["fpr95"] < old["fpr95"]]
+    clear = [old for old in lower if old["fpr95"] - later[old["set"]]["fpr95"] > 2 * standard_error(old, later[old["set"]])]
+    return table(["OOD set", "FPR95, energy", "FPR95, SR", "difference", "standard error", "AUROC, energy", "AUROC, SR", "difference"], lines) + (
+        f"\n\nFPR95 is lower after SR on {len(lower)} of {len(before['sets'])} sets, on {len(clear)} of them by more than two standard errors; ID error {first['id']['error']:.2f} % before, "
         f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images {first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
-        "The sd is over the draws; it is 0 where a set has no more images than a draw takes.")
+        "± is the sd over the draws, of which a set with no more images than one draw takes has none; the standard error of the FPR95's difference is "
+        "that of the number of OOD images, binomial, at the threshold of these ID images.")
+
+
+def standard_error(before, after):
+    """Standard error in percent of the difference of two FPR95 on a set's n OOD images."""
+    return sum(row["fpr95"] * (100 - row["fpr95"]) / row["n"] for row in (before, after)) ** 0.5
 
 
 def render_snapshots():
@@ -175,10 +189,11 @@ def render_sweep(name="cifar10"):
         return "Not measured yet."
     record = results.read_result(path)
     rows = [[f"{row['alpha']:g}" + (" **(recommended)**" if row["alpha"] == record["recommended"] else ""), f"{row['accuracy']:.2f}", f"{row['mean_l1']:.3f}",
-             f"{row['fpr95']:.2f}", f"{row['auroc']:.2f}"] for row in record["rows"]]
-    return table(["alpha", "accuracy, held-out ID", "mean ‖h‖₁", "FPR95, noise", "AUROC, noise"], rows) + (
-        f"\n\n{record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed {record['seed']}; {record['validation']['images']:,} held-out "
-        f"training images against as many of each noise: {', '.join(noise['name'] for noise in record['noise'])}. Rule: {record['rule']}."
+             *(f"{cell['fpr95']:.2f} / {cell['auroc']:.2f}" for cell in [*row["sets"], row])] for row in record["rows"]]
+    noises = [noise["name"] for noise in record["ood"]]
+    return table(["alpha", "accuracy, held-out ID", "mean ‖h‖₁", *noises, "mean of the noises"], rows) + (
+        f"\n\nFPR95 / AUROC in percent. From `{record['parent_name']}`, {record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed "
+        f"{record['seed']}, {record['precision']}; {record['id']['images']:,} held-out training images against as many of each noise. Rule: {record['rule']}."
         f"\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against alpha](CIFAR/figures/recorded/{name}_sweep_alpha.png)")
 
 
@@ -191,9 +206,9 @@ def render_ablation(name="cifar10"):
     first = record["rows"][0]
     rows = [[row["name"], f"{row['error']:.2f}", f"{row['mean_l1']:.2f}", *(with_sd(cell, "fpr95") for cell in row["sets"]),
              f"{row['average']['fpr95']:.2f} / {row['average']['auroc']:.2f}"] for row in record["rows"]]
-    return table(["fine-tuning", "ID error", "mean ‖h‖₁", *(cell["set"] for cell in first["sets"]), "average"], rows) + (
-        f"\n\n{record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed {record['seed']}; energy score, {record['id']['images']:,} ID "
-        f"test images, {record['draws']} draws. FPR95 ± sd over the draws; average: FPR95 / AUROC, in percent.")
+    return table(["fine-tuning", "ID error", "mean ‖h‖₁", *(tables.own_name(cell) for cell in first["sets"]), "average"], rows) + (
+        f"\n\nFrom `{record['parent_name']}`, {record['images']:,} training images, {record['epochs']} epochs (a complete schedule), seed {record['seed']}, "
+        f"{record['precision']}; energy score, {record['id']['images']:,} ID test images, {record['num_to_avg']} draws. FPR95 ± sd over the draws; average: FPR95 / AUROC, in percent.")
 
 
 def render_memory():

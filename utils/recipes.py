@@ -59,6 +59,13 @@ def resolve(stage, dataset, loss=None, preset="paper", arch="wrn"):
     return recipe
 
 
+def departures(description):
+    """{option: (value, usual value)} of what a snapshot's .json has otherwise than the papers' recipe; epochs, seed and network may differ."""
+    made, loss = description.get("recipe") or {}, description.get("loss")
+    usual = resolve("tune" if loss else "pretrain", description["dataset"], loss, arch=description["arch"])
+    return {key: (made[key], value) for key, value in usual.items() if key not in ("epochs", "seed", "arch") and made.get(key, value) != value}
+
+
 def describe(option, stage):
     """Every default of an option and its origin, for --help."""
     found = []

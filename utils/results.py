@@ -42,8 +42,11 @@ def measure_set(id_scores, ood_scores, name, draws, seed, protocol):
 
 
 def mean_row(rows):
-    """The plain mean over the sets, as the papers print it; its sd is that of the mean of independent draws."""
-    return {"set": "average", **{metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS},
+    """The plain mean over the sets, as the papers print it; its sd is that of the mean of independent draws.
+
+    ``draws`` are those of the set with the fewest: where that is one draw of all its images, the sd leaves that set's part out.
+    """
+    return {"set": "average", "draws": min(row["draws"] for row in rows), **{metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS},
             "sd": {metric: float(np.sqrt(sum(row["sd"][metric] ** 2 for row in rows)) / len(rows)) for metric in METRICS},
             "whole": {metric: float(np.mean([row["whole"][metric] for row in rows])) for metric in METRICS}, "flags": []}
 

@@ -1,5 +1,6 @@
 """Device, precision, seeds, safe files and the errors a user sees: every ``if device`` of the project lives here."""
 import contextlib
+import copy
 import errno
 import hashlib
 import json
@@ -108,22 +109,49 @@ def autocast(device, precision):
 
 
 def prepare(model, device):
-    """The model on the device with channels_last weights, the layout convolutions are fastest in on CPU and GPU."""
+    """The model on the device with channels_last weights, the layout convolutions are fastest in on CPU and GPU.
+
+    On CUDA float32 convolutions are float32 ones from here on, not TF32, whose 10 bits of mantissa would make ties.
+    """
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = False
     return model.to(device, memory_format=torch.channels_last)
 
 
 def prepare_training(model, device, compile="auto"):
-    """``prepare`` for training: fused operators on a CPU unless compile is "off"; torch.compile on a GPU if it is "on".
-
-    On a CPU torch.compile is left out: it makes the training step slower than the fused operators are.
-    """
+    """``prepare`` for training, with the fused operators on a CPU unless compile is "off"."""
     fused.enabled = compile != "off"
-    model = prepare(model, device)
-    if device.type == "cuda" and compile == "on":
-        model.compile(dynamic=False)    # in place, so that parameters keep their names
-    return model
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True    # thousands of batches of one shape pay for the search
+    return prepare(model, device)
+
+
+def compile_training(model, batch, precision):
+    """torch.compile of the model in place, so that parameters keep their names; left as it was where that fails.
+
+    One pass each way over ``batch`` (B,3,H,W) compiles it here and not in the first step; it leaves no trace in the model.
+    For a GPU: on a CPU the fused operators are faster.
+    """
+    before = copy.deepcopy(model.state_dict())
+    model.compile(dynamic=False)
+    try:
+        with autocast(batch.device, precision):
+            logits, _ = model(batch)
+        logits.sum().backward()
+    except Exception:   # no compiler, an operator it does not know: eager is as right
+        model._compiled_call_impl = None
+    model.load_state_dict(before)
+    model.zero_grad(set_to_none=True)
+
+
+def describe_computing(device, precision, compile="auto"):
+    """What the digits of a training run depend on beside its recipe: device, precision and whether the fused kernels are used."""
+    return {"device": device.type, "precision": precision, "fused": device.type == "cpu" and compile != "off" and fused.kernels() is not None}
+
+
+def to_device(tensor, device):
+    """A CPU tensor's copy on the device, which the host does not wait for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def compile_inference(model, example):
@@ -251,7 +279,14 @@ def describe_machine(device):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
             "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
-            "device": device.type, "device_name": name, "threads": torch.get_num_threads()}
+            "device": device.type, "device_name": name, "threads": torch.get_num_threads(), "cpu_features": cpu_features()}
+
+
+def cpu_features():
+    """Those instruction sets of the CPU that decide how it computes, in its own words."""
+    with contextlib.suppress(OSError):
+        return sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    return []
 
 
 def cpu_name():

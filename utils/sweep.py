@@ -38,17 +38,24 @@ def run(args):
                           *options.common_words(args, PREPARED))
         entry = result["scores"][0]
         rows.append({"alpha": alpha, "accuracy": result["id"]["accuracy"], "mean_l1": result["id"]["mean_l1"], "fpr95": entry["average"]["fpr95"],
-                     "auroc": entry["average"]["auroc"], "sets": {row["set"]: row["fpr95"] for row in entry["sets"]}, "snapshot": result["snapshot"]["sha256"]})
+                     "auroc": entry["average"]["auroc"], "sets": entry["sets"], "snapshot": result["snapshot"]["sha256"]})
     best = recommend(rows)
     print("\n" + format_rows(rows, best))
-    record = {"arch": args.arch, "rows": rows, "recommended": best, "rule": f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, then the highest AUROC", "parent": runtime.sha256_file(parent),
-              "images": count, "epochs": EPOCHS, "seed": args.seed, "validation": result["id"], "noise": result["ood"], "machine": result["machine"]}
+    record = {**provenance(args, parent, count, result), "rows": rows, "recommended": best,
+              "rule": f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, then the highest AUROC"}
     path = results.RESULTS / f"{study_name(args, 'sweep_alpha')}.json"
     runtime.write_json(path, record)
     figure = plots.plot_sweep([row["alpha"] for row in rows], {
         "Accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
         "FPR95, noise (%)": [row["fpr95"] for row in rows], "AUROC, noise (%)": [row["auroc"] for row in rows]}, runtime.CIFAR / "figures" / study_name(args, "sweep_alpha"), best, xlabel="alpha, weight of the L1 norm")
     print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
+
+
+def provenance(args, parent, count, result):
+    """What a study's result file says of its making; ``result`` is test.py's of one of its networks."""
+    return {"arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "arch": args.arch, "seed": args.seed,
+            "parent": runtime.sha256_file(parent), "parent_name": snapshots.short_name(parent), "images": count, "epochs": EPOCHS,
+            **{key: result[key] for key in ("id", "ood", "num_to_avg", "precision", "machine")}}
 
 
 def study_name(args, study):

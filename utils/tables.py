@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from . import results
 from .losses import LOSSES
+from .recipes import departures
 from .runtime import CIFAR, write_files
 from .scores import SCORES
 from .snapshots import is_complete
@@ -19,8 +20,11 @@ RECORDED = results.RESULTS / "recorded"
 OUTPUT = CIFAR / "RESULTS"
 OFFICIAL = {"textures": 5640, "svhn": 26032, "places365": 10000, "lsun_c": 10000, "lsun_r": 10000, "isun": 8925}    # images ([Energy])
 ID_IMAGES = 10000
-# what is known of ID test images that are nearly, not wholly, the official ones: fingerprint -> note
-ID_NOTES = {"c55f92b49c3e93d4b138faf3b57d2be1380c96eee667f51d6ba1309fc81dd168": "CIFAR-10's official test split, 20 of its 10,000 images recovered from JPEG"}
+# ID test images that are not wholly the official ones: fingerprint -> (whether they may stand for them, note)
+ID_NOTES = {"c55f92b49c3e93d4b138faf3b57d2be1380c96eee667f51d6ba1309fc81dd168":
+            (True, "CIFAR-10's official test split, 20 of its 10,000 images recovered from JPEG"),
+            "99d1273f7e138af3271d764f7f3a9951cf176ee02d862680ea779e14b3e6ec9b":
+            (False, "a random fifth of CIFAR-100's official images, not its test split; nothing is compared with the paper")}
 KEYS = {"fpr95": "fpr95", "auroc": "auroc", "aupr": "aupr_in"}    # what published.json calls a metric, and what results do
 TITLES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR"}
 
@@ -59,8 +63,9 @@ def published_rows(table, id_set):
 def measured_results(folders=(RECORDED, results.RESULTS)):
     """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results.
 
-    Of each stage one snapshot counts: that of the newest result of the last folder that has one. Only whole runs of this
-    project's scripts enter, not other files that test.py can score.
+    Of each stage the newest result of the last folder that has one counts, and those of the same snapshot, OOD images and
+    precision; of a fine-tuned stage only if it was made from the pre-trained network that counts. Only whole runs of the
+    papers' recipes enter, not other files that test.py can score.
     """
     groups = {}
     for rank, folder in enumerate(folders):
@@ -70,27 +75,37 @@ def measured_results(folders=(RECORDED, results.RESULTS)):
                 snapshot = result["snapshot"]
                 place = (rank, path.stat().st_mtime_ns * (folder != RECORDED), path.name)    # git keeps no times
                 groups.setdefault((snapshot["dataset"], snapshot["arch"], snapshot.get("loss", "pretrained")), []).append((place, path, result))
-    found = {}
-    for key, entries in groups.items():
+    found, pretrained = {}, {}
+    for key, entries in sorted(groups.items(), key=lambda group: group[0][2] != "pretrained"):
         entries.sort(key=lambda entry: entry[0])
+        if key[2] == "pretrained":
+            pretrained[key[:2]] = entries[-1][2]["snapshot"]["sha256"]
+        else:
+            entries = [entry for entry in entries if entry[2]["snapshot"].get("parent_sha256") == pretrained.get(key[:2])]
         for _, path, result in entries:
-            if result["snapshot"]["sha256"] == entries[-1][2]["snapshot"]["sha256"]:
+            if made_of(result) == made_of(entries[-1][2]):
                 found.update({(*key, entry["score"]): (entry, result, path) for entry in result["scores"]})
     return found
 
 
+def made_of(result):
+    """What results must have in common to stand in one row of snapshots: the snapshot, the images and the precision."""
+    images = [(ood["name"], ood["images"], ood.get("fingerprint")) for ood in result["ood"]]
+    return result["snapshot"]["sha256"], result["precision"], result["id"].get("fingerprint"), sorted(images)
+
+
 def enters(result):
-    """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a whole run in its usual folder.
+    """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a whole run of the recipe in its usual folder.
 
     A score's hyper-parameters are in its label, which the tables look it up by.
     """
     given, snapshot = result.get("arguments"), result.get("snapshot")
-    if given is None or snapshot is None or not is_complete(snapshot):
+    if given is None or snapshot is None or not is_complete(snapshot) or departures(snapshot):
         return False
     usual = {"ood": "", "id": None, "id_train": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, "image_size": None}
     folder = "pretrained" if "loss" not in snapshot else f"tune_{snapshot['loss']}"
     return result["protocol"] == "paper" and all(given.get(key, value) == value for key, value in usual.items()) \
-        and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
+        and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"] and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
 
 
 def why_not(score, stage):
@@ -105,7 +120,7 @@ def build(name, id_set, measured):
     for (method, network, score, stage), sets in published_rows(table, id_set).items():
         entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
         per_set = {row["set"]: row for row in entry["sets"]} if entry else {}
-        whole = result is not None and result["id"]["images"] == ID_IMAGES
+        whole = result is not None and result["id"]["images"] == ID_IMAGES and ID_NOTES.get(result["id"]["fingerprint"], (True,))[0]
         official = {s for s, row in per_set.items() if whole and OFFICIAL.get(s) == row["n"]}
         if official == set(OFFICIAL):
             per_set["average"], official = entry["average"], official | {"average"}
@@ -117,15 +132,27 @@ def build(name, id_set, measured):
             lines.append({**base, **values(table, sets[ood_set], row), "ood_set": ood_set, "note": note, "row": row,
                           "error": sets.get(None, {}).get("id_error") if place == 0 else None})
         if entry and "average" not in official:
-            own = [(s if s not in OFFICIAL else f"{s} (not the paper's)", row) for s, row in per_set.items() if s not in official]
+            own = [(own_name(row), row) for s, row in per_set.items() if s not in official]
             for ood_set, row in (own if set(printed) - {"average"} else []) + [("mean of the sets here", entry["average"])]:
                 lines.append({**base, **values(table, {}, row), "ood_set": ood_set, "note": "not the paper's images", "row": row, "error": None})
     return lines
 
 
+def own_name(row):
+    """A measured set's name; one that has a paper's set's name but not its number of images is marked."""
+    return f"{row['set']} (not the paper's)" if row["n"] != OFFICIAL.get(row["set"], row["n"]) else row["set"]
+
+
 def values(table, printed, row):
-    """{metric: (published record or None, measured or None, sd or None)}."""
-    return {metric: (printed.get(metric), row.get(KEYS[metric]), row.get("sd", {}).get(KEYS[metric])) for metric in table.metrics}
+    """{metric: (published record or None, measured or None, sd over the draws, None where there was but one)}."""
+    sd = row.get("sd", {}) if row.get("draws", 1) > 1 else {}
+    return {metric: (printed.get(metric), row.get(KEYS[metric]), sd.get(KEYS[metric])) for metric in table.metrics}
+
+
+def difference(record, value):
+    """Measured minus published, None where they are not to be compared."""
+    comparable = record and value is not None and record.get("flag", {}).get("kind") != "misprint"
+    return value - record["value"] if comparable else None
 
 
 def number(value, sign=False):
@@ -142,12 +169,14 @@ def cells(name, line):
     for metric in TABLES[name].metrics:
         record, value, sd = line[metric]
         flag = f" [{record['flag']['kind']}]" if record and "flag" in record else ""
-        here = number(value) + (f" ± {sd:.2f}" if value is not None else "")
-        comparable = record and value is not None and record.get("flag", {}).get("kind") != "misprint"
-        out += [number(record and record["value"]) + flag, here, number(value - record["value"], sign=True) if comparable else ""]
-    record = line["error"]
-    measured = result["id"]["error"] if result and (record or "mean" in line["ood_set"]) else None
-    return out + [number(record and record["value"]), number(measured), line["note"]]
+        here = number(value) + (f" ± {sd:.2f}" if sd is not None else "")
+        out += [number(record and record["value"]) + flag, here, number(difference(record, value), sign=True)]
+    return out + [number(line["error"] and line["error"]["value"]), number(id_error(line)), line["note"]]
+
+
+def id_error(line):
+    """The measured ID error of a line that shows one: beside the published one, or beside the mean."""
+    return line["result"]["id"]["error"] if line["result"] and (line["error"] or "mean" in line["ood_set"]) else None
 
 
 def header(name):
@@ -158,30 +187,23 @@ def header(name):
 
 def caption(lines):
     """What the measured numbers of a table were made with, one sentence a snapshot."""
-    snapshots, parents = {}, set()
-    for line in lines:
-        if line["result"]:
-            one = line["result"]["snapshot"]
-            snapshots[one["sha256"]] = (one, line["result"])
-            parents.add(one.get("parent_sha256", one["sha256"]))
-    images = {ood["name"]: ood["images"] for _, result in snapshots.values() for ood in result["ood"]}
+    snapshots = {line["result"]["snapshot"]["sha256"]: (line["result"]["snapshot"], line["result"]) for line in lines if line["result"]}
+    images = dict.fromkeys((ood["name"], ood["images"]) for _, result in snapshots.values() for ood in result["ood"])
     words = [f"`{one['name']}`: seed {one['seed']}, {one['recipe']['epochs']} epochs (a complete schedule), {one['train_images']:,} training images, "
              + (f"{one['outliers']['images']:,} outliers of {one['outliers']['name']}, " if one.get("outliers") else "") +
              f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, scored in {result['precision']}, sha256 {one['sha256'][:12]}"
              for one, result in snapshots.values()]
-    if len(parents) > 1:
-        words.append("**these snapshots do not come from one pre-trained network**")
-    there = ", ".join(f"{name} {count:,}" for name, count in images.items())
+    there = ", ".join(f"{name} {count:,}" for name, count in images)
     fingerprints = {result["id"]["fingerprint"] for _, result in snapshots.values()}
-    notes = "".join(f" ID: {ID_NOTES[f]}." for f in sorted(fingerprints & set(ID_NOTES)))
+    notes = "".join(f" ID: {ID_NOTES[f][1]}." for f in sorted(fingerprints & set(ID_NOTES)))
     return f"Measured with {'; '.join(words)}. OOD images here: {there}.{notes}" if words else "Nothing measured yet."
 
 
 INTRODUCTION = """# Published beside measured
 
-Percent; ID is the positive class; sd over the draws of one trained network (seed {seeds}), not over seeds. "paper" = as printed, on the
+Percent; ID is the positive class; sd over the draws of one trained network (seed {seeds}), not over seeds, and none where all images are one draw. "paper" = as printed, on the
 paper's images and with its 100 epochs; [flag]: see `CIFAR/published.json`. A difference is given only where the OOD set is the paper's
-and whole, by its name and number of images; of Places365, whose list is not public, a choice of our own counts as such, and LSUN-C's images are cropped to 32x32.
+and whole, by its name and number of images (so are the 10,000 ID images taken for the paper's); of Places365, whose list is not public, a choice of our own counts as such, and LSUN-C's images are cropped to 32x32.
 `python reproduce.py cifar10 --table NAME` makes this file from `CIFAR/results/`."""
 
 
@@ -200,8 +222,8 @@ def render_csv(tables):
     """RESULTS.csv: a line for each row, OOD set and metric of every table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "id_set", "method", "network", "score", "stage", "ood_set", "metric", "published", "flag", "measured", "sd", "n", "drawn",
-                     "draws", "epochs", "seed", "snapshot_sha256", "note"])
+    writer.writerow(["table", "id_set", "method", "network", "score", "stage", "ood_set", "metric", "published", "flag", "measured", "sd", "difference", "n",
+                     "drawn", "draws", "id_error_published", "id_error", "epochs", "seed", "precision", "snapshot_sha256", "note"])
     for (name, id_set), lines in tables.items():
         for line in lines:
             row, result = line["row"], line["result"] if line["row"] else None
@@ -210,18 +232,19 @@ def render_csv(tables):
                 record, value, sd = line[metric]
                 writer.writerow([name, id_set, line["method"], line["network"], line["score"], line["stage"], line["ood_set"], metric,
                                  number(record and record["value"]), (record or {}).get("flag", {}).get("kind", ""), number(value), number(sd),
-                                 row.get("n", ""), row.get("drawn", ""), row.get("draws", ""), snapshot.get("recipe", {}).get("epochs", ""),
-                                 snapshot.get("seed", ""), snapshot.get("sha256", ""), line["note"]])
+                                 number(difference(record, value), sign=True), row.get("n", ""), row.get("drawn", ""), row.get("draws", "") if "n" in row else "",
+                                 number(line["error"] and line["error"]["value"]), number(id_error(line)), snapshot.get("recipe", {}).get("epochs", ""),
+                                 snapshot.get("seed", ""), result["precision"] if result else "", snapshot.get("sha256", ""), line["note"]])
     return text.getvalue()
 
 
 def render_tex(tables):
     """LaTeX tabulars, one a table; they need no package."""
     escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "±": r"$\pm$", "#": r"\#"})
-    parts = ["% made by reproduce.py --table; the notes to RESULTS.md hold here too"]
+    parts = ["% made by reproduce.py --table; what RESULTS.md says at its head holds here too"]
     for (name, id_set), lines in tables.items():
         body = [" & ".join(cell.translate(escape) for cell in row) + r" \\" for row in (header(name), *(cells(name, line) for line in lines))]
-        parts.append("\n".join([f"% {TABLES[name].title} ({id_set})".replace("_", r"\_"), rf"\begin{{tabular}}{{{'lllll' + 'r' * (len(header(name)) - 6) + 'l'}}}", r"\hline",
+        parts.append("\n".join([f"% {TABLES[name].title} ({id_set})", f"% {caption(lines)}", rf"\begin{{tabular}}{{{'lllll' + 'r' * (len(header(name)) - 6) + 'l'}}}", r"\hline",
                                 body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"]))
     return "\n\n".join(parts) + "\n"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from . import runs, snapshots
+from . import features, runs, runtime, snapshots
 from .runtime import UserError, autocast, write_text
 
 COLUMNS = ["epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"]
@@ -34,12 +34,12 @@ def arch_name(arch):
     return arch.rsplit(":", 1)[-1]
 
 
-def describe_network(args, num_classes, train_set):
-    """What a snapshot's .json says of its network and of the images it was trained on."""
+def describe_network(args, num_classes, train_set, computed):
+    """What a snapshot's .json says of its network, of the images it was trained on and, ``computed``, by what."""
     return {"arch": args.arch, "num_classes": num_classes, "layers": args.layers, "widen_factor": args.widen_factor,
             "droprate": args.droprate, "dataset": args.dataset, "data": train_set.source if args.id else args.dataset,
             "data_fingerprint": train_set.fingerprint, "train_images": len(train_set),
-            "classes": list(train_set.classes or ()), "image_size": train_set.images.shape[-1], "seed": args.seed,
+            "classes": list(train_set.classes or ()), "image_size": train_set.images.shape[-1], "seed": args.seed, "computed": computed,
             "versions": {"python": platform.python_version(), "torch": torch.__version__}}
 
 
@@ -64,6 +64,16 @@ def load_parent(path, args, description):
     model = snapshots.build_model({**description, **shape})
     snapshots.load_weights(model, state, path)
     return model, {**description, **shape}
+
+
+def prepare(model, train_set, args, device, precision):
+    """The model ready to be trained on batches of this ImageSet; UserError when it does not take its images."""
+    model = runtime.prepare_training(model, device, args.compile)
+    features.check_fits(model, train_set)
+    if device.type == "cuda" and args.compile == "on":
+        model.train()
+        runtime.compile_training(model, torch.zeros(args.batch_size, *train_set.images.shape[1:], device=device), precision)
+    return model
 
 
 def make_optimizer(model, args):
@@ -93,7 +103,7 @@ class StepLog:
     def check(self):
         if not self.pending:
             return
-        values = torch.stack(self.pending).double().cpu()
+        values = torch.stack(self.pending).cpu().double()
         self.pending = []
         wrong = (~torch.isfinite(values).all(dim=1)).nonzero()
         if len(wrong):
@@ -114,13 +124,13 @@ class StepLog:
 def evaluate(model, batches, device, precision):
     """(mean cross-entropy, error in percent) on the Batches of a labelled set."""
     model.eval()
-    total, wrong = 0.0, 0
+    total, wrong = [], 0
     for x, y in batches:
         with autocast(device, precision):
             logits, _ = model(x)
-        total += cross_entropy(logits, y, reduction="sum").double()
+        total.append(cross_entropy(logits, y, reduction="sum"))
         wrong += (logits.argmax(dim=1) != y).sum()
-    return float(total) / len(batches.images), 100 * int(wrong) / len(batches.images)
+    return float(torch.stack(total).cpu().double().sum()) / len(batches.images), 100 * int(wrong) / len(batches.images)
 
 
 class Run:
@@ -162,6 +172,10 @@ class Run:
             if state.get(key) != value:
                 raise UserError(f"the interrupted run of {self.stem} was given other {names[key]}. "
                                 f"Resume with the same, or start anew without --resume")
+        for key, value in self.description["computed"].items():
+            if state.get("computed", {}).get(key, value) != value:
+                print(f"note: the interrupted run had {key} {state['computed'][key]}, this one has {value}: the weights will not be, bit for bit, "
+                      f"those of a run that was not stopped", file=sys.stderr)
         snapshots.load_weights(self.model, state["model"], f"the state of {self.stem}")
         self.optimizer.load_state_dict(state["optimizer"])
         self.first_epoch, self.rows, self.best = state["epoch"] + 1, state["rows"], state["best"]
@@ -172,7 +186,7 @@ class Run:
     def save_state(self, epoch):
         runs.save_state(self.folder, self.stem, epoch=epoch, model=self.model.state_dict(),
                              optimizer=self.optimizer.state_dict(), recipe=self.recipe, rows=self.rows, best=self.best,
-                             former=self.former, **self.sources())
+                             computed=self.description["computed"], former=self.former, **self.sources())
 
     def write_log(self):
         text = io.StringIO()
