@@ -2,8 +2,8 @@
 import argparse
 import builtins
 import json
-import time
 import sys
+import time
 
 import numpy as np
 import pytest
