@@ -1,12 +1,13 @@
 """Provided snapshots: written with what a check needs, found where there is no run of one's own, and whole in this clone."""
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 import models
-from utils import datasets, features, loaders, provide, runtime, snapshots
+from utils import datasets, features, loaders, provide, results, runtime, scores, snapshots
 from utils.runtime import UserError
 
 ENTRIES = json.loads(provide.MANIFEST.read_text())["snapshots"] if provide.MANIFEST.exists() else []
@@ -147,3 +148,26 @@ def test_a_provided_snapshot_is_whole_and_right_on_a_part_of_the_images(entry):
     network = features.Network(model, "unused", torch.device("cpu"), "fp32", cache=snapshots.SNAPSHOTS / "no-cache")
     outputs = network.run(some, network.forward)
     assert abs(int((np.asarray(outputs["logits"]).argmax(1) == some.labels.numpy()).sum()) - entry["part"]["correct"]) <= 1
+
+
+def test_recorded_results_are_of_the_provided_snapshots():
+    known = {entry["sha256"] for entry in ENTRIES}
+    found = [results.read_result(path) for path in (results.RESULTS / "recorded").glob("cifar*.json")]
+    assert {result["snapshot"]["sha256"] for result in found if "snapshot" in result} == known
+    assert all(result["parent"] in known for result in found if "parent" in result)
+
+
+@pytest.mark.skipif(not (snapshots.PROVIDED / "pretrained").exists(), reason="no provided snapshot")
+def test_a_clone_s_first_command_gives_the_recorded_scores(make_project, tmp_path):
+    """test.py --score all finds the provided network by its name; its energies of a few photographs' patches are the recorded ones."""
+    project = make_project()
+    shutil.copytree(snapshots.PROVIDED / "pretrained", project.snapshots / "provided" / "pretrained")
+    recorded = json.loads(next((snapshots.PROVIDED / "pretrained").glob("cifar10_wrn_pretrained_epoch_*.json")).read_text())["reference"]
+    patches, others = (datasets.load(name, "test").images.permute(0, 2, 3, 1).numpy() for name in ("china_patches", "flower_patches"))
+    parts = {"test": patches[:provide.REFERENCE], "train": patches[provide.REFERENCE:provide.REFERENCE + 60], "flowers": others[:20]}
+    for name, images in parts.items():
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(len(images)) % 10)
+    out = project.do(f"test.py --model cifar10_wrn_pretrained --id {tmp_path} --ood folder:{tmp_path}/flowers.npz --score all --noise 0 --precision fp32 --save-scores")
+    vectors = np.load(next(project.results.glob("*_scores.npz")))
+    np.testing.assert_allclose(vectors["energy/id"], recorded["energy"], atol=2e-3)
+    assert {name.split("/")[0] for name in vectors.files} >= set(scores.SCORES) - {"odin", "mahalanobis"} and "AUROC" in out

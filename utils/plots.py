@@ -268,7 +268,7 @@ def plot_sweep(alphas, curves, path_stem, chosen=None, xlabel="alpha, weight of 
     """One panel a quantity over the values of a hyper-parameter, set at equal distances so that 0 has a place too.
 
     alphas (A,); curves: {name with unit: (A,)}, for instance ID accuracy (%), mean L1, validation FPR95 (%); a NaN
-    leaves a gap; chosen: the value to mark.
+    leaves a gap; chosen: the value to mark. No axis is shorter than 1.
     """
     order = np.argsort(need(np.asarray(alphas, dtype=np.float64), "the list of alphas"), kind="stable")
     values = np.asarray(alphas, dtype=np.float64)[order]
@@ -278,9 +278,12 @@ def plot_sweep(alphas, curves, path_stem, chosen=None, xlabel="alpha, weight of 
         if len(curve) != len(values):
             raise ValueError(f"curve '{name}' has {len(curve)} values for {len(values)} alphas")
         ax.plot(range(len(values)), as_numbers(curve)[order], marker="o", markersize=5, color=COLOURS[k % len(COLOURS)])
-        ax.set_xticks(range(len(values)), [f"{a:g}" for a in values], rotation=45 if len(values) > 6 else 0)
+        ax.set_xticks(range(len(values)), [f"{a:g}" for a in values], rotation=45 if len(values) * len(curves) > 16 else 0)
         ax.set(xlim=(-0.4, len(values) - 0.6), title=name)
         ax.margins(y=0.15)
+        low, high = ax.get_ylim()
+        if high - low < 1:     # less than a point: drawn as the small thing it is
+            ax.set_ylim((low + high - 1) / 2, (low + high + 1) / 2)
         ax.grid(True)
         if chosen in values:
             ax.axvline(list(values).index(chosen), color="black", linestyle="--", linewidth=1.1, zorder=1)

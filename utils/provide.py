@@ -23,7 +23,7 @@ MANIFEST = snapshots.SNAPSHOTS / "manifest.json"
 PART = 1000          # test images, evenly spread, whose number of correct ones is recorded for a quick check of a copy
 REFERENCE = 20       # patches whose scores are recorded
 TOLERANCE = 0.01     # percent
-LISTED = ("dataset", "arch", "layers", "widen_factor", "num_classes", "loss", "outliers", "seed", "train_images", "id_accuracy", "part", "weights")
+LISTED = ("dataset", "arch", "layers", "widen_factor", "num_classes", "loss", "outliers", "seed", "train_images", "id_accuracy", "part", "weights", "float16_moves")
 
 
 def halved(state):

@@ -167,8 +167,14 @@ def render_snapshots():
         return "None yet."
     entries = results.read_result(provide.MANIFEST)["snapshots"]
     rows = [[f"`{Path(e['file']).parent.name}/{Path(e['file']).stem}`", e["dataset"], network_of(e), e["loss"] or "cross-entropy",
-             outliers_of(e), e["epochs"], e["seed"], f"{e['id_accuracy']:.2f}", e["weights"], f"{e['bytes'] / 1e6:.1f}"] for e in entries]
+             outliers_of(e), e["epochs"], e["seed"], f"{e['id_accuracy']:.2f}", stored_as(e), f"{e['bytes'] / 1e6:.1f}"] for e in entries]
     return table(["snapshot", "ID", "network", "loss", "outliers", "epochs", "seed", "ID accuracy, %", "stored as", "MB"], rows)
+
+
+def stored_as(entry):
+    """The type of a provided snapshot's weights, and how far float16 moved a metric where it was tried."""
+    moved = entry.get("float16_moves")
+    return entry["weights"] + (" (float16 not tried)" if moved is None else f" (float16 moves a metric by {moved:.2g})")
 
 
 def network_of(entry):
