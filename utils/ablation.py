@@ -6,7 +6,8 @@ scored on the OOD test sets: the L1 norm is told from the extra epochs. This exp
 from . import options, recipes, results, runtime, sweep
 
 VARIANTS = {"SR": {"alpha": 0.02}, "without the L1 norm (alpha 0)": {"alpha": 0.0}, "alpha 0.05": {"alpha": 0.05}, "without dropout": {"droprate": 0.0},
-            "without the random crop": {"padding": 0}, "learning rate 0.01": {"learning_rate": 0.01}}    # options of tune.py
+            "without the random crop": {"padding": 0}, "without the crop and the L1 norm": {"padding": 0, "alpha": 0.0},
+            "learning rate 0.01": {"learning_rate": 0.01}}    # options of tune.py
 
 
 def run(args):
