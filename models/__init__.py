@@ -73,7 +73,18 @@ def check_contract(model, arch, num_classes):
     with torch.no_grad():
         if not torch.allclose(head(features), logits, rtol=1e-3, atol=1e-4):
             raise ValueError(f"'{arch}': forward must return the input of .fc as features; fc(features) is not logits")
+    if type(head) is nn.Linear:
+        head.__class__ = FullPrecisionLinear
+    model.register_forward_hook(lambda module, inputs, outputs: tuple(part.to(head.weight.dtype) for part in outputs))
     return model
+
+
+class FullPrecisionLinear(nn.Linear):
+    """A linear head computed in its weights' own precision under bf16 autocast too, as the project's networks compute theirs."""
+
+    def forward(self, x):
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 def try_forward(model, arch):

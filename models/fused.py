@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,13 +21,13 @@ enabled = True    # --compile off sets it to False: stock operators instead
 
 
 def bn_relu_dropout(x, bn, p=0.0):
-    """dropout(relu(bn(x)), p) for x (N,C,H,W); in evaluation relu(bn(x)).
+    """dropout(relu(bn(x)), p) for x (N,C,H,W). In evaluation p is 0; only BatchNorm may be in evaluation (frozen) as well.
 
     In training on a CPU with a C++ compiler, one kernel each way; otherwise PyTorch's own operators. Both have one
     value up to rounding and one distribution of the dropout mask, but draw other random numbers for it.
     """
     if not bn.training:
-        return F.relu(bn(x), inplace=True)
+        return dropout(F.relu(bn(x), inplace=True), p, True)
     if fits(x, bn) and kernels() is not None:
         if bn.num_batches_tracked is not None:
             bn.num_batches_tracked.add_(1)
@@ -88,8 +89,8 @@ def kernels():
     Compiled once (seconds) for this machine into __pycache__. It is not linked to an OpenMP of its own but takes that of
     PyTorch, already loaded: two pools of threads on the same cores would wait for each other.
     """
-    compiler = os.environ.get("CXX") or shutil.which("g++")
-    if platform.system() != "Linux" or compiler is None:
+    compiler = shlex.split(os.environ.get("CXX") or shutil.which("g++") or "")    # CXX may have words: "ccache g++"
+    if platform.system() != "Linux" or not compiler:
         return None
     try:
         flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), "")
@@ -107,8 +108,8 @@ def build(compiler, library):
     library.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         part = Path(folder) / "fused"
-        subprocess.run([compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"], check=True, capture_output=True, timeout=120)
-        subprocess.run([compiler, "-shared", f"{part}.o", "-o", f"{part}.so"], check=True, capture_output=True, timeout=120)
+        subprocess.run([*compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"], check=True, capture_output=True, timeout=120)
+        subprocess.run([*compiler, "-shared", f"{part}.o", "-o", f"{part}.so"], check=True, capture_output=True, timeout=120)
         os.replace(f"{part}.so", library)
 
 

@@ -23,7 +23,7 @@ class BasicBlock(nn.Module):
     def forward(self, x):
         out = bn_relu_dropout(x, self.bn1)
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
-        out = bn_relu_dropout(self.conv1(out), self.bn2, self.droprate)
+        out = bn_relu_dropout(self.conv1(out), self.bn2, self.droprate * self.training)
         return shortcut + self.conv2(out)
 
 

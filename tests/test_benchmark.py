@@ -3,6 +3,7 @@ import argparse
 import builtins
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -78,11 +79,17 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
 
 
 def test_ratio_is_of_the_same_round(monkeypatch):
-    seconds = {"plain": iter([9, 2, 4, 6]), "ours": iter([9, 1, 1, 2])}     # the machine slows down; the first call warms up
-    monkeypatch.setattr(benchmark_measure, "timed", lambda function, device: float(next(seconds[function()])))
+    seconds = {"plain": iter([9, 9, 2, 4, 6]), "ours": iter([9, 9, 1, 1, 2])}     # the machine slows down; the first calls warm up
+    monkeypatch.setattr(benchmark_measure, "timed", lambda function, device, calls=1: float(next(seconds[function()])))
     plain, ours = benchmark_measure.compare("part", {"plain": lambda: "plain", "ours": lambda: "ours"}, 8, 3, CPU)
     assert (plain["rate"], plain["ratio"], plain["spread"]) == (2, 1, 0.5)
     assert (ours["rate"], ours["ratio"], ours["spread"]) == (8, 3, 0.5)
+
+
+def test_a_quick_function_is_called_several_times():
+    calls = []
+    row, = benchmark_measure.compare("part", {"quick": lambda: calls.append(time.sleep(0.01))}, 8, 2, CPU)
+    assert 2 + 2 * 10 < len(calls) <= 2 + 2 * 20 and 200 < row["rate"] < 800
 
 
 def test_peak_memory_is_what_a_call_adds():
@@ -167,8 +174,8 @@ def test_other_runtimes_are_optional(monkeypatch, network_and_images):
 def test_a_runtime_with_wrong_outputs_is_named_so(network_and_images):
     model, x = network_and_images
     exact = model(x)[0].numpy()
-    runtimes = {"a fp32": lambda: [0.99 * exact], "b bf16": lambda: [0.99 * exact], "c bf16": lambda: [np.nan * exact]}
-    rows = [{"what": name} for name in ("eager fp32", *runtimes)]
+    runtimes = {"eager fp32": lambda: model(x), "a fp32": lambda: [0.99 * exact], "b bf16": lambda: [0.99 * exact], "c bf16": lambda: [np.nan * exact]}
+    rows = [{"what": name} for name in runtimes]
     benchmark_plain.name_wrong_outputs(rows, runtimes, model, x)
     assert [row["what"] for row in rows] == ["eager fp32", "a fp32 (outputs differ by 0.01)", "b bf16", "c bf16 (outputs differ by nan)"]
 
@@ -208,12 +215,12 @@ def test_whole_evaluation_in_processes(monkeypatch, capsys):
     plain, ours = benchmark_evaluation.part_evaluation(args, CPU, "fp32")
     assert sorted(features.CACHE.glob("*")) == before and (there or not features.CACHE.exists())
     for row in (plain, ours):
-        assert set(row) - {"apart"} == FIELDS | {"images"} and row["images"] == {"train": 300, "test": 60, "ood": 108}
+        assert set(row) - {"apart", "start_s", "ratio_after_start"} == FIELDS | {"images"} and row["images"] == {"train": 300, "test": 60, "ood": 108}
         assert row["peak_mib"] > 50 and row["spread"] is None and row["rounds"] == 1
     assert ours["apart"]["fpr95"]["largest"] < 1 and ours["apart"]["auroc"]["largest"] < 0.1
     assert "-" in benchmark.format_row(ours)
     benchmark.check_agreement(ours, "fp32")
-    assert "energy" in capsys.readouterr().out
+    assert "energy" in capsys.readouterr().out and 0 < ours["start_s"] < plain["seconds"][0]
     ours["apart"]["fpr95"]["energy"] = 10.0     # more than one of the 12 images of a draw
     benchmark.check_agreement(ours, "bf16")
     with pytest.raises(runtime.UserError, match="10.000 points"):

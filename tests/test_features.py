@@ -132,7 +132,7 @@ def test_multiplications_of_a_wide_resnet():
 
 def test_compiling_is_settled_by_what_is_not_cached(tmp_path, monkeypatch):
     images = images_of(23, 1)
-    monkeypatch.setattr(features, "COMPILE_ABOVE", 1)
+    monkeypatch.setattr(features, "COMPILE_ABOVE", {"cpu": 1})
     network = network_in(tmp_path)
     network.compile = "auto"
     network.plan([images])

@@ -140,7 +140,7 @@ def test_not_a_number_stays_one():
 def test_evaluation_is_the_stock_operators():
     bn, x, _ = case()
     bn.eval()
-    assert torch.equal(bn_relu_dropout(x, bn, 0.5), F.relu(bn(x)))
+    assert torch.equal(bn_relu_dropout(x, bn), F.relu(bn(x)))
 
 
 @pytest.mark.parametrize("change", ["channels not last", "odd channels", "float64", "switched off", "no parameters", "cumulative average"])
@@ -176,6 +176,25 @@ def test_without_kernels_training_goes_on(failure, monkeypatch, tmp_path):
     net = models.build("wrn", 10, layers=10, droprate=0.3).to(memory_format=torch.channels_last).train()
     net(torch.randn(4, 3, 16, 16))[0].sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+@needs_compiler
+def test_a_compiler_of_several_words(tmp_path, monkeypatch):
+    source = tmp_path / "fused.cpp"
+    source.write_bytes(fused.SOURCE.read_bytes())
+    monkeypatch.setattr(fused, "SOURCE", source)
+    monkeypatch.setenv("CXX", f"env {os.environ.get('CXX') or shutil.which('g++')}")
+    assert fused.kernels.__wrapped__() is not None
+
+
+def test_dropout_stays_where_batchnorm_is_frozen():
+    net = models.build("wrn", 10, layers=10, droprate=0.5).train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    x = torch.randn(2, 3, 8, 8)
+    assert not torch.equal(net(x)[0], net(x)[0])
+    assert torch.equal(net.eval()(x)[0], net(x)[0])
 
 
 @needs_compiler

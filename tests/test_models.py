@@ -422,6 +422,14 @@ class Net(nn.Module):
         features = x.mean((2, 3))
         return self.fc(features), features
 
+class Convolution(Net):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return super().forward(self.conv(x))
+
 class LogitsOnly(Net):
     def forward(self, x):
         return super().forward(x)[0]
@@ -462,6 +470,15 @@ def test_a_users_own_network(function, users):
     net = models.build(f"{users}:{function}", 7)
     assert net.fc.out_features == net.num_classes == 7 and net.feature_dim == 3
     assert net.training
+
+
+def test_a_users_head_stays_in_float32_under_autocast(users):
+    net = models.build(f"{users}:Convolution", 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, features = net(torch.rand(5, 3, 8, 8))
+    assert logits.dtype == features.dtype == torch.float32
+    torch.testing.assert_close(logits, torch.nn.functional.linear(features, net.fc.weight, net.fc.bias))
+    assert not torch.equal(logits, logits.bfloat16().float()) and list(net.state_dict()) == ["fc.weight", "fc.bias", "conv.weight", "conv.bias"]
 
 
 @pytest.mark.parametrize("function, error, words", [

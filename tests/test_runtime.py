@@ -1,10 +1,13 @@
-"""Which precision and batch a device gets."""
+"""Which precision and batch a device gets, and what is done to a network there."""
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from utils import features, runtime
+import models
+from models import fused
+from utils import datasets, features, loaders, runtime, training
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 # vendor and flags as Linux gives them, and what "auto" takes there
@@ -40,3 +43,54 @@ def test_a_large_batch_goes_through_a_cpu_in_parts(tmp_path):
     assert runtime.inference_batch(1000, CUDA) == 1000
     network = features.Network(torch.nn.Linear(1, 1), "a" * 64, CPU, "fp32", batch_size=1000, cache=tmp_path)
     assert network.batch_size == 100
+
+
+def small_network():
+    torch.manual_seed(0)
+    return models.build("wrn", 10, layers=10, droprate=0.3).train()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiling_for_training_leaves_no_trace_and_may_fail(works, monkeypatch):
+    net, calls = small_network(), []
+
+    def compiled(*inputs):
+        calls.append(inputs)
+        if not works:
+            raise RuntimeError("no compiler")
+        return net._call_impl(*inputs)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **k: setattr(self, "_compiled_call_impl", compiled))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    runtime.compile_training(net, torch.randn(4, 3, 8, 8), "fp32")
+    assert len(calls) == 1 and list(before) == list(net.state_dict())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+    net(torch.randn(4, 3, 8, 8))[0].sum().backward()
+    assert len(calls) == 1 + works and all(p.grad is not None for p in net.parameters())
+
+
+def test_what_training_was_computed_with():
+    assert runtime.describe_computing(CUDA, "bf16") == {"device": "cuda", "precision": "bf16", "fused": False}
+    assert runtime.describe_computing(CPU, "fp32", "off")["fused"] is False
+    assert runtime.describe_computing(CPU, "fp32")["fused"] is (fused.kernels() is not None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_never_makes_the_host_wait():
+    """Copies, synchronisations and reads within the steps would raise."""
+    images = datasets.make_set(np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 10, "x")
+    net = runtime.prepare_training(small_network(), CUDA)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, nesterov=True, fused=True)
+    batches, log = loaders.Batches(images, 100, CUDA, augment=True), training.StepLog(0)
+    for attempt in ("warm", "measured"):
+        torch.cuda.set_sync_debug_mode("error" if attempt == "measured" else "default")
+        try:
+            for x, y in batches.epoch(torch.Generator().manual_seed(0)):
+                with runtime.autocast(CUDA, "bf16"):
+                    logits, _ = net(x)
+                loss = log.add({"ce": torch.nn.functional.cross_entropy(logits, y)})
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

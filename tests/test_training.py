@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import noise, stop_at_step, write_own
 
+from models import fused
 from utils import snapshots, training
 from utils.loaders import Batches
 from utils.runtime import UserError
@@ -252,6 +253,16 @@ def test_ctrl_c_says_how_to_go_on(step, make_project, whole, baseline):
     assert command[-1] == "--resume"
     project.do([command[0].rsplit("/", 1)[-1], *command[1:]])
     assert_same_run(project, whole, "pretrained")
+
+
+@pytest.mark.skipif(fused.kernels() is None, reason="no C++ compiler here")
+def test_resuming_by_other_means_says_so(make_project, baseline):
+    project = make_project()
+    project.run(baseline, prelude=stop_at_step("SIGKILL", 6))
+    result = project.run(baseline + " --resume --compile off")
+    assert result.status == 0 and result.err.startswith("note: the interrupted run had fused True, this one has False") and len(result.err.splitlines()) == 1
+    made = json.loads((project.snapshots / "pretrained" / "own_wrn_pretrained_epoch_2.json").read_text())
+    assert made["computed"]["device"] == "cpu" and made["computed"]["precision"] in ("fp32", "bf16") and made["computed"]["fused"] is False
 
 
 def test_interrupted_twice(make_project, whole, baseline):

@@ -3,6 +3,7 @@ import contextlib
 import hashlib
 import inspect
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ from tqdm import tqdm
 
 import models
 
-from . import datasets, loaders, scores
+from . import datasets, loaders, runtime, scores
 from .datasets import STD
 from .loaders import Batches, normalise
 from .runtime import CIFAR, UserError, autocast, compile_inference, inference_batch, prepare, write_bytes
 
 CACHE = CIFAR / "cache"
-FORWARD_CODE = [*map(str, Path(models.__file__).parent.glob("*.py")), loaders.__file__, datasets.__file__]    # what outputs come of
-COMPILE_ABOVE = 5e12   # multiplications: 15,000 images of a WRN-40-2, about what compiling it costs on a CPU
+FORWARD_CODE = [*map(str, Path(models.__file__).parent.glob("*.py")), loaders.__file__, datasets.__file__, runtime.__file__, __file__]
+# Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a GPU about a million, a guess.
+COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
 
 
 def check_fits(model, images):
@@ -74,7 +76,7 @@ class Network:
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
         self.compile, self.compiled = compile, None
         # the same weights may belong to networks that differ in code, in options without weights or in --arch alone
-        self.network_code = source_hash(inspect.getfile(type(model)), *FORWARD_CODE, text=f"{arch} {model}")
+        self.network_code = source_hash(inspect.getfile(type(model)), *FORWARD_CODE, text=f"{arch} {model} {device.type} {torch.__version__}")
         self.score_code = source_hash(*Path(scores.__file__).parent.glob("*.py"))
 
     def outputs(self, images):
@@ -89,15 +91,16 @@ class Network:
         """Settle whether "auto" compiles, given the sets whose outputs will be asked for."""
         count = sum(len(images) for images in image_sets if not self.path(self.key(images)).exists())
         if self.compile == "auto":
-            self.compile = "on" if count and count * multiply_adds(self.model, image_sets[0]) > COMPILE_ABOVE else "off"
+            self.compile = "on" if count and count * multiply_adds(self.model, image_sets[0]) > COMPILE_ABOVE.get(self.device.type, math.inf) else "off"
 
     def stepped_outputs(self, images, score):
         """Outputs at x - eps * sign(gradient of the score's objective) / std per channel, in normalised space.
 
         The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image.
         """
-        inputs = hashlib.sha256("".join([score.label, *(f"{k}{v.tobytes()}" for k, v in sorted(score.stats.items()))]).encode())
-        key = f"{images.fingerprint[:16]}-{score.name}-{inputs.hexdigest()[:16]}-{self.network_code}-{self.score_code}"
+        inputs = hashlib.sha256("".join([score.label, repr(sorted(score.hyper.items())), *(f"{k}{v.tobytes()}" for k, v in sorted(score.stats.items()))]).encode())
+        code = source_hash(inspect.getfile(type(score)), text=self.score_code)      # a score of one's own lies elsewhere
+        key = f"{images.fingerprint[:16]}-{score.name}-{inputs.hexdigest()[:16]}-{self.network_code}-{code}"
         return self.with_head(self.cached(key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))), images)
 
     def with_head(self, arrays, images):

@@ -1,21 +1,28 @@
 """Batches made on the device: a set lives there as one uint8 tensor; flip, crop and normalise are tensor operations."""
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
 
 from .datasets import MEAN, STD
+from .runtime import to_device
 
 
 def normalise(images, mean=MEAN, std=STD):
     """uint8 (B,H,W,3) -> float32 (B,3,H,W) in channels_last memory: (x/255 - mean) / std per channel."""
     count, height, width, channels = images.shape
-    std = torch.tensor(std, dtype=torch.float32)
-    scale, shift = 1 / (255 * std), -torch.tensor(mean, dtype=torch.float32) / std
-    # Whole rows at a time: broadcasting over a last dimension of three values is slow.
-    scale, shift = scale.repeat(width).to(images.device), shift.repeat(width).to(images.device)
+    scale, shift = row_constants(tuple(mean), tuple(std), width, images.device)
     pixels = images.reshape(count, height, width * channels).float().mul_(scale).add_(shift)
     return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=32)
+def row_constants(mean, std, width, device):
+    """(scale, shift) that normalise a row of pixels, (3 width,) each: broadcasting over a last dimension of three values is slow."""
+    std = torch.tensor(std, dtype=torch.float32)
+    scale, shift = 1 / (255 * std), -torch.tensor(mean, dtype=torch.float32) / std
+    return scale.repeat(width).to(device), shift.repeat(width).to(device)
 
 
 def flip_and_crop(images, padding, generator):
@@ -23,7 +30,8 @@ def flip_and_crop(images, padding, generator):
 
     Equal in distribution to RandomHorizontalFlip() and RandomCrop(H, padding): each image has its own offsets, uniform
     on 0..2*padding, and its own fair coin. Padding is black in pixel space, as there. Padding 0 leaves the flip.
-    The random numbers come from the CPU generator, so that a seed draws the same on every device.
+    The random numbers come from the CPU generator, so that a seed draws the same on every device; they go there without
+    the host waiting for it.
     """
     count, height, width, channels = images.shape
     flip = torch.rand(count, generator=generator) < 0.5
@@ -34,9 +42,9 @@ def flip_and_crop(images, padding, generator):
     shape, strides = (count, padded_height, 2 * padding + 1, width * channels), (padded_height * row, row, channels, 1)
     windows = padded.as_strided(shape, strides)
     rows = torch.arange(height) + top[:, None]
-    image, rows, left = (index.to(images.device) for index in (torch.arange(count)[:, None], rows, left[:, None]))
+    image, rows, left = (to_device(index, images.device) for index in (torch.arange(count)[:, None], rows, left[:, None]))
     cropped = windows[image, rows, left].view(images.shape)
-    flipped = flip.nonzero().flatten().to(images.device)
+    flipped = to_device(flip.nonzero().flatten(), images.device)
     return cropped.index_copy_(0, flipped, cropped.index_select(0, flipped).flip(2))
 
 
@@ -65,7 +73,7 @@ class Batches:
 
     def epoch(self, generator):
         for index in self.order(generator):
-            index = index.to(self.images.device)
+            index = to_device(index, self.images.device)
             images = self.images.index_select(0, index)
             if self.augment:
                 images = flip_and_crop(images, self.padding, generator)

@@ -243,6 +243,9 @@ def performance_of(record):
                f"medians of {given['rounds']} interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: to "
                "the first row of the part. Spread: interquartile range over median. Peak: what the first call adds; of evaluation the "
                "largest process.")
+    for row in record["rows"]:
+        if "start_s" in row:
+            caption += f" Starting a process takes {row['start_s']:.1f} s of the evaluation's; without these starts its ratio is {row['ratio_after_start']:.2f}."
     if accuracy:
         names = ", ".join(dict.fromkeys(row["score"] for row in accuracy["rows"]))
         caption += (f"\n\nFrom fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} ID test images, "
