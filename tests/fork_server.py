@@ -15,6 +15,7 @@ import traceback
 def become(request):
     """Turn this forked process into the script of a request; ``prelude`` is Python run before it."""
     signal.alarm(request["seconds"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # which a test run in the background would ignore
     os.chdir(request["cwd"])
     os.environ.update(request["environment"])
     for target, name in ((1, "out"), (2, "err")):
