@@ -14,9 +14,9 @@ from types import SimpleNamespace
 # The tests' tensors are so small that starting a second thread costs more than it saves. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
