@@ -102,13 +102,15 @@ def test_recommended_alpha_is_accurate_and_of_alphas_that_noise_cannot_tell_apar
     assert sweep.recommend(rows) == 0.02
 
 
-def test_ablation_changes_one_thing_at_a_time(ready):
+def test_ablation_changes_one_thing_at_a_time_and_shows_whole_runs(ready):
+    assert ready.run("tune.py cifar10 --preset code --epochs 1 --save ./snapshots/tune_sr_code").status == 0
     out = ready.run("reproduce.py cifar10 --ablation", prelude="""import utils.ablation as a
 a.VARIANTS = {"SR": {"alpha": 0.05}, "without dropout": {"droprate": 0.0}}""")
     assert out.status == 0, out.err
-    before, sr, still = json.loads((ready.results / "cifar10_ablation.json").read_text())["rows"]
+    before, sr, still, *whole = json.loads((ready.results / "cifar10_ablation.json").read_text())["rows"]
     assert [before["name"], sr["name"], still["name"]] == ["before", "SR", "without dropout"] and still["changes"] == {"droprate": 0.0}
-    assert {row["set"] for row in before["sets"]} == set(OOD) and len({row["snapshot"] for row in (before, sr, still)}) == 3
+    assert whole[-1]["name"].startswith("whole run of SR, 1 epochs of 60 images, padding 0") and whole[-1]["changes"] == {"padding": 0}
+    assert {row["set"] for row in before["sets"]} == set(OOD) and len({row["snapshot"] for row in (before, sr, still, whole[-1])}) == 4
 
 
 def test_an_unfinished_run_is_not_measured(ready):

@@ -1,9 +1,10 @@
 """What of SR's fine-tuning does what: ``python reproduce.py cifar10 --ablation``.
 
 SR is fine-tuned shortly, as for --sweep, as the paper has it and with one thing changed at a time, and every network is
-scored on the OOD test sets: the L1 norm is told from the extra epochs. This explains SR's numbers; nothing is chosen by it.
+scored on the OOD test sets: the L1 norm is told from the extra epochs. Whole runs of SR from the same network that are
+there, with whatever recipe, are scored beside them. This explains SR's numbers; nothing is chosen by it.
 """
-from . import options, recipes, results, runtime, sweep
+from . import options, recipes, results, runtime, snapshots, sweep
 
 VARIANTS = {"SR": {"alpha": 0.02}, "without the L1 norm (alpha 0)": {"alpha": 0.0}, "alpha 0.05": {"alpha": 0.05}, "without dropout": {"droprate": 0.0},
             "without the random crop": {"padding": 0}, "without the crop and the L1 norm": {"padding": 0, "alpha": 0.0},
@@ -14,7 +15,7 @@ def run(args):
     """Fine-tune and score every variant, print the table, write CIFAR/results/{dataset}_ablation.json."""
     parent = sweep.find_parent(args)
     folder, _, count = sweep.prepare(args, parent)
-    words = options.common_words(args)
+    words, whole = options.common_words(args), whole_runs(args, parent)
     rows = [describe("before", sweep.evaluate(parent, *words))]
     recipe = recipes.resolve("tune", args.dataset, "sr", "paper", args.arch)
     for name, changes in VARIANTS.items():
@@ -22,10 +23,29 @@ def run(args):
             continue      # the recipe has it so already
         result = sweep.evaluate(sweep.fine_tune(args, folder, parent, **changes), *words)
         rows.append(describe(name, result, changes))
+    for name, file, changes in whole:
+        result = sweep.evaluate(file, *words)
+        rows.append(describe(name, result, changes))
     print("\n" + results.format_summary([{**row, "score": row["name"]} for row in rows], "fpr95", "FPR95"))
     path = results.RESULTS / f"{sweep.study_name(args, 'ablation')}.json"
     runtime.write_json(path, {**sweep.provenance(args, parent, count, result), "rows": rows})
     print(f"-> {runtime.short_path(path)}")
+
+
+def whole_runs(args, parent):
+    """[(name, path, what its recipe has otherwise)] of SR's finished runs on all images from the pre-trained snapshot ``parent``."""
+    found = []
+    for file in snapshots.all_snapshots():
+        if not file.with_suffix(".json").exists():
+            continue      # nothing tells how it was made
+        description = snapshots.describe(file, snapshots.read_weights(file))
+        if (description.get("loss") == "sr" and description.get("seed") == args.seed and description.get("parent_sha256") == runtime.sha256_file(parent)
+                and snapshots.is_complete(description) and snapshots.epoch_of(file) >= 0):
+            changes = {key: value for key, (value, _) in recipes.departures(description).items()}
+            words = [f"whole run of SR, {description['recipe']['epochs']} epochs of {description['train_images']:,} images",
+                     *(f"{key} {value}" for key, value in changes.items())]
+            found.append((", ".join(words), file, changes))
+    return sorted(found, key=lambda run: len(run[2]))
 
 
 def describe(name, result, changes=None):

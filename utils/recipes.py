@@ -1,6 +1,7 @@
 """The one table of training recipes: what each option is by default, per stage, loss and data set, and where that comes from."""
 from typing import NamedTuple, Optional
 
+from .losses import LOSSES
 from .runtime import UserError
 
 
@@ -15,6 +16,8 @@ class Layer(NamedTuple):
     arch: Optional[str] = None
     preset: str = "paper"
 
+
+OF_OUTLIERS = {"outlier_padding", "outlier_norm", "oe_batch_size", "l1_on"}    # options without effect on a loss without outliers
 
 PRESETS = {
     "paper": "the papers' recipes",
@@ -60,10 +63,14 @@ def resolve(stage, dataset, loss=None, preset="paper", arch="wrn"):
 
 
 def departures(description):
-    """{option: (value, usual value)} of what a snapshot's .json has otherwise than the papers' recipe; epochs, seed and network may differ."""
+    """{option: (value, usual value)} of what a snapshot's .json has otherwise than the papers' recipe.
+
+    Epochs, seed and network may differ, and so may what concerns the outliers where the loss has none.
+    """
     made, loss = description.get("recipe") or {}, description.get("loss")
     usual = resolve("tune" if loss else "pretrain", description["dataset"], loss, arch=description["arch"])
-    return {key: (made[key], value) for key, value in usual.items() if key not in ("epochs", "seed", "arch") and made.get(key, value) != value}
+    free = {"epochs", "seed", "arch"} | (OF_OUTLIERS if loss in LOSSES and not LOSSES[loss].outliers else set())
+    return {key: (made[key], value) for key, value in usual.items() if key not in free and made.get(key, value) != value}
 
 
 def describe(option, stage):
