@@ -2,12 +2,13 @@
 #   make reproduce                    the whole chain on images that need no download, then a table and a figure
 #   make reproduce DATASET=cifar10    the same for CIFAR-10 (place the images first: python data/download.py cifar10 ood 300k)
 #   make test                         the tests
-# Bring your own torch: TORCH="torch==2.13.0 torchvision==0.28.0", or run make in an active environment that has torch.
+# Bring your own torch: TORCH="torch==2.13.0 torchvision==0.28.0" (before the first make, or after make clean), or run make in an
+# active environment that has torch.
 
 DATASET ?= digits
 TORCH ?=
 ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
-# An active environment is used as it is if torch is in it; otherwise .venv is made.
+# An active environment is used if torch is in it, and gets what requirements.txt asks for; otherwise .venv is made.
 HAS_TORCH := $(if $(ACTIVE),$(shell $(ACTIVE)/bin/python -c "import torch; print('yes')" 2>/dev/null))
 ifeq ($(HAS_TORCH),yes)
 PYTHON := $(ACTIVE)/bin/python

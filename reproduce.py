@@ -6,7 +6,7 @@
     python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/RESULTS.md, .csv, .tex
     python reproduce.py cifar10 --table all --train    # every table; snapshots that are missing are trained with the papers' recipes
     python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation images and generated noise
-    python reproduce.py cifar10 --ablation        # SR with one thing changed at a time: what does what
+    python reproduce.py cifar10 --ablation        # SR with one thing changed at a time, and whole runs that are there: what does what
 
 Each stage is the command a user would type, and is printed. A stage whose snapshot is there with this recipe is not run
 again, an interrupted one goes on; anything else is trained, and what it replaces is moved aside, not deleted.

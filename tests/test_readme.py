@@ -9,7 +9,7 @@ import baseline
 import reproduce
 import tune
 from data import download
-from utils import readme, recipes, runtime
+from utils import readme, readme_results, recipes, runtime
 
 TEXT = (runtime.ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
@@ -69,7 +69,7 @@ def test_every_block_of_the_page_is_known():
 
 @pytest.mark.parametrize("dataset", ["digits"])
 def test_recorded_results_were_made_with_the_recipes_of_the_code(dataset):
-    rows = list(readme.result_rows(dataset))
+    rows = list(readme_results.result_rows(dataset))
     assert len(rows) == len(reproduce.METHODS)
     for title, _, result, _ in rows:
         loss = result["snapshot"].get("loss")

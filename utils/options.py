@@ -92,7 +92,7 @@ def add_common(parser):
     parser.add("--skip-bad", action="store_true", help="leave unreadable images out and count them, instead of stopping")
     parser.add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto")
     parser.add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-               help="auto: bf16 convolutions where the hardware has them; scores are float64 always (default: auto)")
+               help="auto: bf16 convolutions where the hardware is faster at them; scores are float64 always (default: auto)")
     parser.add("--compile", choices=("auto", "on", "off"), default="auto",
                help="fused and compiled networks where a C++ compiler is there; auto: if the work is worth compiling for (default: auto)")
     parser.add("--ngpu", type=count, default=1, help="0 = CPU (default: 1); more than one device is not used")

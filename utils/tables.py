@@ -202,7 +202,7 @@ def caption(lines):
 INTRODUCTION = """# Published beside measured
 
 Percent; ID is the positive class; sd over the draws of one trained network (seed {seeds}), not over seeds, and none where all images are one draw. "paper" = as printed, on the
-paper's images and with its 100 epochs; [flag]: see `CIFAR/published.json`. A difference is given only where the OOD set is the paper's
+paper's images, with its auxiliary outliers and its epochs (100, fine-tuning 10), which are not ours; [flag]: see `CIFAR/published.json`. A difference is given only where the OOD set is the paper's
 and whole, by its name and number of images (so are the 10,000 ID images taken for the paper's); of Places365, whose list is not public, a choice of our own counts as such, and LSUN-C's images are cropped to 32x32.
 Mahalanobis has no input step here; the papers chose its size for each data set. `python reproduce.py cifar10 --table NAME` makes this file from `CIFAR/results/`."""
 
