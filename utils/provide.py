@@ -39,7 +39,7 @@ def measure(state, description, key, image_sets):
     model = snapshots.build_model(description).eval()
     snapshots.load_weights(model, state, key)
     id_set, *ood_sets = image_sets
-    network = features.Network(model, key, next(model.parameters()).device, "fp32", compile="auto")
+    network = features.Network(model, key, next(model.parameters()).device, "fp32", compile="auto", arch=description["arch"])
     network.plan(image_sets)
     outputs = network.outputs(id_set)
     correct = outputs.logits.argmax(axis=1) == outputs.labels
