@@ -13,10 +13,10 @@ again, an interrupted one goes on; anything else is trained, and what it replace
 """
 import argparse
 import csv
+import functools
 import io
 import sys
 import time
-from pathlib import Path
 
 from utils import (
     ablation,
@@ -161,7 +161,8 @@ def train(command, folder, stem, stage, loss, args, parent=None):
     place = snapshots.SNAPSHOTS / folder
     recipe = recipes.resolve(stage, args.dataset, loss, args.preset, args.arch) | {"seed": args.seed, "arch": args.arch}
     last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
-    if not args.fresh and is_of(last, recipe, parent, args):
+    sources = {"data": id_fingerprint(args), "parent": parent and runtime.sha256_file(parent), "outliers": outlier_fingerprint(args, loss)}
+    if not args.fresh and is_of(last, recipe, sources):
         print(f"{snapshots.short_name(last)} is there (--fresh trains it anew)")
         return last
     chosen = {"arch": "wrn", "seed": 1, "preset": "paper"}
@@ -169,20 +170,39 @@ def train(command, folder, stem, stage, loss, args, parent=None):
                                          for word in (f"--{key}", str(getattr(args, key))))]
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
         command += ["--load", str(parent)]
-    going_on = not args.fresh and runs.goes_on(place, stem, recipe | {"preset": args.preset, "precision": args.precision}, parent)
+    going_on = not args.fresh and runs.goes_on(place, stem, recipe | {"preset": args.preset, "precision": args.precision}, sources)
     shell([*command, *["--resume"] * going_on], args)
     return last
 
 
-def is_of(file, recipe, parent, args):
-    """Whether a snapshot is there, was trained with this recipe on these images and, if fine-tuned, from this pre-trained one."""
+def is_of(file, recipe, sources):
+    """Whether a snapshot is there and was trained with this recipe on these images and outliers and, if fine-tuned, from this pre-trained one."""
     if not file.exists():
         return False
     description = snapshots.describe(file, snapshots.read_weights(file))
-    images = args.dataset if args.id is None else str(datasets.find_split(Path(args.id).expanduser(), "train"))
-    return (runs.agrees(description.get("recipe", {}), recipe) and Path(description.get("data", "")).resolve() == Path(images).resolve()
-            and args.image_size in (None, description.get("image_size"))
-            and (parent is None or description.get("parent_sha256") == runtime.sha256_file(parent)))
+    made = {"data": description.get("data_fingerprint"), "parent": description.get("parent_sha256"),
+            "outliers": (description.get("outliers") or {}).get("fingerprint")}
+    return runs.agrees(description.get("recipe", {}), recipe) and made == sources
+
+
+@functools.lru_cache(maxsize=1)
+def id_images(*given):
+    """(fingerprint, side) of the ID training images."""
+    images = datasets.load_id(given[0], "train", *given[1:])
+    return images.fingerprint, images.images.shape[-1]
+
+
+def id_fingerprint(args):
+    """Fingerprint of the ID training images that these options name."""
+    return id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)[0]
+
+
+def outlier_fingerprint(args, loss):
+    """Fingerprint of the auxiliary outliers of a loss, None for one without."""
+    if loss is None or not LOSSES[loss].outliers:
+        return None
+    side = id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)[1]
+    return datasets.load_outliers(argparse.Namespace(**{**vars(args), "outliers": None, "image_size": side})).fingerprint
 
 
 def evaluate(file, score_names, args):

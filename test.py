@@ -83,6 +83,7 @@ def score_snapshot(file, args, command):
     chosen = scores.choose(args.score, dataset, args.T, args.noise)
     size = args.image_size or description.get("image_size")
     id_set = datasets.load_id(dataset, "test", args.data, args.id, size, args.skip_bad, description["num_classes"])
+    datasets.check_classes(id_set.classes, description.get("classes"), id_set.source, file)
     ood_sets = datasets.parse_ood(args.ood, dataset, args.data, id_set.images.shape[-1], args.skip_bad)
     network = features.Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device),
                                args.test_bs, compile=args.compile, arch=description["arch"])
@@ -90,6 +91,7 @@ def score_snapshot(file, args, command):
     train_set = None
     if args.tune_scores or any("train" in score.needs for score in chosen):
         train_set = load_train_set(dataset, id_set, description, args)
+        datasets.check_classes(train_set.classes, description.get("classes"), train_set.source, file)
     network.plan([id_set, *ood_sets] + ([train_set] if train_set else []))
 
     id_outputs = network.outputs(id_set)
@@ -134,10 +136,11 @@ def score_snapshot(file, args, command):
 
 
 def unusual(file, dataset, args):
-    """What makes a result another one than the usual of its name: its images, its draws, a snapshot from elsewhere."""
+    """What makes a result another one than the usual of its name: its images, its draws, its precision, a snapshot from elsewhere."""
     usual = {"ood": "", "id_train": None, "num_to_avg": 10, "seed": 1, "tune_scores": False, "T": None, "noise": None, "image_size": None}
     if dataset in datasets.ID_SETS:   # images of one's own are always given by --id
         usual["id"] = None
+    usual.update(data=str(runtime.DATA), precision="auto", skip_bad=False, arch=None)
     found = [f"{key}={getattr(args, key)}" for key, value in usual.items() if getattr(args, key) != value]
     return found + [str(file.parent)] * (not file.is_relative_to(snapshots.SNAPSHOTS))
 

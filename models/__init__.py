@@ -34,7 +34,12 @@ def build(arch, num_classes, layers=40, widen_factor=2, droprate=0.3):
     if num_classes < 1:
         raise ValueError(f"a network needs at least one class, not {num_classes}")
     if ":" in arch:
-        return check_contract(load_function(arch)(num_classes), arch, num_classes)
+        function = load_function(arch)
+        try:
+            model = function(num_classes)
+        except Exception as error:   # whatever the user's function raises
+            raise ValueError(f"'{arch}' failed for {num_classes} classes ({type(error).__name__}: {error})") from error
+        return check_contract(model, arch, num_classes)
     if arch not in MODELS:
         raise ValueError(f"unknown network '{arch}'. There is: {', '.join(MODELS)}, or module:function of your own")
     return MODELS[arch](num_classes, layers, widen_factor, droprate)
@@ -45,8 +50,8 @@ def load_function(arch):
     module_name, _, function_name = arch.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"'{arch}': module '{module_name}' cannot be imported from Python's path ({error})") from error
+    except Exception as error:   # whatever the user's module raises
+        raise ValueError(f"'{arch}': module '{module_name}' cannot be imported from Python's path ({type(error).__name__}: {error})") from error
     if function is None:
         raise ValueError(f"'{arch}': module '{module_name}' has no function '{function_name}'")
     return function
@@ -95,10 +100,10 @@ def try_forward(model, arch):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 result = model(torch.zeros(2, 3, 32, 32))
-            except (RuntimeError, ValueError, AssertionError):    # a network for large images only
+            except Exception:    # a network for large images only
                 result = model(torch.zeros(2, 3, 224, 224))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:   # whatever the user's forward raises
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(f"'{arch}' runs on images of neither 32x32 nor 224x224 pixels ({reason})") from error
     finally:
         model.train(training)

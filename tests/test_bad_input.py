@@ -189,6 +189,7 @@ GOOD = noise(12, 8, 1)
 ARRAYS = {
     "float images": (dict(images=GOOD / 255.0), "float64"),
     "signed images": (dict(images=GOOD.astype(np.int64)), "int64"),
+    "one colour image": (dict(images=np.zeros((8, 8, 3), np.uint8)), "one colour image"),
     "four channels": (dict(images=np.zeros((12, 8, 8, 4), np.uint8)), "(12, 8, 8, 4)"),
     "a vector": (dict(images=np.zeros(12, np.uint8)), "(12,)"),
     "a scalar": (dict(images=np.uint8(3)), "()"),
@@ -245,6 +246,23 @@ def test_training_and_test_images_that_do_not_belong_together(project, own, tmp_
     np.savez(mine / "test.npz", images=images, labels=labels)
     project.refuse(f"baseline.py own --id {mine} {QUICK}", "test.npz", "12")
     project.refuse(scripts(own, "test")[0] + f" --score knn --id-train {own}/test.npz", "--id-train")
+
+
+def test_classes_that_are_not_the_snapshots(make_project, tmp_path):
+    project, images = make_project(), coloured(24, 3, 8, 1)
+    names = np.array(["aster", "lily", "rose"])
+    for folder, classes in (("own", names), ("other", np.array(["aster", "rose", "tulip"])), ("numbers", np.array(["0", "1", "2"]))):
+        (tmp_path / folder).mkdir()
+        for split, seed in (("train", 1), ("test", 2)):
+            images, labels = coloured(24, 3, 8, seed)
+            np.savez(tmp_path / folder / f"{split}.npz", images=images, labels=labels, classes=classes)
+    project.do(f"baseline.py flowers --id {tmp_path}/own {QUICK}")
+    test = "test.py -m flowers_wrn_pretrained --ood gaussian --score"
+    project.refuse(f"{test} msp --id {tmp_path}/other", "number 1 is 'rose', not 'lily'", "aster, lily, rose")
+    project.refuse(f"{test} knn --id {tmp_path}/own --id-train {tmp_path}/other", "'rose', not 'lily'")
+    project.refuse(f"tune.py flowers --id {tmp_path}/other --epochs 1", "'rose', not 'lily'")
+    result = project.run(f"{test} msp --id {tmp_path}/numbers")    # no name in common: the same classes by other names
+    assert result.status == 0 and "each is taken for the one in its place" in result.err
 
 
 def test_images_that_are_too_small_for_the_network(project, tmp_path):

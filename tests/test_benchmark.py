@@ -127,6 +127,7 @@ def test_operators_are_put_back_after_an_error():
         fused.enabled = before
         with pytest.raises(KeyError), benchmark_plain.operators(stock=True):
             assert not fused.enabled and fused.dropout is densenet.dropout is F.dropout
+            assert torch.backends.cudnn.enabled and torch.backends.cudnn.allow_tf32    # a plain user's GPU has cuDNN
             raise KeyError
         assert fused.enabled == before
     fused.enabled = True

@@ -1,4 +1,7 @@
 """Network: one pass a set, outputs in order, the input step, fitted statistics from the cache, errors that name the image."""
+import importlib
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from torch import nn
 from utils import datasets, features
 from utils.loaders import normalise
 from utils.runtime import UserError
-from utils.scores import SCORES, Score, choose
+from utils.scores import SCORES, Score, as_user_error, choose
 
 
 class Small(nn.Module):
@@ -122,6 +125,50 @@ def test_images_the_network_cannot_take_are_named():
     import models
     with pytest.raises(UserError, match="--image-size"):
         features.check_fits(models.build("allconv", 10), images_of(2, 1))
+
+    class Large(Small):
+        def forward(self, x):
+            assert x.shape[-1] == 224
+    with pytest.raises(UserError, match="--image-size"):
+        features.check_fits(Large(), images_of(2, 1))
+
+
+@pytest.mark.parametrize("what", ["logits", "features", "weight", "bias"])
+def test_a_score_cannot_change_what_others_see(tmp_path, what):
+    class Greedy(Score):
+        name = "greedy"
+        def score(self, outputs):
+            getattr(outputs, what)[:] = 0
+            return np.zeros(len(outputs))
+    network, images = network_in(tmp_path), images_of(6, 1)
+    weight = network.model.fc.weight.clone()
+    with pytest.raises(UserError, match="read-only"), as_user_error(Greedy()):
+        network.score(Greedy(), images)
+    assert torch.equal(network.model.fc.weight, weight)
+    np.testing.assert_array_equal(network.outputs(images).logits, network_in(tmp_path / "other").outputs(images).logits)
+
+
+def test_code_of_every_module_is_in_the_key(tmp_path, monkeypatch):
+    """A network of one's own may be made of blocks that lie in other files."""
+    keys = []
+    for constant in (1, 2):
+        for name, text in (("blocks_of_mine", f"import torch\nclass Block(torch.nn.Identity):\n    def forward(self, x): return {constant} * x\n"),
+                           ("net_of_mine", "from blocks_of_mine import Block\n")):
+            (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        for name in ("blocks_of_mine", "net_of_mine"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        model = Small()
+        model.block = importlib.import_module("net_of_mine").Block()
+        keys.append(network_in(tmp_path, model).key(images_of(2, 1)))
+    assert keys[0] != keys[1]
+
+
+def test_who_asks_for_eager_outputs_gets_no_compiled_ones(tmp_path):
+    keys = {compile: features.Network(Small(), "a" * 64, torch.device("cpu"), "bf16", cache=tmp_path, compile=compile).key(images_of(2, 1))
+            for compile in ("auto", "on", "off")}
+    assert len(set(keys.values())) == 3
 
 
 def test_multiplications_of_a_wide_resnet():

@@ -1,4 +1,5 @@
 """The networks: published names, shapes, counts and initial weights; the contract; image sizes; inference."""
+import importlib
 import math
 import sys
 
@@ -491,6 +492,19 @@ def test_a_users_head_stays_in_float32_under_autocast(users):
 def test_a_users_network_that_breaks_the_contract(function, error, words, users):
     with pytest.raises(error, match=words):
         models.build(f"{users}:{function}", 7)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("def net(classes:", "SyntaxError"), ("undefined_name", "NameError"), ("def net(classes):\n    return {}['nothing']", "KeyError"),
+    ("import torch\nclass net(torch.nn.Module):\n    def __init__(self, c):\n        super().__init__()\n        self.fc = torch.nn.Linear(3, c)\n"
+     "    def forward(self, x):\n        return self.nothing", "AttributeError")])
+def test_a_users_file_with_a_mistake_in_it(text, words, tmp_path, monkeypatch):
+    (tmp_path / "mistaken.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mistaken", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError, match=f"'mistaken:net'.*{words}"):
+        models.build("mistaken:net", 3)
 
 
 @pytest.mark.parametrize("arch, words", [

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from tests.conftest import coloured, noise, stop_at_step
-from utils import sweep
+import reproduce
+from tests.conftest import coloured, noise, stop_at_step, write_own
+from utils import runs, sweep
 
 OOD = ("textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun")
 
@@ -121,3 +123,21 @@ def test_an_unfinished_run_is_not_measured(ready):
     path.write_text(text)
     assert out.status == 0 and "tune_sr/cifar10_wrn_s1_tune_epoch_1 is not of a whole run; its rows are not measured" in out.err
     assert "$ python test.py --model tune_sr" not in out.out
+
+
+def test_what_was_made_of_other_images_or_outliers_is_made_again(make_project, tmp_path):
+    project, own = make_project(), write_own(tmp_path / "own")
+    np.savez(own / "outliers.npz", images=noise(50, 8, 3))
+    tune = f"tune.py own --id {own} --loss sroe --outliers {own}/outliers.npz --epochs 2 --batch_size 24 --oe_batch_size 24"
+    project.do(f"baseline.py own --id {own} --epochs 1 --layers 10 --widen-factor 1")
+    project.run(tune, prelude=stop_at_step("SIGKILL", 4))
+    state = torch.load(project.snapshots / "tune_sroe" / "own_wrn_s1_tune.resume.pt", weights_only=True)
+    sources = {name: state[name] for name in ("data", "parent", "outliers")}
+    assert runs.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, sources)
+    project.do(tune + " --resume")
+    file = project.snapshots / "tune_sroe" / "own_wrn_s1_tune_epoch_1.pt"
+    assert reproduce.is_of(file, {"epochs": 2, "loss": "sroe"}, sources) and not reproduce.is_of(file, {"epochs": 3}, sources)
+    project.run(tune, prelude=stop_at_step("SIGKILL", 4))
+    for name in sources:
+        assert not reproduce.is_of(file, {"epochs": 2}, {**sources, name: "another"}), name
+        assert not runs.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, {**sources, name: "another"}), name

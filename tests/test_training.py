@@ -351,6 +351,31 @@ def test_until_the_new_run_has_a_snapshot_the_former_stays(make_project, baselin
     assert project.names("pretrained") == before
 
 
+def test_a_new_run_in_the_place_of_an_interrupted_one(make_project, whole, baseline):
+    project = make_project()
+    project.run(baseline, prelude=stop_at_step("SIGKILL", 10))
+    before = project.files()
+    result = project.run(baseline, prelude=stop_at_step("SIGINT", 2))     # --resume was forgotten
+    assert result.status == 130 and "is as it was; --resume goes on with it" in result.err and "an interrupted run of own_wrn_pretrained was there" in result.out
+    assert project.files() == before
+    result = project.run(baseline, prelude="import torch\ndef fail(*a): raise RuntimeError('what nobody thought of')\ntorch.optim.SGD.step = fail")
+    assert result.status != 0 and project.files() == before
+    project.do(baseline + " --resume")
+    assert_same_run(project, whole, "pretrained")
+
+
+def test_memory_that_is_not_enough(make_project, baseline):
+    project = make_project()
+    for error in ("MemoryError()", "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate')", "RuntimeError(\"DefaultCPUAllocator: can't allocate memory\")"):
+        prelude = f"import torch\ndef fail(self, *a): raise {error}\ntorch.optim.SGD.step = fail"
+        project.refuse(baseline, "out of memory", "--batch_size", prelude=prelude)
+    assert "Traceback" in project.run(baseline, prelude="import torch\ndef fail(self, *a): raise RuntimeError('a bug')\ntorch.optim.SGD.step = fail").err
+
+
+def test_a_batch_of_one_image_that_batch_norm_cannot_train_on(make_project, own):
+    make_project().refuse(f"baseline.py own --id {own} --epochs 1 --arch resnet18 --batch_size 59", "one image", "--batch_size")
+
+
 # ---- not finite
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_harms_nothing(make_project, baseline):

@@ -284,6 +284,22 @@ def load_id_pair(args):
     return train, test, num_classes
 
 
+def check_classes(names, trained, where, snapshot):
+    """UserError where images' class names are some of a snapshot's, but not all in its order: their labels would mean other classes.
+
+    Where none is the same, the i-th is taken for the i-th, and said so on stderr; either may be empty (unknown).
+    """
+    names, trained = list(names or ()), list(trained or ())
+    if not names or not trained or names == trained:
+        return
+    first = next((i for i, pair in enumerate(zip(names, trained)) if len(set(pair)) > 1), min(len(names), len(trained)))
+    told = f"{where}: {len(names)} classes, those of {Path(snapshot).name} are {len(trained)}; number {first} is " \
+           f"'{names[first] if first < len(names) else 'none'}', not '{trained[first] if first < len(trained) else 'none'}'"
+    if set(names) & set(trained) or len(names) != len(trained):
+        raise UserError(f"{told}. Give images with its classes in its order ({', '.join(trained[:5])}{', ...' if len(trained) > 5 else ''})")
+    print(f"note: {told}; each is taken for the one in its place", file=sys.stderr)
+
+
 def check_chain(dataset, data, own_id=False):
     """UserError that names every image set of a whole chain that is not there, before the hours that come ahead of its use."""
     wanted = [] if own_id else [dataset]

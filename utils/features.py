@@ -1,6 +1,7 @@
 """One forward pass an image set: logits and features for every score, kept in a cache keyed by snapshot and data."""
 import contextlib
 import hashlib
+import importlib
 import inspect
 import io
 import math
@@ -31,9 +32,9 @@ def check_fits(model, images):
     try:
         with torch.no_grad():
             model(normalise(images.images[:1].permute(0, 2, 3, 1).to(device)))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, AssertionError) as error:
         raise UserError(f"the network does not take the images of '{images.name}', {tuple(images.images.shape[1:])} each: "
-                        f"{str(error).splitlines()[0]}. Bring them to another size: --image-size N") from None
+                        f"{str(error).partition(chr(10))[0]}. Bring them to another size: --image-size N") from None
     finally:
         model.train(training)
 
@@ -60,6 +61,15 @@ def source_hash(*files, text=""):
     return hashlib.sha256(text.encode() + b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:8]
 
 
+def source_files(model, arch):
+    """Files with the code of every module of a network, and of the module that ``module:function`` names."""
+    found = set(FORWARD_CODE)
+    for code in [*{type(module) for module in model.modules()}, *([importlib.import_module(arch.partition(":")[0])] if ":" in arch else [])]:
+        with contextlib.suppress(TypeError, OSError):    # made without a file
+            found.add(inspect.getfile(code))
+    return found
+
+
 class Network:
     """A loaded snapshot, and the outputs it gives for image sets.
 
@@ -76,7 +86,8 @@ class Network:
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
         self.compile, self.compiled = compile, None
         # the same weights may belong to networks that differ in code, in options without weights or in --arch alone
-        self.network_code = source_hash(inspect.getfile(type(model)), *FORWARD_CODE, text=f"{arch} {model} {device.type} {torch.__version__}")
+        asked = "" if compile == "auto" else compile     # compiled and eager bfloat16 round differently: who asks for one gets no outputs of the other
+        self.network_code = source_hash(*source_files(model, arch), text=f"{arch} {model} {device.type} {torch.__version__} {asked}")
         self.score_code = source_hash(*Path(scores.__file__).parent.glob("*.py"))
 
     def outputs(self, images):
@@ -104,10 +115,15 @@ class Network:
         return self.with_head(self.cached(key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))), images)
 
     def with_head(self, arrays, images):
-        """Outputs of arrays, with the network's head and the set's labels; UserError when they are not finite."""
+        """Outputs of arrays, with a copy of the network's head and the set's labels; UserError when they are not finite.
+
+        All are read-only: a score that changed them in place would change those of every later score.
+        """
         head = self.model.fc
-        weight = head.weight.detach().float().cpu().numpy()
-        bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
+        weight = head.weight.detach().float().cpu().numpy().copy()
+        bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy().copy()
+        for array in (arrays["logits"], arrays["features"], weight, bias):
+            array.setflags(write=False)
         labels = None if images.labels is None else images.labels.numpy()
         try:
             return scores.Outputs(arrays["logits"], arrays["features"], labels, weight, bias)

@@ -101,6 +101,8 @@ def check_pixels(images, where):
     shape, kind = images.shape, images.dtype
     if kind != np.uint8:
         raise UserError(f"{where}: images are {kind}, not uint8 (0 to 255)")
+    if images.ndim == 3 and shape[2] == 3:
+        raise UserError(f"{where}: an array of shape {shape} is one colour image, or grey ones 3 wide. Give colour images as (N,H,W,3), also a single one")
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=3)
     elif images.ndim == 4 and images.shape[3] == 1:
@@ -232,12 +234,12 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
 def read_images(path, data, size, crop_only, skip_bad):
     """``decode`` a folder or archive once; afterwards its pixels come from an array file below the data folder's cache.
 
-    The cache key holds every file's name, size and time of change, so that a changed folder is decoded again.
+    The cache key holds every file's name, size and time of change, and this code: what has changed is decoded again.
     """
     source = Folder(path) if path.is_dir() else Archive(path)
     files = [path / name for name in source.names] if path.is_dir() else [path]
     stamps = [stamp(file) for file in files]
-    key = hashlib.sha256("\n".join([str(path.resolve()), str(size), str(crop_only), *stamps]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([str(path.resolve()), str(size), str(crop_only), *stamps]).encode() + Path(__file__).read_bytes()).hexdigest()[:16]
     cached = Path(data) / "cache" / f"{path.name}-{key}.npz"
     with contextlib.suppress(Exception):   # a damaged cache file is made again
         with np.load(cached, allow_pickle=False) as content:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from . import snapshots
-from .runtime import UserError, make_folder, sha256_file, write_bytes
+from .runtime import UserError, make_folder, write_bytes
 
 
 def start_run(folder, stem):
@@ -77,14 +77,14 @@ def load_state(folder, stem):
     return state
 
 
-def goes_on(folder, stem, recipe, parent=None):
-    """Whether there is an interrupted run's state with this recipe, fine-tuning this pre-trained snapshot."""
+def goes_on(folder, stem, recipe, sources):
+    """Whether there is an interrupted run's state with this recipe, given what ``sources`` names: fingerprints of "data", "parent", "outliers"."""
     path = Path(folder) / f"{stem}.resume.pt"
     if not path.exists():
         return False
     state = snapshots.read_pt(path)
     made = {"preset": "paper", "precision": "auto", **state.get("recipe", {})}
-    return agrees(made, recipe) and (parent is None or state.get("parent") == sha256_file(parent))
+    return agrees(made, recipe) and all(state.get(name) == value for name, value in sources.items())
 
 
 def agrees(made, recipe):

@@ -39,6 +39,12 @@ def run(main):
     except UserError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"{program}: out of memory ({str(error).partition(chr(10))[0][:200] or 'too large an array'}). Try fewer or smaller images at once: "
+              f"--batch_size, --oe_batch_size, --test_bs, --image-size", file=sys.stderr)
+        return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):   # the reader (head, less) has gone
             sys.stderr.close()
@@ -49,6 +55,11 @@ def run(main):
     except KeyboardInterrupt as interrupt:
         print(f"\n{program}: interrupted. {interrupt}", file=sys.stderr)
         return 130
+
+
+def out_of_memory(error):
+    """Whether an exception says that memory of the host or the device was not enough: torch has a class for the device's alone."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def run_script(command):

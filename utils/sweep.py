@@ -4,6 +4,8 @@ Some of the training images are held out for validation, others fine-tuned on, s
 images too, so their accuracy is not a test accuracy; alphas are compared with one another only. What has been fine-tuned
 is kept, so that the same command goes on after an interruption.
 """
+import io
+
 import numpy as np
 
 from . import (
@@ -81,7 +83,7 @@ def fine_tune(args, folder, parent, **changes):
     recipe = {**changes, "precision": args.precision}
     if not is_made(file, recipe, parent):
         words = [word for key, value in changes.items() for word in (f"--{key}", value)]
-        words += ["--resume"] * runs.goes_on(place, stem, {**recipe, "epochs": EPOCHS}, parent)
+        words += ["--resume"] * runs.goes_on(place, stem, {**recipe, "epochs": EPOCHS}, {"parent": runtime.sha256_file(parent)})
         runtime.run_script(["tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
                             "--arch", args.arch, "--seed", args.seed, *options.common_words(args, PREPARED)])
     return file
@@ -116,8 +118,9 @@ def prepare(args, parent):
             if images.classes:
                 arrays["classes"] = np.array(images.classes)
         if not (folder / f"{name}.npz").exists():
-            np.savez(folder / f".{name}.npz", **arrays)
-            (folder / f".{name}.npz").replace(folder / f"{name}.npz")
+            buffer = io.BytesIO()
+            np.savez(buffer, **arrays)
+            runtime.write_bytes(folder / f"{name}.npz", buffer.getbuffer())
     return folder, [folder / f"{name}.npz" for name in parts if name not in ("train", "test")], len(parts["train"])
 
 

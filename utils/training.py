@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from . import features, runs, runtime, snapshots
+from . import datasets, features, runs, runtime, snapshots
+from .losses import LOSSES
 from .runtime import UserError, autocast, write_text
 
 COLUMNS = ["epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"]
@@ -60,6 +61,7 @@ def load_parent(path, args, description):
         if args.given.get(key, value) != value:
             raise UserError(f"{path} is a snapshot of another network: its {key} is {value}, not {args.given[key]}. "
                             f"Leave the option out, or run: python baseline.py {args.dataset}")
+    datasets.check_classes(description["classes"], parent.get("classes"), f"{args.dataset}'s training images", path)
     vars(args).update(shape)
     model = snapshots.build_model({**description, **shape})
     snapshots.load_weights(model, state, path)
@@ -72,7 +74,10 @@ def prepare(model, train_set, args, device, precision):
     features.check_fits(model, train_set)
     if device.type == "cuda" and args.compile == "on":
         model.train()
-        runtime.compile_training(model, torch.zeros(args.batch_size, *train_set.images.shape[1:], device=device), precision)
+        loss = LOSSES.get(getattr(args, "loss", None))
+        count = args.batch_size + (args.oe_batch_size if loss and loss.outliers else 0)
+        example = torch.zeros(count, *train_set.images.shape[1:], device=device)
+        runtime.compile_training(model, example.contiguous(memory_format=torch.channels_last), precision)
     return model
 
 
@@ -154,8 +159,15 @@ class Run:
             self.restore(runs.load_state(folder, stem))
         else:
             self.former = runs.start_run(folder, stem)
+            if self.interrupted_before():
+                print(f"note: an interrupted run of {stem} was there; this is a new one (--resume goes on with the other). "
+                      f"Its files are kept in {self.former['folder']}", flush=True)
             with self.interruptible():
                 self.save_state(epoch=-1)
+
+    def interrupted_before(self):
+        """Whether the files set aside are of a run that was itself to be gone on with."""
+        return f"{self.stem}.resume.pt" in self.former.get("names", ())
 
     def sources(self):
         """Fingerprints of what the run was given beside its options."""
@@ -231,15 +243,24 @@ class Run:
 
     @contextlib.contextmanager
     def interruptible(self):
-        """Ctrl-C inside says how to go on; a failure before the end of the first epoch leaves the folder as it was."""
+        """Ctrl-C inside says how to go on; a failure before the end of the first epoch leaves the folder as it was.
+
+        So does Ctrl-C there where it would take the place of another interrupted run.
+        """
         try:
             yield
         except KeyboardInterrupt:
+            if not self.rows and self.interrupted_before():
+                runs.withdraw_run(self.folder, self.stem, self.former)
+                raise KeyboardInterrupt(f"The run of {self.stem} that had been interrupted before is as it was; --resume goes on with it") from None
             command = shlex.join(["python", *[a for a in sys.argv if a != "--resume"], "--resume"])
             raise KeyboardInterrupt(f"The state after epoch {len(self.rows)} is in {self.folder}. Go on with: {command}") from None
-        except (UserError, OSError):
+        except Exception as error:
             if not self.rows:
                 runs.withdraw_run(self.folder, self.stem, self.former)
+            if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):    # as BatchNorm says it
+                raise UserError(f"BatchNorm cannot train on one value a channel: a batch has but one image ({self.description['train_images']} in batches "
+                                f"of {self.args.batch_size} leave one over), or the images are too small for this network. Try another --batch_size or --image-size") from None
             raise
 
     def finish(self):

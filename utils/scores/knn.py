@@ -116,7 +116,8 @@ class KNN(Banked):
     (N,D) features -> (N,) float64 in [0, 2]; larger = more OOD. Exact: candidates are found by matrix products in
     float32 and measured again in float64; where float32 cannot tell them apart, they are found in float64. A zero
     vector stays zero (distance 1 to any other). A training image scored as a query counts itself.
-    bank: "fp32" = the features as they came, not copied; "fp16" = half the memory, distances good to about 1e-3.
+    bank: "fp32" = the features as they came, not copied; "fp16" = unit vectors in half the
+    memory of float32 ones, which pays once the features themselves have been let go; distances good to about 1e-3.
     sample: fraction of the training images kept.
     ValueError: k below 1 or above the number of images in the bank, unknown bank, sample outside 0 < sample <= 1.
     Source: Sun et al. 2022, r_k(z) of the method section; k = 50 CIFAR-10, 1000 ImageNet.
