@@ -28,10 +28,11 @@ PRESETS = {
 LAYERS = (
     Layer(dict(momentum=0.9, decay=5e-4, batch_size=128, droprate=0.3, layers=40, widen_factor=2, seed=1,
                arch="wrn", test_bs=200), "[Energy], [SR]"),
+    # one normalisation for all, lest contrast tell outliers from ID images
+    Layer(dict(outlier_padding=4, outlier_norm="id"), "this project"),
     Layer(dict(epochs=100, learning_rate=0.1, padding=4), "[Energy], [SR]", stage="pretrain"),
     Layer(dict(epochs=10, learning_rate=1e-3, oe_batch_size=256), "[Energy], [SR]", stage="tune"),
-    # fine-tuning crops as pre-training does (SR's published code: not at all); one normalisation for all, lest contrast tell outliers from ID images
-    Layer(dict(padding=4, outlier_padding=4, outlier_norm="id"), "this project", stage="tune"),
+    Layer(dict(padding=4), "this project", stage="tune"),    # as pre-training; SR's published code: none
     Layer(dict(l1_on="id"), "[SRF]", stage="tune"),
     Layer(dict(alpha=0.02), "[SR]", stage="tune", loss="sr"),
     Layer(dict(alpha=0.02, beta=0.5), "[SR]", stage="tune", loss="sroe"),
