@@ -88,7 +88,7 @@ def chain(args):
     baseline = evaluate(pretrained, [score for _, loss, score in METHODS if not loss], args)
     measured = {loss: evaluate(file, [LOSSES[loss].score], args) for loss, file in tuned.items()}
     rows = [(method, (measured[loss] if loss else baseline), score) for method, loss, score in METHODS]
-    write_table(args.dataset, rows)
+    write_table(args, rows)
     groups = [(method, figures.vectors_to_show(*result, score)) for method, result, score in rows if method in ("Energy", "SR", "SROE")]
     figure = plots.plot_densities(groups, figures.FOLDER / f"{args.dataset}_densities", figures.ENERGY_LABEL)
     print(f"figure: {runtime.short_path(figure[0])}\n{time.perf_counter() - start:.0f} seconds in all")
@@ -122,7 +122,7 @@ def paper_table(args):
     rows = [(method, *measured["wrn", loss or "pretrained"], score) for method, loss, score in TABLE_METHODS if ("wrn", loss or "pretrained") in measured]
     rows = [row for row in rows if any(entry["score"] == row[3] for entry in row[1]["scores"])]
     if rows:
-        write_table(args.dataset, [(method, (result, path), score) for method, result, path, score in rows])
+        write_table(args, [(method, (result, path), score) for method, result, path, score in rows])
         made += [f"{path}.png" for path in figures.draw(args.dataset, rows, args)]
     for path in made:
         print(f"-> {runtime.short_path(path)}")
@@ -219,8 +219,8 @@ def shell(command, args):
     runtime.run_script([*command, *options.common_words(args)])
 
 
-def write_table(dataset, rows):
-    """Print the final table (rows: methods; columns: the sets and their mean) and write it as CSV."""
+def write_table(args, rows):
+    """Print the final table (rows: methods; columns: the sets and their mean) and write it as CSV, that of another seed than 1 beside it."""
     table = []
     for method, (result, _), score in rows:
         entry = next(entry for entry in result["scores"] if entry["score"] == score)
@@ -234,7 +234,7 @@ def write_table(dataset, rows):
         for cell in [*row["sets"], row["average"]]:
             writer.writerow([row["score"], f"{row['error']:.4f}", cell["set"], cell.get("n", ""),
                              *(f"{value:.4f}" for metric in ("fpr95", "auroc", "aupr_in") for value in (cell[metric], cell["sd"][metric]))])
-    path = results.RESULTS / f"{dataset}_table.csv"
+    path = results.RESULTS / f"{args.dataset}{f'_s{args.seed}' if args.seed != 1 else ''}_table.csv"
     runtime.write_text(path, text.getvalue())
     print(f"table: {runtime.short_path(path)}")
 

@@ -15,6 +15,7 @@ from .readme_results import (
     render_answer,
     render_every,
     render_result,
+    render_seeds,
     render_same_score,
     render_snapshots,
     render_sweep,
@@ -68,7 +69,7 @@ def record(name):
     if not paths:
         raise runtime.UserError(f"there is no result of {name} in {results.RESULTS}. Run: python reproduce.py {name}")
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
-    files += [*results.RESULTS.glob(f"{name}_table.csv"), *results.RESULTS.glob(f"{name}_sweep_alpha.json"),
+    files += [*results.RESULTS.glob(f"{name}_table.csv"), *results.RESULTS.glob(f"{name}_s*_table.csv"), *results.RESULTS.glob(f"{name}_sweep_alpha.json"),
               *results.RESULTS.glob(f"{name}_ablation.json"), *FIGURES.glob(f"{name}_*")]
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
@@ -125,7 +126,7 @@ def performance_of(record):
 
 
 BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
-          "performance": render_performance, "digits": lambda: render_result("digits"), "cifar10": lambda: render_result("cifar10"),
+          "performance": render_performance, "digits": lambda: render_result("digits"), "digits_seeds": lambda: render_seeds("digits"), "cifar10": lambda: render_result("cifar10"),
           "same_score": render_same_score, "every": render_every, "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep,
           "ablation": render_ablation}
 

@@ -51,6 +51,21 @@ def render_result(name):
     return table(["method", "epochs", "ID error", *names, "average", *(["average, published (the papers' sets)"] if printed else [])], rows) + "\n\n" + caption
 
 
+def render_seeds(name):
+    """Mean and standard deviation over training seeds of each method's averages, out of the recorded tables."""
+    files = sorted([*RECORDED.glob(f"{name}_table.csv"), *RECORDED.glob(f"{name}_s*_table.csv")])
+    found = {}
+    for file in files:
+        with file.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                if row["set"] == "average":
+                    found.setdefault(row["method"], []).append([float(row[key]) for key in ("fpr95", "auroc", "id_error")])
+    if len(files) < 2:
+        return "Not measured yet."
+    rows = [[method, *(f"{statistics.mean(column):.2f} ± {statistics.stdev(column):.2f}" for column in zip(*values))] for method, values in found.items()]
+    return table(["method", "FPR95, average", "AUROC, average", "ID error"], rows) + f"\n\nMean ± sd over {len(files)} training seeds, percent."
+
+
 def published_averages(name):
     """{(stage, score): the papers' mean FPR95 / AUROC over their own six sets as text}: [SRF]'s where it has them, else [Energy]'s."""
     found = {}
