@@ -75,7 +75,7 @@ def record(name):
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
     for old in RECORDED.glob(f"{name}_*.json"):
         result = results.read_result(old)
-        if "snapshot" in result and old.name not in {path.name for path in paths}:
+        if "snapshot" in result and tables.enters(result) and old.name not in {path.name for path in paths}:
             stage = (name, result["snapshot"]["arch"], result["snapshot"].get("loss", "pretrained"))
             new = {key[3]: found[1] for key, found in measured.items() if key[:3] == stage}
             if new and (set(new) >= {entry["score"] for entry in result["scores"]}
