@@ -18,6 +18,7 @@ from .readme_results import (
     render_seeds,
     render_same_score,
     render_snapshots,
+    render_whole,
     render_sweep,
     table,
 )
@@ -128,7 +129,7 @@ def performance_of(record):
 BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
           "performance": render_performance, "digits": lambda: render_result("digits"), "digits_seeds": lambda: render_seeds("digits"), "cifar10": lambda: render_result("cifar10"),
           "same_score": render_same_score, "every": render_every, "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep,
-          "ablation": render_ablation}
+          "ablation": render_ablation, "whole": render_whole}
 
 
 def render(text):
