@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from .layers import check_size, initialise, pool_and_classify
+from .layers import Float32Conv2d, check_size, initialise, pool_and_classify
 
 
 class SigmoidGELU(nn.Module):
@@ -12,9 +12,9 @@ class SigmoidGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-def unit(channels_in, channels, kernel, padding):
+def unit(channels_in, channels, kernel, padding, convolution=nn.Conv2d):
     """Convolution with bias, BN, GELU: three places of the Sequential."""
-    return [nn.Conv2d(channels_in, channels, kernel, padding=padding), nn.BatchNorm2d(channels), SigmoidGELU()]
+    return [convolution(channels_in, channels, kernel, padding=padding), nn.BatchNorm2d(channels), SigmoidGELU()]
 
 
 def halve():
@@ -35,7 +35,7 @@ class AllConvNet(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
         self.features = nn.Sequential(
-            *unit(3, 96, 3, 1), *unit(96, 96, 3, 1), *unit(96, 96, 3, 1), *halve(),
+            *unit(3, 96, 3, 1, Float32Conv2d), *unit(96, 96, 3, 1), *unit(96, 96, 3, 1), *halve(),
             *unit(96, 192, 3, 1), *unit(192, 192, 3, 1), *unit(192, 192, 3, 1), *halve(),
             *unit(192, 192, 3, 0), *unit(192, 192, 1, 1), *unit(192, 192, 1, 1))
         self.fc = nn.Linear(192, num_classes)

@@ -335,6 +335,25 @@ def test_bf16_autocast_gives_float32(arch, nets):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
+def test_the_first_convolution_and_a_wrns_shortcuts_are_float32_under_autocast(arch, nets):
+    """Neither images nor weights are rounded before these; only what comes out is."""
+    seen = {}
+    convolutions = {name: m for name, m in nets[arch].named_modules() if isinstance(m, nn.Conv2d)}
+    handles = [m.register_forward_hook(lambda m, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
+               for name, m in convolutions.items()]
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            nets[arch](torch.randn(2, 3, 32, 32))
+        for handle in handles:
+            handle.remove()
+        exact = [name for name, m in convolutions.items()
+                 if torch.equal(seen[name][1], m._conv_forward(seen[name][0].float(), m.weight, m.bias).bfloat16())]
+    first = next(iter(convolutions))
+    assert seen[first][0].dtype == torch.float32
+    assert exact == [name for name in convolutions if name == first or "convShortcut" in name]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
 def test_channels_last_gives_the_same(arch, nets):
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

@@ -1,4 +1,5 @@
 """Which precision and batch a device gets, and what is done to a network there."""
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,30 @@ def test_compiling_for_training_leaves_no_trace_and_may_fail(works, monkeypatch)
     assert all(p.grad is None for p in net.parameters())
     net(torch.randn(4, 3, 8, 8))[0].sum().backward()
     assert len(calls) == 1 + works and all(p.grad is not None for p in net.parameters())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 0.05)])
+def test_compiling_for_inference_freezes_the_weights(precision, tolerance):
+    """Convolutions have their weights, BatchNorm and ReLU within: clearing the network's own no longer changes what comes out."""
+    net = runtime.prepare(small_network().eval(), CPU)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    x = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    expected, _ = net(x)
+    with torch.inference_mode(), runtime.autocast(CPU, precision):
+        compiled = runtime.compile_inference(net, x)
+        before = compiled(x)[0].clone()
+        for module in net.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.weight.zero_()
+        after, cleared = compiled(x)[0], net(x)[0]
+    torch.compiler.reset()
+    assert compiled is not net and torch.equal(before, after) and not torch.allclose(before, cleared)
+    assert (before - expected).abs().max() < tolerance * expected.abs().max()
 
 
 def test_what_training_was_computed_with():

@@ -168,13 +168,16 @@ def to_device(tensor, device):
 def compile_inference(model, example):
     """The model compiled for batches of exactly this shape, or the model itself where that cannot be had.
 
-    Weights are frozen into the code. Needs a C++ compiler on a CPU; whatever fails, fails here, on the first batch.
+    Weights are frozen into the code, BatchNorm folded into the convolution before it, ReLU and residual sums done within it.
+    Needs a C++ compiler on a CPU; whatever fails, fails here, on the first batch.
     """
     logging.getLogger("torch").setLevel(logging.ERROR)
     torch.compiler.reset()    # code with other weights frozen into it, of a network of the same class, is never taken for this one's
     try:
-        compiled = torch.compile(model, dynamic=False, options={"freezing": True})
-        with torch.inference_mode():
+        from torch._inductor import config    # half the compiler: only who compiles imports it
+        compiled = torch.compile(model, dynamic=False)
+        # not as torch.compile(options=...), which is read after tracing has made inputs of the weights: nothing is frozen then
+        with config.patch(freezing=True), torch.inference_mode():
             compiled(example)
         return compiled
     except Exception:   # no compiler, an operator it does not know, a network it cannot trace: eager is as right
