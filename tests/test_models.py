@@ -363,7 +363,7 @@ def test_channels_last_gives_the_same(arch, nets):
             last = nets[arch](images.to(memory_format=torch.channels_last))[1]
         finally:
             nets[arch].to(memory_format=torch.contiguous_format)
-    torch.testing.assert_close(last, plain, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(last, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))   # sums in another order, of large terms
 
 
 @pytest.mark.parametrize("arch", ["wrn", "allconv"])
