@@ -1,4 +1,5 @@
 """The networks: published names, shapes, counts and initial weights; the contract; image sizes; inference."""
+import copy
 import importlib
 import math
 import sys
@@ -321,8 +322,8 @@ def test_smallest_images(arch, size, nets):
 def test_bf16_autocast_gives_float32(arch, nets):
     images = torch.randn(2, 3, 32, 32)
     seen = []
-    first = next(m for m in nets[arch].modules() if isinstance(m, nn.Conv2d))
-    handle = first.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    _, second, *_ = (m for m in nets[arch].modules() if isinstance(m, nn.Conv2d))     # the first stays in float32
+    handle = second.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits, features = nets[arch](images)
@@ -336,20 +337,21 @@ def test_bf16_autocast_gives_float32(arch, nets):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_first_convolution_and_a_wrns_shortcuts_are_float32_under_autocast(arch, nets):
-    """Neither images nor weights are rounded before these; only what comes out is."""
-    seen = {}
+    """Neither images nor weights are rounded before these, and what comes out is in training alone."""
+    seen, images = {}, torch.randn(2, 3, 32, 32)
     convolutions = {name: m for name, m in nets[arch].named_modules() if isinstance(m, nn.Conv2d)}
     handles = [m.register_forward_hook(lambda m, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
                for name, m in convolutions.items()]
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            nets[arch](torch.randn(2, 3, 32, 32))
-        for handle in handles:
-            handle.remove()
+            nets[arch](images)
+            for handle in handles:
+                handle.remove()
+            first = next(iter(convolutions))
+            in_training = copy.deepcopy(convolutions[first]).train()(images)
         exact = [name for name, m in convolutions.items()
-                 if torch.equal(seen[name][1], m._conv_forward(seen[name][0].float(), m.weight, m.bias).bfloat16())]
-    first = next(iter(convolutions))
-    assert seen[first][0].dtype == torch.float32
+                 if torch.equal(seen[name][1], m._conv_forward(seen[name][0].float(), m.weight, m.bias))]
+    assert seen[first][0].dtype == torch.float32 and torch.equal(in_training, seen[first][1].bfloat16())
     assert exact == [name for name in convolutions if name == first or "convShortcut" in name]
 
 
