@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from .layers import Float32Conv2d, check_size, initialise, pool_and_classify
+from .layers import FullPrecisionConv2d, check_size, initialise, pool_and_classify
 
 
 class SigmoidGELU(nn.Module):
@@ -35,7 +35,7 @@ class AllConvNet(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
         self.features = nn.Sequential(
-            *unit(3, 96, 3, 1, Float32Conv2d), *unit(96, 96, 3, 1), *unit(96, 96, 3, 1), *halve(),
+            *unit(3, 96, 3, 1, FullPrecisionConv2d), *unit(96, 96, 3, 1), *unit(96, 96, 3, 1), *halve(),
             *unit(96, 192, 3, 1), *unit(192, 192, 3, 1), *unit(192, 192, 3, 1), *halve(),
             *unit(192, 192, 3, 0), *unit(192, 192, 1, 1), *unit(192, 192, 1, 1))
         self.fc = nn.Linear(192, num_classes)

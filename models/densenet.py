@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from .dropout import dropout
 from .fused import bn_relu_dropout
-from .layers import Float32Conv2d, check_size, initialise, pool_and_classify
+from .layers import FullPrecisionConv2d, check_size, initialise, pool_and_classify
 
 GROWTH = 12           # channels each layer adds
 BLOCK_LAYERS = 16     # (depth 100 - 4) / 3 blocks / 2 convolutions a layer
@@ -70,7 +70,7 @@ class DenseNet(nn.Module):
         if not 0 <= droprate < 1:
             raise ValueError(f"a dropout rate lies in [0, 1), not {droprate}")
         added, channels = BLOCK_LAYERS * GROWTH, 2 * GROWTH
-        self.conv1 = Float32Conv2d(3, channels, 3, padding=1, bias=False)
+        self.conv1 = FullPrecisionConv2d(3, channels, 3, padding=1, bias=False)
         self.block1 = DenseBlock(channels, droprate)
         self.trans1 = Transition(channels + added, (channels + added) // 2, droprate)
         channels = (channels + added) // 2

@@ -21,7 +21,7 @@ def initialise(model):
             nn.init.zeros_(module.bias)
 
 
-class Float32Conv2d(nn.Conv2d):
+class FullPrecisionConv2d(nn.Conv2d):
     """A convolution computed in float32 under bf16 autocast too; in training its output is then rounded like every other's.
 
     For the first one, since bf16's steps are as wide as an image's own grey levels where it is bright, and for the small

@@ -3,7 +3,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .fused import bn_relu_dropout
-from .layers import Float32Conv2d, pool_and_classify
+from .layers import FullPrecisionConv2d, pool_and_classify
 
 
 class BasicBlock(nn.Module):
@@ -45,7 +45,7 @@ class ResNet(nn.Module):
 
     def __init__(self, blocks, num_classes):
         super().__init__()
-        self.conv1 = Float32Conv2d(3, 64, 3, padding=1, bias=False)
+        self.conv1 = FullPrecisionConv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = stage(blocks[0], 64, 64, 1)
         self.layer2 = stage(blocks[1], 64, 128, 2)

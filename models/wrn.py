@@ -2,7 +2,7 @@
 from torch import nn
 
 from .fused import bn_relu_dropout
-from .layers import Float32Conv2d, initialise, pool_and_classify
+from .layers import FullPrecisionConv2d, initialise, pool_and_classify
 
 
 class BasicBlock(nn.Module):
@@ -17,7 +17,7 @@ class BasicBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.convShortcut = None if channels_in == channels else Float32Conv2d(channels_in, channels, 1, stride, bias=False)
+        self.convShortcut = None if channels_in == channels else FullPrecisionConv2d(channels_in, channels, 1, stride, bias=False)
         self.droprate = droprate
 
     def forward(self, x):
@@ -58,7 +58,7 @@ class WideResNet(nn.Module):
             raise ValueError(f"a dropout rate lies in [0, 1), not {droprate}")
         blocks = (depth - 4) // 6
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
-        self.conv1 = Float32Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv1 = FullPrecisionConv2d(3, 16, 3, padding=1, bias=False)
         self.block1 = Group(blocks, 16, widths[0], 1, droprate)
         self.block2 = Group(blocks, widths[0], widths[1], 2, droprate)
         self.block3 = Group(blocks, widths[1], widths[2], 2, droprate)
