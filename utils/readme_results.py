@@ -191,17 +191,17 @@ def render_sweep(name="cifar10"):
 
 
 def render_whole(name="cifar10"):
-    """Whole SR runs with and without the random crop, energy score, out of the recorded results."""
+    """Whole SR runs with and without the random crop and the norm, energy score, out of the recorded results."""
     rows = []
-    for path in sorted(RECORDED.glob(f"{name}_wrn_s1_tune_sr_*.json")):
-        result = results.read_result(path)
+    runs = [results.read_result(path) for path in RECORDED.glob(f"{name}_wrn_s1_tune_sr_*.json")]
+    for result in sorted(runs, key=lambda result: [result["snapshot"]["recipe"][key] for key in ("padding", "alpha", "epochs")]):
         recipe = result["snapshot"]["recipe"]
         entry = next(entry for entry in result["scores"] if entry["score"] == "energy")
-        rows.append([f"`{result['snapshot']['name']}`", recipe["padding"], recipe["epochs"], f"{result['id']['error']:.2f}", f"{result['id']['mean_l1']:.2f}",
+        rows.append([f"`{result['snapshot']['name']}`", recipe["padding"], recipe["alpha"], recipe["epochs"], f"{result['id']['error']:.2f}", f"{result['id']['mean_l1']:.2f}",
                      *(with_sd(cell, "fpr95") for cell in entry["sets"]), f"{entry['average']['fpr95']:.2f} / {entry['average']['auroc']:.2f}"])
     if not rows:
         return "Not measured yet."
-    return table(["whole run of SR", "padding of the crop", "epochs", "ID error", "mean ‖h‖₁", *(tables.own_name(cell) for cell in entry["sets"]), "average"], rows)
+    return table(["whole run of SR", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁", *(tables.own_name(cell) for cell in entry["sets"]), "average"], rows)
 
 
 def render_ablation(name="cifar10"):
