@@ -25,8 +25,8 @@ class FullPrecisionConv2d(nn.Conv2d):
     """A convolution computed in float32 under bf16 autocast too; in training its output is then rounded like every other's.
 
     For the first one, since bf16's steps are as wide as an image's own grey levels where it is bright, and for the small
-    ones to whose output a WRN's blocks add theirs, a sum that is float32 in evaluation for being begun so. These are 0.6 %
-    of a WRN-40-2's multiplications, and bf16 moves its energy by a third of what it would without.
+    ones to whose output a WRN's blocks add theirs, a sum that is float32 in evaluation for being begun so. They are 0.6 %
+    of a WRN-40-2's multiplications.
     """
 
     def forward(self, x):

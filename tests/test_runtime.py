@@ -95,6 +95,19 @@ def test_compiling_for_inference_freezes_the_weights(precision, tolerance):
     torch.testing.assert_close(net(x)[0], expected)      # the network itself is as it was
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+def test_a_compiled_bf16_network_keeps_its_batchnorm_in_float32():
+    """Folded into the convolution its bias would be rounded to bf16: 0.1001 to 0.10009765625."""
+    net = runtime.prepare(torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3, padding=1, bias=False), torch.nn.BatchNorm2d(16)).eval(), CPU)
+    with torch.inference_mode(), runtime.autocast(CPU, "bf16"):
+        net[0].weight.zero_()
+        net[1].bias.fill_(0.1001)
+        x = torch.randn(2, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+        output = runtime.compile_inference(net, x)(x)
+    torch.compiler.reset()
+    assert output.dtype == torch.float32 and (output - 0.1001).abs().max() < 1e-7
+
+
 def test_what_training_was_computed_with():
     assert runtime.describe_computing(CUDA, "bf16") == {"device": "cuda", "precision": "bf16", "fused": False}
     assert runtime.describe_computing(CPU, "fp32", "off")["fused"] is False

@@ -169,8 +169,8 @@ def compile_inference(model, example):
     """The model compiled for batches of exactly this shape, or the model itself where that cannot be had.
 
     Weights are frozen into the code: in float32 BatchNorm is folded into the convolution before it, which does ReLU and
-    residual sum as well. Under bf16 autocast it is one float32 operation with the ReLU after it instead, since a
-    convolution's bias would be rounded to bf16: on the WRN that alone moved FPR95 by half a point.
+    residual sum as well. Under bf16 autocast it is one float32 operation with the ReLU after it instead: as a convolution's
+    bias it would be rounded to bf16, the same error for every image.
     Needs a C++ compiler on a CPU; whatever fails, fails here, on the first batch.
     """
     logging.getLogger("torch").setLevel(logging.ERROR)
