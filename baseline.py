@@ -10,20 +10,22 @@ weight decay 5e-4, batch 128, random flip and padded crop, dropout 0.3.
 """
 import sys
 
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from utils import datasets, loaders, options, runtime, snapshots, training
+from utils import loaders, runtime, snapshots, training
+from utils.training import options
 
 
 def parse(argv):
     parser = options.Parser(prog="baseline.py", description=__doc__)
-    parser.add_argument("dataset", help=f"{', '.join(d for d in datasets.ID_SETS)}, or a name for your own images (--id)")
+    parser.add_argument("dataset", help=f"{', '.join(d for d in loaders.ID_SETS)}, or a name for your own images (--id)")
     options.add_training(parser, "pretrain")
     parser.add("--save", "-s", default="./snapshots/pretrained", metavar="DIR",
                help="folder of the snapshots; ./snapshots/... is the project's CIFAR/snapshots/... (default: ./snapshots/pretrained)")
     parser.add("--load", "-l", default=None, metavar="NAME|PATH", help="start from the weights of this snapshot (default: random)")
     args = parser.parse_args(argv)
-    options.known_dataset(args.dataset, args.id, datasets.ID_SETS)
+    options.known_dataset(args.dataset, args.id, loaders.ID_SETS)
     return options.apply_recipe(args, "pretrain")
 
 
@@ -31,9 +33,9 @@ def main(argv=None):
     args = parse(argv)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
-    train_set, test_set, num_classes = datasets.load_id_pair(args)
+    train_set, test_set, num_classes = loaders.load_id_pair(args)
     runtime.seed_epoch(args.seed, "init")
-    description = training.describe_network(args, num_classes, train_set, runtime.describe_computing(device, precision, args.compile))
+    description = training.describe_network(args, num_classes, train_set, training.describe_computing(device, precision, args.compile))
     model = snapshots.build_model(description)
     stem = f"{args.dataset}_{training.arch_name(args.arch)}_pretrained"
     if args.load:
@@ -64,7 +66,7 @@ def train_epoch(model, optimizer, batches, epoch, args, device, precision):
         training.set_lr(optimizer, training.cosine_lr(epoch * steps + i, total, args.learning_rate))
         with runtime.autocast(device, precision):
             logits, _ = model(x)
-        loss = log.add({"ce": training.cross_entropy(logits, y)})
+        loss = log.add({"ce": cross_entropy(logits, y)})
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -11,16 +11,10 @@ The table: FPR95, AUROC, AUPR with ID as the positive class, mean ± sd over 10 
 import sys
 import time
 
-from utils import (
-    datasets,
-    features,
-    options,
-    results,
-    runtime,
-    scores,
-    snapshots,
-    tuning,
-)
+from utils import loaders, runtime, scores, snapshots
+from utils.evaluation import protocol, report, validation
+from utils.evaluation.network import Network
+from utils.training import options
 
 
 def parse(argv):
@@ -43,7 +37,7 @@ def parse(argv):
     parser.add("--arch", default=None, metavar="NAME", help="network of a file without description: a name or module:function")
     for name, kind in (("--layers", int), ("--widen-factor", int), ("--droprate", float)):
         parser.add(name, type=kind, default=None, help="accepted and without effect: a snapshot says what network it is of")
-    parser.add("--save", "-s", default=str(results.RESULTS), metavar="DIR", help="folder of the result files (default: CIFAR/results)")
+    parser.add("--save", "-s", default=str(report.RESULTS), metavar="DIR", help="folder of the result files (default: CIFAR/results)")
     parser.add("--save-scores", action="store_true", help="write every image's scores beside the result")
     parser.add("--tune-scores", action="store_true", help="choose each score's hyper-parameters on held-out ID training images "
                "against generated noise, and print the grid (default: off)")
@@ -76,22 +70,22 @@ def score_snapshot(file, args, command):
     device = runtime.pick_device(args.device, args.ngpu)
     model, description = snapshots.load_model(file, args.arch)
     dataset = description.get("dataset") or ("own" if args.id else None)
-    if dataset is None or (args.id is None and dataset not in datasets.ID_SETS):
+    if dataset is None or (args.id is None and dataset not in loaders.ID_SETS):
         raise runtime.UserError(f"{file.name} was trained on images of your own ({description.get('data', 'unknown')}). Give them: --id PATH")
-    if args.id is None and description["num_classes"] != datasets.DATASETS[dataset].num_classes:
-        raise runtime.UserError(f"{file} is a snapshot for {description['num_classes']} classes; '{dataset}' has {datasets.DATASETS[dataset].num_classes}")
+    if args.id is None and description["num_classes"] != loaders.DATASETS[dataset].num_classes:
+        raise runtime.UserError(f"{file} is a snapshot for {description['num_classes']} classes; '{dataset}' has {loaders.DATASETS[dataset].num_classes}")
     chosen = scores.choose(args.score, dataset, args.T, args.noise)
     size = args.image_size or description.get("image_size")
-    id_set = datasets.load_id(dataset, "test", args.data, args.id, size, args.skip_bad, description["num_classes"])
-    datasets.check_classes(id_set.classes, description.get("classes"), id_set.source, file)
-    ood_sets = datasets.parse_ood(args.ood, dataset, args.data, id_set.images.shape[-1], args.skip_bad)
-    network = features.Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device),
+    id_set = loaders.load_id(dataset, "test", args.data, args.id, size, args.skip_bad, description["num_classes"])
+    loaders.check_classes(id_set.classes, description.get("classes"), id_set.source, file)
+    ood_sets = loaders.parse_ood(args.ood, dataset, args.data, id_set.images.shape[-1], args.skip_bad)
+    network = Network(model, runtime.sha256_file(file), device, runtime.pick_precision(args.precision, device),
                                args.test_bs, compile=args.compile, arch=description["arch"])
-    features.check_fits(network.model, id_set)
+    loaders.check_fits(network.model, id_set)
     train_set = None
     if args.tune_scores or any("train" in score.needs for score in chosen):
         train_set = load_train_set(dataset, id_set, description, args)
-        datasets.check_classes(train_set.classes, description.get("classes"), train_set.source, file)
+        loaders.check_classes(train_set.classes, description.get("classes"), train_set.source, file)
     network.plan([id_set, *ood_sets] + ([train_set] if train_set else []))
 
     id_outputs = network.outputs(id_set)
@@ -112,17 +106,17 @@ def score_snapshot(file, args, command):
                 raise
             print(f"note: {score.label} is left out: {error}", file=sys.stderr)   # the other scores can still be had
             continue
-        rows = [results.measure_set(id_scores, values, name, args.num_to_avg, args.seed, args.protocol) for name, values in ood_scores.items()]
-        measured.append({"score": score.label, "hyper": score.hyper, "sets": rows, "average": results.mean_row(rows)})
+        rows = [protocol.measure_set(id_scores, values, name, args.num_to_avg, args.seed, args.protocol) for name, values in ood_scores.items()]
+        measured.append({"score": score.label, "hyper": score.hyper, "sets": rows, "average": protocol.mean_row(rows)})
         vectors.update({f"{score.label}/{name}": values for name, values in {"id": id_scores, **ood_scores}.items()})
-        print("\n" + results.format_set_table(score.label, [*rows, measured[-1]["average"]], id_error, args.out_as_pos))
+        print("\n" + report.format_set_table(score.label, [*rows, measured[-1]["average"]], id_error, args.out_as_pos))
     if len(measured) > 1:
         positive = "_out" if args.out_as_pos else ""
-        print("\n" + results.format_summary(measured, "fpr95" + positive, "FPR95") + "\n\n" + results.format_summary(measured, "auroc", "AUROC"))
+        print("\n" + report.format_summary(measured, "fpr95" + positive, "FPR95") + "\n\n" + report.format_summary(measured, "auroc", "AUROC"))
 
     names = ["all"] if args.score.strip().lower() == "all" else [score.label for score in chosen]
-    path = runtime.make_folder(args.save) / results.result_name(file, names, args.protocol, unusual(file, dataset, args))
-    results.write_result(path, {
+    path = runtime.make_folder(args.save) / report.result_name(file, names, args.protocol, unusual(file, dataset, args))
+    report.write_result(path, {
         "command": ["test.py", *command], "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
         "protocol": args.protocol, "seed": args.seed, "num_to_avg": args.num_to_avg, "precision": network.precision, "compiled": network.compiled not in (None, network.model),
         "snapshot": {"name": snapshots.short_name(file), "sha256": network.sha256, **{k: v for k, v in description.items() if k != "sha256"}},
@@ -131,14 +125,14 @@ def score_snapshot(file, args, command):
         "ood": [ood.describe() for ood in ood_sets], "scores": measured, "tuned": grids,
         "machine": runtime.describe_machine(device), "seconds": round(time.perf_counter() - start, 1)})
     if args.save_scores:
-        results.write_scores(path, vectors)
+        report.write_scores(path, vectors)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
 
 
 def unusual(file, dataset, args):
     """What makes a result another one than the usual of its name: its images, its draws, its precision, a snapshot from elsewhere."""
     usual = {"ood": "", "id_train": None, "num_to_avg": 10, "seed": 1, "tune_scores": False, "T": None, "noise": None, "image_size": None}
-    if dataset in datasets.ID_SETS:   # images of one's own are always given by --id
+    if dataset in loaders.ID_SETS:   # images of one's own are always given by --id
         usual["id"] = None
     usual.update(data=str(runtime.DATA), precision="auto", skip_bad=False, arch=None)
     found = [f"{key}={getattr(args, key)}" for key, value in usual.items() if getattr(args, key) != value]
@@ -147,7 +141,7 @@ def unusual(file, dataset, args):
 
 def load_train_set(dataset, id_set, description, args):
     """The ID training images that scores are fitted on, without augmentation; UserError if they are the test images."""
-    train_set = datasets.load_id(dataset, "train", args.data, args.id_train or args.id, id_set.images.shape[-1], args.skip_bad,
+    train_set = loaders.load_id(dataset, "train", args.data, args.id_train or args.id, id_set.images.shape[-1], args.skip_bad,
                                  description["num_classes"])
     if train_set.fingerprint == id_set.fingerprint:
         raise runtime.UserError("the ID training images that scores are fitted on are the test images. Give others: --id-train PATH")
@@ -156,13 +150,13 @@ def load_train_set(dataset, id_set, description, args):
 
 def tune_scores(chosen, network, train_set, dataset):
     """Each score with the best values of its grid, and the grids; a score without one stays as it is."""
-    validation, tuned, grids = tuning.Validation(network, train_set), [], {}
+    validation, tuned, grids = validation.Validation(network, train_set), [], {}
     for score in chosen:
         rows = []
         if score.grid:
             with scores.as_user_error(score):
                 score, rows = validation.tune(score, dataset)
-            print("\n" + tuning.format_grid(score, rows))
+            print("\n" + validation.format_grid(score, rows))
         tuned.append(score)
         grids[score.name] = rows
     return list({score.label: score for score in tuned}.values()), grids

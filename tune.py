@@ -14,13 +14,14 @@ from itertools import repeat
 import torch
 from tqdm import tqdm
 
-from utils import datasets, loaders, options, runtime, snapshots, training
+from utils import loaders, runtime, snapshots, training
 from utils.losses import LOSSES
+from utils.training import options
 
 
 def parse(argv):
     parser = options.Parser(prog="tune.py", description=__doc__)
-    parser.add_argument("dataset", help=f"{', '.join(datasets.ID_SETS)}, or the name given to your own images (--id)")
+    parser.add_argument("dataset", help=f"{', '.join(loaders.ID_SETS)}, or the name given to your own images (--id)")
     parser.add("--loss", default="sr", choices=tuple(LOSSES), help="default: sr")
     options.add_training(parser, "tune")
     options.add_tuning(parser)
@@ -29,7 +30,7 @@ def parse(argv):
     parser.add("--load", "-l", default="./snapshots/pretrained", metavar="NAME|PATH",
                help="pre-trained snapshot: a folder, a name or a file (default: ./snapshots/pretrained)")
     args = parser.parse_args(argv)
-    options.known_dataset(args.dataset, args.id, datasets.ID_SETS)
+    options.known_dataset(args.dataset, args.id, loaders.ID_SETS)
     args.save = args.save or f"./snapshots/tune_{args.loss}"
     return options.apply_recipe(args, "tune", args.loss)
 
@@ -42,9 +43,9 @@ def main(argv=None):
     stem = f"{args.dataset}_{training.arch_name(args.arch)}_pretrained"
     if args.id and args.image_size is None:     # images of one's own are brought to the size that the network was trained at
         args.image_size = training.image_size(snapshots.find_one(args.load, stem), args)
-    train_set, test_set, num_classes = datasets.load_id_pair(args)
+    train_set, test_set, num_classes = loaders.load_id_pair(args)
     parent = snapshots.find_one(args.load, stem)
-    computed = runtime.describe_computing(device, precision, args.compile)
+    computed = training.describe_computing(device, precision, args.compile)
     description = {**training.describe_network(args, num_classes, train_set, computed), "loss": args.loss, "score": loss.score,
                    "parent": parent.name, "parent_sha256": runtime.sha256_file(parent)}
     model, description = training.load_parent(parent, args, description)
@@ -53,12 +54,12 @@ def main(argv=None):
     id_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)
     outlier_batches = None
     if loss.outliers:
-        outliers = datasets.load_outliers(args)
+        outliers = loaders.load_outliers(args)
         if outliers.images.shape[1:] != train_set.images.shape[1:]:
             raise runtime.UserError(f"outliers '{outliers.name}' ({outliers.source}) are images of {tuple(outliers.images.shape[1:])}, "
                                     f"the ID images of {tuple(train_set.images.shape[1:])}. Both must have one size")
         description["outliers"] = outliers.describe()
-        mean, std = datasets.outlier_statistics(args.outlier_norm)
+        mean, std = loaders.outlier_statistics(args.outlier_norm)
         outlier_batches = loaders.Batches(outliers, args.oe_batch_size, device, augment=True, padding=args.outlier_padding,
                                           mean=mean, std=std, steps=len(id_batches))
     run = training.Run(snapshots.resolve_folder(args.save), f"{args.dataset}_{training.arch_name(args.arch)}_s{args.seed}_tune",

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .dropout import dropout
-from .fused import bn_relu_dropout
+from .kernels.dropout import dropout
+from .kernels.fused import bn_relu_dropout
 from .layers import FullPrecisionConv2d, check_size, initialise, pool_and_classify
 
 GROWTH = 12           # channels each layer adds

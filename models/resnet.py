@@ -2,7 +2,7 @@
 from torch import nn
 from torch.nn import functional as F
 
-from .fused import bn_relu_dropout
+from .kernels.fused import bn_relu_dropout
 from .layers import FullPrecisionConv2d, pool_and_classify
 
 

@@ -1,7 +1,7 @@
 """Wide residual network for small images."""
 from torch import nn
 
-from .fused import bn_relu_dropout
+from .kernels.fused import bn_relu_dropout
 from .layers import FullPrecisionConv2d, initialise, pool_and_classify
 
 

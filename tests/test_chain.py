@@ -13,7 +13,9 @@ import torch
 from conftest import coloured, noise
 from PIL import Image
 
-from utils import metrics, options, results
+from utils import metrics
+from utils.evaluation import protocol
+from utils.training import options
 
 TINY = "--layers 10 --widen-factor 1 --epochs 1"
 SIX = ["textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun"]
@@ -209,7 +211,7 @@ def test_saved_scores_give_the_metrics_again(digits):
             for row in entry["sets"]:
                 outer = scores[f"{entry['score']}/{row['set']}"]
                 assert (len(outer), row["draws"]) == (row["n"], 3)
-                again = results.measure_set(inner, outer, row["set"], 3, 5, "paper")
+                again = protocol.measure_set(inner, outer, row["set"], 3, 5, "paper")
                 whole = metrics.detection_metrics(inner, outer)
                 for metric in metrics.METRICS:
                     assert row[metric] == pytest.approx(again[metric]) and row["whole"][metric] == pytest.approx(100 * whole[metric])

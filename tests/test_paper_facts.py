@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import ROOT
 
-from utils import datasets, recipes
+from utils import loaders
 from utils.loaders import Batches
 from utils.losses import LOSSES
 from utils.metrics import detection_metrics
-from utils.results import draw_indices
+from utils.evaluation.protocol import draw_indices
 from utils.runtime import UserError
-from utils.training import cosine_lr
+from utils.training import cosine_lr, recipes
 
 SOURCES = json.loads((ROOT / "data" / "sources.json").read_text(encoding="utf-8"))
 CIFAR_TRAIN, CIFAR_TEST = 50000, 10000
@@ -21,7 +21,7 @@ CIFAR_TRAIN, CIFAR_TEST = 50000, 10000
 
 def pixels(count):
     """An ImageSet of so many images of one pixel."""
-    return datasets.make_set(np.zeros((count, 1, 1, 3), np.uint8), np.zeros(count), "facts")
+    return loaders.make_set(np.zeros((count, 1, 1, 3), np.uint8), np.zeros(count), "facts")
 
 
 class TestSchedule:
@@ -114,7 +114,7 @@ class TestRecipes:
 
 class TestProtocol:
     def test_six_sets_in_the_papers_order(self):
-        first = [line[0] for line in datasets.SIX_SETS]
+        first = [line[0] for line in loaders.SIX_SETS]
         assert first == ["textures", "svhn", "places365", "lsun_c", "lsun_r", "isun"] == SOURCES["groups"]["ood"]
 
     def test_sizes_of_the_sets(self):
@@ -132,7 +132,7 @@ class TestProtocol:
         assert {name: SOURCES["sets"][name]["md5"] for name in expected} == expected
 
     def test_downloads_arrive_where_the_readers_look_first(self):
-        for name, entry in datasets.DATASETS.items():
+        for name, entry in loaders.DATASETS.items():
             assert entry.download == (name in SOURCES["sets"])
             if entry.download:
                 assert SOURCES["sets"][name]["layout"] == entry.paths[0]
@@ -146,10 +146,10 @@ class TestProtocol:
         assert round(found["aupr_in"], 4) == 0.8333 and found["auroc"] == 0.5
 
     def test_normalisation(self):
-        assert datasets.MEAN == pytest.approx([v / 255 for v in (125.3, 123.0, 113.9)], abs=1e-15)
-        assert datasets.STD == pytest.approx([v / 255 for v in (63.0, 62.1, 66.7)], abs=1e-15)
-        assert datasets.MEAN == pytest.approx((0.4914, 0.4824, 0.4467), abs=5e-5)
+        assert loaders.MEAN == pytest.approx([v / 255 for v in (125.3, 123.0, 113.9)], abs=1e-15)
+        assert loaders.STD == pytest.approx([v / 255 for v in (63.0, 62.1, 66.7)], abs=1e-15)
+        assert loaders.MEAN == pytest.approx((0.4914, 0.4824, 0.4467), abs=5e-5)
 
     def test_classes(self):
-        classes = {name: datasets.DATASETS[name].num_classes for name in datasets.ID_SETS}
+        classes = {name: loaders.DATASETS[name].num_classes for name in loaders.ID_SETS}
         assert classes == {"cifar10": 10, "cifar100": 100, "digits": 6}

@@ -9,7 +9,9 @@ import baseline
 import reproduce
 import tune
 from data import download
-from utils import readme, readme_results, recipes, runtime
+from utils import runtime
+from utils.paper import methods, pages, rendered
+from utils.training import recipes
 
 TEXT = (runtime.ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
@@ -60,17 +62,17 @@ def test_a_wrong_command_would_not_parse():
 
 
 def test_rendered_tables_are_fresh():
-    assert readme.render(TEXT) == TEXT, "README.md is stale. Run: python -m utils.readme"
+    assert pages.render(TEXT) == TEXT, "README.md is stale. Run: python -m utils.paper.pages"
 
 
 def test_every_block_of_the_page_is_known():
-    assert set(re.findall(r"<!-- (\w+) -->", TEXT)) == set(readme.BLOCKS)
+    assert set(re.findall(r"<!-- (\w+) -->", TEXT)) == set(pages.BLOCKS)
 
 
 @pytest.mark.parametrize("dataset", ["digits"])
 def test_recorded_results_were_made_with_the_recipes_of_the_code(dataset):
-    rows = list(readme_results.result_rows(dataset))
-    assert len(rows) == len(reproduce.METHODS)
+    rows = list(rendered.result_rows(dataset))
+    assert len(rows) == len(methods.METHODS)
     for title, _, result, _ in rows:
         loss = result["snapshot"].get("loss")
         recipe = recipes.resolve("tune" if loss else "pretrain", dataset, loss)
@@ -80,12 +82,12 @@ def test_recorded_results_were_made_with_the_recipes_of_the_code(dataset):
 
 
 def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch):
-    from tests.test_tables import write
+    from test_tables import write
     for name in ("RESULTS", "RECORDED", "FIGURES"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(readme.results, "RESULTS", tmp_path / "RESULTS")
-    monkeypatch.setattr(readme, "RECORDED", tmp_path / "RESULTS" / "recorded")
-    monkeypatch.setattr(readme, "FIGURES", tmp_path / "FIGURES")
+    monkeypatch.setattr(pages.report, "RESULTS", tmp_path / "RESULTS")
+    monkeypatch.setattr(pages, "RECORDED", tmp_path / "RESULTS" / "recorded")
+    monkeypatch.setattr(pages, "FIGURES", tmp_path / "FIGURES")
     old, new = tmp_path / "RESULTS" / "recorded", tmp_path / "RESULTS"
     old.mkdir()
     write(old, name="cifar10_few", scores=("msp",))
@@ -93,7 +95,7 @@ def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch)
     write(old, name="cifar10_sr", stage="sr")
     write(new, name="cifar10_many", scores=("msp", "energy"))
     (new / "cifar10_many.csv").write_text("score\n")
-    readme.record("cifar10")
+    pages.record("cifar10")
     assert sorted(path.stem for path in old.glob("*.json")) == ["cifar10_many", "cifar10_other", "cifar10_sr"]
 
 

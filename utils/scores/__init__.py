@@ -3,7 +3,7 @@ import contextlib
 import traceback
 from pathlib import Path
 
-from ..runtime import UserError
+from utils.runtime import UserError
 from .ash import ASHB, ASHP, ASHS
 from .base import Outputs, Paper, Score
 from .cadref import CADRef
@@ -20,7 +20,7 @@ from .msp import MSP
 from .nci import NCI
 from .nnguide import NNGuide
 from .odin import ODIN
-from .parse import names_all, parse_scores
+from .choose import names_all, parse_scores
 from .react import ReAct
 from .residual import Residual
 from .rmds import RMDS

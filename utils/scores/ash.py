@@ -2,7 +2,7 @@
 import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
-from .blocks import by_blocks
+from .exact.blocks import by_blocks
 
 PAPER = Paper("Extremely Simple Activation Shaping for Out-of-Distribution Detection", "Djurisic et al.", "ICLR 2023",
               "arXiv:2209.09858")

@@ -5,7 +5,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from scipy.special import logsumexp
 
-from .blocks import slices
+from .exact.blocks import slices
 
 
 class Paper(NamedTuple):
@@ -136,14 +136,3 @@ def head_of(outputs, features, weight=None):
     return np.asarray(features, dtype=np.float64) @ np.asarray(weight, dtype=np.float64).T + outputs.bias.astype(np.float64)
 
 
-def class_means(features, labels, classes):
-    """Class means (C,D) float64 and counts (C,) of features (N,D); a class with no image has NaN as its mean.
-
-    Sums are accumulated class by class in float64, never by concatenation.
-    """
-    counts = np.bincount(labels, minlength=classes)
-    sums = np.zeros((classes, features.shape[1]))
-    for c in np.flatnonzero(counts):
-        sums[c] = features[labels == c].sum(axis=0, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        return sums / counts[:, None], counts

@@ -1,8 +1,9 @@
 """CADRef: class-aware relative features, decoupled by the sign of the class weight."""
 import numpy as np
 
-from .base import Paper, Score, class_means, energy_of
-from .blocks import by_blocks, mean_row
+from .base import Paper, Score, energy_of
+from .exact.gaussian import class_means
+from .exact.blocks import by_blocks, mean_row
 
 TINY = 1e-12
 

@@ -2,8 +2,9 @@
 import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
-from .blocks import by_blocks, mean_row
-from .react import clipped, percentile_of
+from .exact.blocks import by_blocks, mean_row
+from .exact.quantile import percentile_of
+from .react import clipped
 
 
 def sparsify(weight, mean, p):

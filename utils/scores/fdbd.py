@@ -3,7 +3,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from .base import Paper, Score
-from .blocks import by_blocks, mean_row
+from .exact.blocks import by_blocks, mean_row
 
 TINY = 1e-12
 

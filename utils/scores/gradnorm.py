@@ -2,7 +2,7 @@
 import numpy as np
 
 from .base import Paper, Score
-from .blocks import by_blocks
+from .exact.blocks import by_blocks
 from .msp import log_softmax
 
 

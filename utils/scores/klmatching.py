@@ -3,7 +3,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from .base import Paper, Score
-from .blocks import by_blocks
+from .exact.blocks import by_blocks
 from .msp import log_softmax
 
 

@@ -1,57 +1,9 @@
-"""Mahalanobis distance to the nearest class mean, and the Gaussian fit that RMDS shares."""
-import numpy as np
+"""Mahalanobis distance to the nearest class mean."""
 import torch
-from scipy.spatial.distance import cdist
 
-from .base import Paper, Score, class_means
-from .blocks import by_blocks
-
-EPS = np.finfo(np.float64).eps
-
-
-def fit_gaussians(train, name):
-    """Means (K,D) of the K classes that occur, their shares (K,) of the images, common covariance (D,D), noise (D,).
-
-    The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64. noise: the variance
-    that rounding in a mean of N values can give a constant channel, (N eps)^2 times the channel's mean square.
-    ValueError: no labels; ``name`` is the score that asks.
-    """
-    if train.labels is None:
-        raise ValueError(f"score '{name}': fit needs training images with labels; "
-                         f"there are {len(train)} images without labels")
-    means, counts = class_means(train.features, train.labels, int(train.labels.max()) + 1)
-    covariance = np.zeros((means.shape[1], means.shape[1]))
-    for c in np.flatnonzero(counts):
-        centred = train.features[train.labels == c] - means[c]
-        covariance += centred.T @ centred
-    means, shares, covariance = means[counts > 0], counts[counts > 0] / len(train), covariance / len(train)
-    noise = (len(train) * EPS) ** 2 * (np.diag(covariance) + shares @ means ** 2)
-    return means, shares, covariance, noise
-
-
-def whitening(covariance, noise):
-    """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D): ||(h - mu) V||^2 is the distance.
-
-    Decomposed is the correlation matrix, so that the unit of a channel does not matter. Channels of a variance up to
-    ``noise`` (D,), and its eigenvalues up to D x 2.2e-16 of the largest, are rounding and count as 0: such directions,
-    constant over the training images, add nothing to a distance.
-    """
-    deviation = np.sqrt(np.where(np.diag(covariance) > noise, np.diag(covariance), 0.0))
-    inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    values, vectors = np.linalg.eigh(covariance * inverse[:, None] * inverse)
-    kept = values > len(values) * EPS * values.max()
-    V = inverse[:, None] * vectors[:, kept] / np.sqrt(values[kept])
-    if kept.all():
-        return V
-    # V V' now is one of many generalised inverses; between projections onto the range it is the pseudo-inverse
-    basis = np.linalg.qr(deviation[:, None] * vectors[:, kept])[0]
-    return basis @ (basis.T @ V)
-
-
-def squared_distances(features, means, V):
-    """Squared Mahalanobis distances (N,K) float64 of features (N,D) to means (K,D) under the whitening V."""
-    centre = means.mean(axis=0)   # whitened offsets stay small, so that their differences keep their digits
-    return cdist((features - centre) @ V, (means - centre) @ V, "sqeuclidean")
+from .base import Paper, Score
+from .exact.blocks import by_blocks
+from .exact.gaussian import fit_gaussians, squared_distances, whitening
 
 
 class Mahalanobis(Score):

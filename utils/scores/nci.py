@@ -2,7 +2,7 @@
 import numpy as np
 
 from .base import Paper, Score
-from .blocks import by_blocks, mean_row
+from .exact.blocks import by_blocks, mean_row
 
 
 class NCI(Score):

@@ -2,17 +2,17 @@
 import numpy as np
 
 from .base import Paper, energy_of
-from .blocks import by_blocks, slices
-from .knn import (
+from .exact.blocks import by_blocks, slices
+from .exact.nearest import (
     EXTRA,
     QUERIES,
-    Banked,
     gathered,
     inverse_norms,
     largest_products,
     take_bank,
     unit_rows,
 )
+from .knn import Banked
 
 
 class NNGuide(Banked):

@@ -1,6 +1,7 @@
 """Residual: ViM's residual norm alone."""
 from .base import Score
-from .vim import ViM, residual_norm, residual_space
+from .exact.subspace import residual_norm, residual_space
+from .vim import ViM
 
 
 class Residual(Score):

@@ -1,7 +1,7 @@
 """Relative Mahalanobis distance."""
 from .base import Paper, Score
-from .blocks import by_blocks
-from .mahalanobis import fit_gaussians, squared_distances, whitening
+from .exact.blocks import by_blocks
+from .exact.gaussian import fit_gaussians, squared_distances, whitening
 
 
 class RMDS(Score):

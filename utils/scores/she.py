@@ -1,8 +1,9 @@
 """SHE: inner product with the stored pattern of the predicted class."""
 import numpy as np
 
-from .base import Paper, Score, class_means
-from .blocks import by_blocks
+from .base import Paper, Score
+from .exact.gaussian import class_means
+from .exact.blocks import by_blocks
 
 
 class SHE(Score):

@@ -1,0 +1,263 @@
+"""The benchmark's parts on tiny sizes: what they report, that plain is plain, and that both evaluations agree. Never speed."""
+import argparse
+import builtins
+import json
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import models
+from models import densenet
+from models.kernels import fused
+from models.kernels.dropout import dropout
+from utils import loaders, runtime, scores, snapshots
+from utils.benchmark import __main__ as benchmark
+from utils.benchmark import accuracy, measure, plain
+from utils.benchmark import evaluation as whole
+from utils.evaluation import network as network_module
+from utils.evaluation import protocol
+from utils.evaluation.network import Network
+from utils.loaders import normalise
+from utils.metrics import detection_metrics
+from utils.paper import pages
+
+CPU = torch.device("cpu")
+SMALL = argparse.Namespace(arch="wrn", layers=10, widen_factor=1)
+FIELDS = {"part", "what", "rate", "ratio", "spread", "rounds", "seconds", "peak_mib"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_patched():
+    before = fused.enabled
+    yield
+    assert (fused.enabled, fused.dropout, densenet.dropout) == (before, dropout, dropout)
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    """(folder of the synthetic images, snapshot) as the evaluation makes them."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    whole.write_images(folder, 100)
+    train = loaders.load_id("synthetic", "train", path=folder)
+    return folder, whole.make_snapshot(folder, train, SMALL)
+
+
+def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "compile_inference", lambda model, example: torch.nn.Sequential(model))   # compiling takes a minute
+    monkeypatch.setattr(benchmark, "other_runtimes", lambda model, x: {"another fp32": lambda: [a.numpy() for a in model(x)]})
+    monkeypatch.setattr(benchmark, "random_set", lambda count, make=benchmark.random_set: make(min(count, 24)))
+    out = tmp_path / "benchmark.json"
+    benchmark.main(["--parts", "data", "metrics", "inference", "training", "tuning", "--rounds", "2", "--batch", "3", "--train-batch", "4",
+                    "--scores", "50", "--layers", "10", "--widen-factor", "1", "--device", "cpu", "--precision", "bf16", "--out", str(out)])
+    record, printed = json.loads(out.read_text()), capsys.readouterr().out
+    parts = {}
+    for row in record["rows"]:
+        assert set(row) == FIELDS and row["rate"] > 0 and row["ratio"] > 0 and len(row["seconds"]) == 2
+        assert row["peak_mib"] is None or row["peak_mib"] >= 0
+        assert row["what"].strip() in printed
+        parts.setdefault(row["part"], []).append(row)
+    assert [len(rows) for rows in parts.values()] == [2, 3, 4, 4, 4]
+    assert all(rows[0]["ratio"] == 1 and "project" in rows[-1]["what"] or rows[-1]["what"] == "another fp32" for rows in parts.values())
+    assert {"machine", "arguments", "precision"} <= set(record)
+    monkeypatch.setattr(pages, "RECORDED", tmp_path)
+    page = pages.render_performance()
+    assert page.count("\n| ") == 1 + len(record["rows"]) and "FPR95" not in page
+    moved = {"snapshot": "a/b", "id_images": 7, "largest": {"fpr95": 0.123, "auroc": 0.045}, "rows": [{"score": "msp", "set": "svhn"}]}
+    out.write_text(json.dumps({**record, "accuracy": moved}))
+    assert "`a/b` (msp; 7 ID test images, 1 OOD sets) moves by at most 0.12 points of FPR95 and 0.04" in pages.render_performance()
+    monkeypatch.setattr(pages, "RECORDED", tmp_path / "empty")
+    assert pages.render_performance() == "Not measured yet."
+
+
+def test_ratio_is_of_the_same_round(monkeypatch):
+    seconds = {"plain": iter([9, 9, 2, 4, 6]), "ours": iter([9, 9, 1, 1, 2])}     # the machine slows down; the first calls warm up
+    monkeypatch.setattr(measure, "timed", lambda function, device, calls=1: float(next(seconds[function()])))
+    plain, ours = measure.compare("part", {"plain": lambda: "plain", "ours": lambda: "ours"}, 8, 3, CPU)
+    assert (plain["rate"], plain["ratio"], plain["spread"]) == (2, 1, 0.5)
+    assert (ours["rate"], ours["ratio"], ours["spread"]) == (8, 3, 0.5)
+
+
+def test_a_quick_function_is_called_several_times():
+    calls = []
+    row, = measure.compare("part", {"quick": lambda: calls.append(time.sleep(0.01))}, 8, 2, CPU)
+    assert 2 + 2 * 10 < len(calls) <= 2 + 2 * 20 and 200 < row["rate"] < 800
+
+
+def test_peak_memory_is_what_a_call_adds():
+    peak = measure.peak_memory(lambda: np.ones(50 * 2 ** 17), CPU)
+    assert peak is None or 49 < peak < 60
+    assert peak is None or measure.peak_memory(lambda: None, CPU) < 5
+
+
+def test_peak_memory_is_none_where_it_cannot_be_read(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("no /proc here")
+    monkeypatch.setattr(measure.Path, "write_text", refuse)
+    called = []
+    assert measure.peak_memory(lambda: called.append(1), CPU) is None and called
+
+
+def test_plain_steps_use_stock_operators_only(monkeypatch):
+    def fail(*_, **__):
+        pytest.fail("an operator of this project")
+    network, images = models.build("wrn", 10, 10, 1), benchmark.random_set(8)
+    loader = plain.pil_loader(images, 4, augment=True)
+    ours = benchmark.our_steps(network, images, 4, CPU, "fp32", 0)
+    monkeypatch.setattr(fused, "kernels", fail)
+    monkeypatch.setattr(sys.modules["models.kernels.dropout"], "keep_mask", fail)
+    for precision in ("fp32", "bf16"):
+        for outliers in (0, 2):
+            for layout in (torch.contiguous_format, torch.channels_last):
+                benchmark.plain_steps(network, loader, CPU, precision, outliers, layout)()
+    with pytest.raises(pytest.fail.Exception):
+        ours()
+
+
+def test_operators_are_put_back_after_an_error():
+    for before in (True, False):
+        fused.enabled = before
+        with pytest.raises(KeyError), plain.operators(stock=True):
+            assert not fused.enabled and fused.dropout is densenet.dropout is F.dropout
+            assert torch.backends.cudnn.enabled and torch.backends.cudnn.allow_tf32    # a plain user's GPU has cuDNN
+            raise KeyError
+        assert fused.enabled == before
+    fused.enabled = True
+
+
+def test_plain_loader_gives_the_projects_pixels():
+    images = benchmark.random_set(7)
+    x, y = zip(*plain.pil_loader(images, 3))
+    torch.testing.assert_close(torch.cat(x), normalise(images.images.permute(0, 2, 3, 1)).contiguous(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.cat(y), images.labels)
+
+
+def test_plain_metrics_are_the_projects():
+    rng = np.random.default_rng(0)
+    inner, outer = rng.normal(size=400), rng.normal(1, 1, size=300)
+    ours = detection_metrics(inner, outer)
+    for name, value in plain.sklearn_metrics(inner, outer).items():
+        assert value == pytest.approx(ours[name], abs=1e-9), name
+
+
+@pytest.fixture
+def network_and_images():
+    return models.build("wrn", 10, 10, 1).eval().requires_grad_(False), torch.randn(2, 3, 32, 32)
+
+
+def test_other_runtimes_give_the_networks_outputs(network_and_images):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    found = plain.other_runtimes(*network_and_images)
+    assert "ONNX Runtime fp32" in found
+    rows = [{"what": name} for name in found]
+    plain.name_wrong_outputs(rows, found, *network_and_images)
+    assert [row["what"] for row in rows] == list(found)
+
+
+def test_other_runtimes_are_optional(monkeypatch, network_and_images):
+    def without(name, *rest, real=builtins.__import__):
+        if name.split(".")[0] in ("onnxruntime", "onnxscript", "openvino"):
+            raise ImportError(name)
+        return real(name, *rest)
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert plain.other_runtimes(*network_and_images) == {}
+
+
+def test_a_runtime_with_wrong_outputs_is_named_so(network_and_images):
+    model, x = network_and_images
+    exact = model(x)[0].numpy()
+    runtimes = {"eager fp32": lambda: model(x), "a fp32": lambda: [0.99 * exact], "b bf16": lambda: [0.99 * exact], "c bf16": lambda: [np.nan * exact]}
+    rows = [{"what": name} for name in runtimes]
+    plain.name_wrong_outputs(rows, runtimes, model, x)
+    assert [row["what"] for row in rows] == ["eager fp32", "a fp32 (outputs differ by 0.01)", "b bf16", "c bf16 (outputs differ by nan)"]
+
+
+@pytest.mark.parametrize("specification", ["energy", "mahalanobis:eps=0.0014", "knn"])
+def test_plain_evaluation_agrees_with_the_project(evaluation, specification, tmp_path):
+    folder, snapshot = evaluation
+    plain = whole.evaluate_plain(specification, snapshot, folder, CPU)
+    score, = scores.choose(specification, "synthetic")
+    network = Network(snapshots.load_model(snapshot)[0], "a" * 64, CPU, "fp32", cache=tmp_path)
+    if "train" in score.needs:
+        network.fit(score, loaders.load_id("synthetic", "train", path=folder))
+    inner = network.score(score, loaders.load_id("synthetic", "test", path=folder))
+    sets = loaders.parse_ood(whole.ood_names(folder), "synthetic")
+    assert len(sets) == len(plain["fpr95"]) == 6
+    for ood in sets:
+        row = protocol.measure_set(inner, network.score(score, ood), ood.name, 10, 1, "paper")
+        assert plain["fpr95"][ood.name] == pytest.approx(row["fpr95"], abs=1) and row["draws"] == 10
+        assert plain["auroc"][ood.name] == pytest.approx(row["auroc"], abs=0.1)
+    assert min(plain["auroc"].values()) < max(plain["auroc"].values())
+
+
+def test_no_score_refuses_the_synthetic_images(evaluation, tmp_path):
+    folder, snapshot = evaluation
+    network = Network(snapshots.load_model(snapshot)[0], "a" * 64, CPU, "fp32", cache=tmp_path)
+    train, test = (loaders.load_id("synthetic", split, path=folder) for split in ("train", "test"))
+    for score in scores.choose("all", "synthetic"):
+        if "train" in score.needs:
+            network.fit(score, train)
+        assert np.ptp(network.score(score, test)) > 0, score.label
+
+
+def test_whole_evaluation_in_processes(monkeypatch, capsys):
+    there = network_module.CACHE.exists()
+    before = sorted(network_module.CACHE.glob("*"))
+    args = argparse.Namespace(**vars(SMALL), evaluation_scores="energy", evaluation_images=60)
+    plain, ours = whole.part_evaluation(args, CPU, "fp32")
+    assert sorted(network_module.CACHE.glob("*")) == before and (there or not network_module.CACHE.exists())
+    for row in (plain, ours):
+        assert set(row) - {"apart", "start_s", "ratio_after_start"} == FIELDS | {"images"} and row["images"] == {"train": 300, "test": 60, "ood": 108}
+        assert row["peak_mib"] > 50 and row["spread"] is None and row["rounds"] == 1
+    assert ours["apart"]["fpr95"]["largest"] < 1 and ours["apart"]["auroc"]["largest"] < 0.1
+    assert "-" in benchmark.format_row(ours)
+    benchmark.check_agreement(ours, "fp32")
+    assert "energy" in capsys.readouterr().out and 0 < ours["start_s"] < plain["seconds"][0]
+    ours["apart"]["fpr95"]["energy"] = 10.0     # more than one of the 12 images of a draw
+    benchmark.check_agreement(ours, "bf16")
+    with pytest.raises(runtime.UserError, match="10.000 points"):
+        benchmark.check_agreement(ours, "fp32")
+
+
+def test_a_child_that_fails_is_one_line():
+    with pytest.raises(runtime.UserError, match="no such"):
+        whole.run_apart(["-c", "import sys; sys.exit('no such thing')"])
+
+
+def test_peak_of_a_process_is_its_own():
+    """Not that of the one that started it, which is larger by all of torch."""
+    _, _, peak = whole.run_apart(["-S", "-c", "pass"])
+    assert 1 < peak < 100
+
+
+def test_metrics_that_are_missing_are_apart():
+    plain = {"energy": {"auroc": {"a": 50.0, "b": 60.0}}, "knn": {"auroc": {"a": 1.0}}}
+    ours = {"energy": {"auroc": {"a": 51.0, "b": 59.5}}}
+    found = whole.compare_metrics(plain, ours, "auroc")
+    assert found == {"energy": 0.25, "largest": np.inf, "where": "knn/a"}
+
+
+def test_both_precisions(evaluation, monkeypatch):
+    folder, snapshot = evaluation
+    sets = {"load_id": lambda name, split, data: loaders.load(name, split, path=folder),
+            "ood_names": lambda name, data: ["x"], "is_there": lambda name, data: True,
+            "parse_ood": lambda text, name, data: [loaders.load("noise_2", path=folder / "noise_2.npz")]}
+    monkeypatch.setattr(network_module, "CACHE", folder / "cache")
+    monkeypatch.setattr(accuracy, "loaders", argparse.Namespace(**sets))
+    monkeypatch.setattr(accuracy.snapshots, "find_snapshots", lambda name: [snapshot])
+    found = accuracy.measure_accuracy(None, CPU)
+    assert [(row["score"], row["set"]) for row in found["rows"]] == [("msp", "noise_2"), ("energy", "noise_2")]
+    for metric in ("fpr95", "auroc"):
+        assert found["largest"][metric] == max(abs(row["bf16"][metric] - row["fp32"][metric]) for row in found["rows"])
+    assert 0 < found["largest"]["auroc"] < 2
+    assert "largest difference: FPR95" in accuracy.format_accuracy(found)
+
+
+def test_accuracy_is_left_out_without_images(tmp_path, capsys):
+    out = tmp_path / "benchmark.json"
+    benchmark.main(["--parts", "accuracy", "--data", str(tmp_path), "--out", str(out)])
+    assert "accuracy is left out" in capsys.readouterr().out and json.loads(out.read_text())["accuracy"] is None

@@ -1,0 +1,207 @@
+"""Network: one pass a set, outputs in order, the input step, fitted statistics from the cache, errors that name the image."""
+import importlib
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils import loaders
+from utils.evaluation import network as network_module
+from utils.evaluation.network import Network, multiply_adds
+from utils.loaders import normalise
+from utils.runtime import UserError
+from utils.scores import SCORES, Score, as_user_error, choose
+
+
+class Small(nn.Module):
+    """Mean colours of the four quarters, a hidden layer, a head; counts its forward passes and images."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.hidden, self.fc = nn.Linear(12, 20), nn.Linear(20, 3)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+        self.images = 0
+
+    def forward(self, x):
+        self.images += len(x)
+        hidden = torch.relu(self.hidden(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)))
+        return self.fc(hidden), hidden
+
+
+def images_of(count, seed, labelled=True):
+    rng = np.random.default_rng(seed)
+    return loaders.make_set(rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8), rng.integers(0, 3, count) if labelled else None, f"set{seed}")
+
+
+def network_in(folder, model=None, sha="a" * 64, batch_size=7):
+    return Network(model or Small(), sha, torch.device("cpu"), "fp32", batch_size, cache=folder)
+
+
+def test_outputs_are_those_of_the_images_in_order(tmp_path):
+    images = images_of(23, 1)
+    outputs = network_in(tmp_path).outputs(images)
+    logits, hidden = Small()(normalise(images.images.permute(0, 2, 3, 1)))
+    np.testing.assert_allclose(outputs.logits, logits.detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(outputs.features, hidden.detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(outputs.features @ outputs.weight.T + outputs.bias, outputs.logits, rtol=1e-4, atol=1e-4)
+    assert np.array_equal(outputs.labels, images.labels)
+
+
+def test_one_pass_serves_every_score_and_the_next_run(tmp_path):
+    train, test = images_of(60, 1), images_of(23, 2)
+    network = network_in(tmp_path)
+    plain = [score for score in choose("all") if "gradient" not in score.needs and score.label not in ("knn", "vim", "residual", "nnguide")]
+    for score in plain:
+        if "train" in score.needs:
+            network.fit(score, train)
+        network.score(score, test)
+    assert network.model.images == len(train) + len(test)
+    again = network_in(tmp_path)
+    for score in plain:
+        fresh = SCORES[score.name]()
+        if "train" in fresh.needs:
+            again.fit(fresh, train)
+        np.testing.assert_array_equal(again.score(fresh, test), network.score(score, test))
+    assert again.model.images == 0
+
+
+def test_another_snapshot_other_images_or_a_damaged_file_are_not_read_from_the_cache(tmp_path):
+    network_in(tmp_path).outputs(images_of(5, 1))
+    other = network_in(tmp_path, sha="b" * 64)
+    other.outputs(images_of(5, 1))
+    same = network_in(tmp_path)
+    same.outputs(images_of(5, 2))
+    assert (other.model.images, same.model.images) == (5, 5)
+    for file in tmp_path.rglob("*.npz"):
+        file.write_bytes(file.read_bytes()[:100])
+    damaged = network_in(tmp_path)
+    damaged.outputs(images_of(5, 1))
+    assert damaged.model.images == 5
+
+
+def test_input_step_is_the_formula_image_by_image(tmp_path):
+    images, model = images_of(9, 3, labelled=False), Small()
+    odin = choose("odin:T=10,eps=0.05")[0]
+    outputs = network_in(tmp_path, batch_size=4).stepped_outputs(images, odin)
+    x = normalise(images.images.permute(0, 2, 3, 1))
+    std = torch.tensor(loaders.STD).view(3, 1, 1)
+    for i in range(len(images)):
+        one = x[i:i + 1].clone().requires_grad_(True)
+        logits, _ = model(one)
+        nn.functional.cross_entropy(logits / 10, logits.argmax(dim=1)).backward()
+        moved, _ = model(x[i:i + 1] - 0.05 * one.grad.sign() / std)
+        np.testing.assert_allclose(outputs.logits[i], moved[0].detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_mahalanobis_with_step_moves_towards_a_class_mean(tmp_path):
+    train, test = images_of(80, 1), images_of(20, 2)
+    network = network_in(tmp_path)
+    plain, stepped = choose("mahalanobis,mahalanobis:eps=0.01")
+    network.fit(plain, train), network.fit(stepped, train)
+    assert network.score(stepped, test).mean() < network.score(plain, test).mean()
+
+
+def test_values_that_are_not_finite_name_the_image(tmp_path):
+    model = Small()
+    broken = images_of(6, 1)
+    model.forward = lambda x: (torch.zeros(len(x), 3), torch.where(torch.arange(len(x)) == 4, torch.nan, 1.0)[:, None].expand(-1, 20))
+    with pytest.raises(UserError, match="'set1': features of image 4 are not finite"):
+        network_in(tmp_path, model).outputs(broken)
+
+
+@pytest.mark.parametrize("values, words", [(np.zeros((6, 2)), "shape"), (np.array([0, 0, np.nan, 0, 0, 0]), "image 2")])
+def test_a_score_of_the_wrong_shape_or_with_nan_is_named(tmp_path, values, words):
+    class Wrong(Score):
+        name = "wrong"
+        def score(self, outputs):
+            return values
+    with pytest.raises(UserError, match=words):
+        network_in(tmp_path).score(Wrong(), images_of(6, 1))
+
+
+def test_images_the_network_cannot_take_are_named():
+    import models
+    with pytest.raises(UserError, match="--image-size"):
+        loaders.check_fits(models.build("allconv", 10), images_of(2, 1))
+
+    class Large(Small):
+        def forward(self, x):
+            assert x.shape[-1] == 224
+    with pytest.raises(UserError, match="--image-size"):
+        loaders.check_fits(Large(), images_of(2, 1))
+
+
+@pytest.mark.parametrize("what", ["logits", "features", "weight", "bias"])
+def test_a_score_cannot_change_what_others_see(tmp_path, what):
+    class Greedy(Score):
+        name = "greedy"
+        def score(self, outputs):
+            getattr(outputs, what)[:] = 0
+            return np.zeros(len(outputs))
+    network, images = network_in(tmp_path), images_of(6, 1)
+    weight = network.model.fc.weight.clone()
+    with pytest.raises(UserError, match="read-only"), as_user_error(Greedy()):
+        network.score(Greedy(), images)
+    assert torch.equal(network.model.fc.weight, weight)
+    np.testing.assert_array_equal(network.outputs(images).logits, network_in(tmp_path / "other").outputs(images).logits)
+
+
+def test_code_of_every_module_is_in_the_key(tmp_path, monkeypatch):
+    """A network of one's own may be made of blocks that lie in other files."""
+    keys = []
+    for constant in (1, 2):
+        for name, text in (("blocks_of_mine", f"import torch\nclass Block(torch.nn.Identity):\n    def forward(self, x): return {constant} * x\n"),
+                           ("net_of_mine", "from blocks_of_mine import Block\n")):
+            (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        for name in ("blocks_of_mine", "net_of_mine"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        model = Small()
+        model.block = importlib.import_module("net_of_mine").Block()
+        keys.append(network_in(tmp_path, model).key(images_of(2, 1)))
+    assert keys[0] != keys[1]
+
+
+def test_who_asks_for_eager_outputs_gets_no_compiled_ones(tmp_path):
+    keys = {compile: Network(Small(), "a" * 64, torch.device("cpu"), "bf16", cache=tmp_path, compile=compile).key(images_of(2, 1))
+            for compile in ("auto", "on", "off")}
+    assert len(set(keys.values())) == 3
+
+
+def test_multiplications_of_a_wide_resnet():
+    import models
+    count = multiply_adds(models.build("wrn", 10), loaders.make_set(np.zeros((1, 32, 32, 3), np.uint8), None, "x"))
+    assert 0.32e9 < count < 0.34e9   # WRN-40-2 on 32x32 is known as 0.33 G multiply-adds
+
+
+def test_compiling_is_settled_by_what_is_not_cached(tmp_path, monkeypatch):
+    images = images_of(23, 1)
+    monkeypatch.setattr(network_module, "COMPILE_ABOVE", {"cpu": 1})
+    network = network_in(tmp_path)
+    network.compile = "auto"
+    network.plan([images])
+    assert network.compile == "on"
+    network.compile = "off"
+    network.outputs(images)
+    again = network_in(tmp_path)
+    again.compile = "auto"
+    again.plan([images])
+    assert again.compile == "off"
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiled_or_fallen_back_the_outputs_are_the_same(tmp_path, monkeypatch, works):
+    images = images_of(23, 1)   # three batches of 7 and one of 2
+    compiled = network_in(tmp_path / "a")
+    compiled.compile = "on"
+    def refuse(*args, **keywords):
+        raise RuntimeError("no compiler")
+    monkeypatch.setattr(torch, "compile", (lambda model, **keywords: lambda x: model(x)) if works else refuse)
+    plain = network_in(tmp_path / "b")
+    for name in ("logits", "features"):
+        np.testing.assert_allclose(getattr(compiled.outputs(images), name), getattr(plain.outputs(images), name), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,168 @@
+"""Draws, the rows of the papers' table, and what is written of them."""
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from utils.evaluation import report
+from utils.evaluation.protocol import draw_indices, mean_row, measure_set
+from utils.metrics import METRICS, detection_metrics
+
+
+def scores(n=500, m=300, seed=0, shift=1.0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=n), rng.normal(shift, size=m)
+
+
+def measure(ids, oods, name="svhn", draws=10, seed=1, protocol="paper"):
+    return measure_set(ids, oods, name, draws, seed, protocol)
+
+
+class TestDraws:
+    def test_without_replacement(self):
+        parts = draw_indices(300, 100, 10, 1, "svhn")
+        assert len(parts) == 10
+        for part in parts:
+            assert len(part) == len(set(part.tolist())) == 100 and part.min() >= 0 and part.max() < 300
+
+    def test_every_image_is_as_likely(self):
+        parts = np.concatenate(draw_indices(40, 10, 4000, 1, "svhn"))
+        share = np.bincount(parts, minlength=40) / 4000
+        assert abs(share - 0.25).max() < 0.04              # six standard deviations
+
+    def test_seed_and_name_alone_decide(self):
+        def drawn(*arguments):
+            return [part.tolist() for part in draw_indices(300, 100, *arguments)]
+        first = drawn(5, 1, "svhn")
+        np.random.seed(3)
+        assert drawn(5, 1, "svhn") == first and drawn(3, 1, "svhn") == first[:3]
+        assert drawn(5, 2, "svhn") != first and drawn(5, 1, "isun") != first
+        assert len({tuple(part) for part in first}) == 5
+
+    @pytest.mark.parametrize("count", (1, 99, 100))
+    def test_small_sets_are_used_whole_and_once(self, count):
+        part, = draw_indices(count, 100, 10, 1, "svhn")
+        assert part.tolist() == list(range(count))
+
+
+class TestMeasureSet:
+    def test_rows_by_a_slow_loop(self):
+        ids, oods = scores()
+        row = measure(ids, oods)
+        assert (row["set"], row["n"], row["drawn"], row["draws"]) == ("svhn", 300, 100, 10)      # 500 // 5
+        parts = [detection_metrics(ids, oods[part]) for part in draw_indices(300, 100, 10, 1, "svhn")]
+        for metric in METRICS:
+            values = [100 * part[metric] for part in parts]
+            mean = sum(values) / 10
+            assert row[metric] == pytest.approx(mean, abs=1e-9)
+            assert row["sd"][metric] == pytest.approx((sum((v - mean) ** 2 for v in values) / 9) ** 0.5, abs=1e-9)
+            assert row["whole"][metric] == 100 * detection_metrics(ids, oods)[metric]
+        assert row["sd"]["fpr95"] > 0
+
+    def test_the_papers_draw_is_2000_of_10000_id_images(self):
+        ids, oods = scores(10000, 2500)
+        assert measure(ids, oods, draws=2)["drawn"] == 2000
+
+    @pytest.mark.parametrize("protocol, n, m", (("full", 500, 300), ("paper", 500, 90), ("paper", 500, 100)))
+    def test_whole_sets_have_no_spread(self, protocol, n, m):
+        row = measure(*scores(n, m), protocol=protocol)
+        assert (row["drawn"], row["draws"]) == (m, 1) and set(row["sd"].values()) == {0.0}
+        assert all(row[metric] == row["whole"][metric] for metric in METRICS)
+
+    def test_few_id_images(self):
+        assert measure(np.arange(3.0), np.arange(5.0))["drawn"] == 1
+
+    def test_one_draw_has_no_spread(self):
+        row = measure(*scores(), draws=1)
+        assert row["draws"] == 1 and row["drawn"] == 100 and row["sd"]["auroc"] == 0.0
+
+    def test_another_seed_moves_the_mean_but_not_the_whole(self):
+        ids, oods = scores()
+        one, other = measure(ids, oods, seed=1), measure(ids, oods, seed=2)
+        assert one["fpr95"] != other["fpr95"] and one["whole"] == other["whole"] and one == measure(ids, oods, seed=1)
+
+    def test_flags(self):
+        assert measure(np.zeros(50), np.zeros(20))["flags"] == ["constant"]
+        assert measure(*scores())["flags"] == []
+
+
+class TestMeanRow:
+    def test_plain_mean_whatever_the_sizes(self):
+        rows = [measure(*scores(m=m, shift=shift), name=name) for name, m,
+                shift in (("svhn", 300, 1.0), ("isun", 150, 2.0), ("lsun_c", 20, 3.0))]
+        average = mean_row(rows)
+        for metric in METRICS:
+            assert average[metric] == pytest.approx(sum(row[metric] for row in rows) / 3)
+            assert average["whole"][metric] == pytest.approx(sum(row["whole"][metric] for row in rows) / 3)
+            assert average["sd"][metric] == pytest.approx(sum(row["sd"][metric] ** 2 for row in rows) ** 0.5 / 3)
+
+
+@pytest.fixture
+def rows():
+    made = [measure(*scores(m=300), name="svhn"), measure(np.zeros(500), np.zeros(20), name="scenes_resize")]
+    return [*made, mean_row(made)]
+
+
+class TestTables:
+    def test_set_table(self, rows):
+        lines = report.format_set_table("energy", rows, 5.084).splitlines()
+        assert lines[0].startswith("energy   (ID error 5.08 %; ID positive")
+        assert lines[1].split() == ["FPR95", "AUROC", "AUPR"]
+        for line, row in zip(lines[2:5], rows):
+            cells = " ".join(f"{row[m]:.2f} ±{row['sd'][m]:5.2f}" for m in ("fpr95", "auroc", "aupr_in"))
+            assert line.split()[0] == row["set"] and cells.split() == line.split()[1:len(cells.split()) + 1]
+        assert "100 of 300 images x 10" in lines[2] and "20 of 20 images x 1" in lines[3] and "images" not in lines[4]
+        assert lines[3].endswith("[constant]") and lines[5] == "[constant]: the score is the same for all images"
+        assert len(lines) == 6
+
+    def test_set_table_with_ood_positive(self, rows):
+        lines = report.format_set_table("energy", rows, 5.0, out_as_pos=True).splitlines()
+        assert "OOD positive" in lines[0]
+        numbers = [float(word.strip("±")) for word in lines[2].replace("±", " ").split()[1:7]]
+        assert numbers[::2] == [round(rows[0][m], 2) for m in ("fpr95_out", "auroc", "aupr_out")]
+
+    def test_summary(self, rows):
+        record = {"score": "energy", "sets": rows[:2], "average": rows[2]}
+        lines = report.format_summary([record, {**record, "score": "msp"}]).splitlines()
+        assert lines[0].split() == ["FPR95,", "percent", "svhn", "scenes_resize", "average"]
+        assert [line.split()[0] for line in lines[1:3]] == ["energy", "msp"]
+        assert lines[1].split()[1:] == [f"{rows[0]['fpr95']:.2f}", f"{rows[1]['fpr95']:.2f}*",
+                                        f"{rows[2]['fpr95']:.2f}"]
+        assert lines[3].startswith("* flagged")
+
+    def test_result_name(self, tmp_path):
+        def name(path, scores, protocol="paper"):
+            return report.result_name(tmp_path / path, scores, protocol)
+        assert name("pretrained/cifar10_wrn_pretrained_epoch_99.pt", ["energy"]) == "cifar10_wrn_pretrained_energy"
+        assert name("tune_sr/cifar10_wrn_s1_tune_best.pt", ["msp", "knn:k=50"], "full") \
+            == "cifar10_wrn_s1_tune_best_sr_msp+knn-k-50_full"
+        assert name("mine/cifar10_wrn_s1_tune_epoch_9.pt", ["msp"]) == "cifar10_wrn_s1_tune_mine_msp"
+        many = [f"score_number_{i}" for i in range(20)]
+        assert name("a/b_epoch_1.pt", many) != name("a/b_epoch_1.pt", many[1:] + ["x"])
+        assert len(name("a/b_epoch_1.pt", many)) < 60
+
+
+class TestFiles:
+    def test_json_and_csv_hold_the_same_numbers(self, tmp_path, rows):
+        record = {"command": "test.py --model x", "scores": [{"score": "energy", "sets": rows[:2], "average": rows[2]}]}
+        report.write_result(tmp_path / "new" / "a.b_energy", record)
+        assert report.read_result(tmp_path / "new" / "a.b_energy.json") == json.loads(json.dumps(record)) == record
+        lines = list(csv.DictReader((tmp_path / "new" / "a.b_energy.csv").open()))
+        assert [line["set"] for line in lines] == ["svhn", "scenes_resize", "average"]
+        assert {line["score"] for line in lines} == {"energy"}
+        for line, row in zip(lines, rows):
+            for metric in METRICS:
+                assert float(line[metric]) == pytest.approx(row[metric], abs=5e-5)
+                assert float(line[f"{metric}_sd"]) == pytest.approx(row["sd"][metric], abs=5e-5)
+                assert float(line[f"{metric}_whole"]) == pytest.approx(row["whole"][metric], abs=5e-5)
+        assert [line["flags"] for line in lines] == ["", "constant", ""] and lines[0]["n"] == "300"
+        assert lines[2]["n"] == ""
+        assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a.b_energy.csv", "a.b_energy.json"]
+
+    def test_scores_of_every_image(self, tmp_path):
+        vectors = {"energy/id": np.arange(3.0), "energy/svhn": np.array([0.5, np.inf])}
+        report.write_scores(tmp_path / "a", vectors)
+        with np.load(tmp_path / "a_scores.npz", allow_pickle=False) as content:
+            assert content.files == list(vectors)
+            assert all(np.array_equal(content[name], vector) for name, vector in vectors.items())

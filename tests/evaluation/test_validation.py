@@ -1,0 +1,108 @@
+"""--tune-scores sees ID training images and generated noise only, and takes the best line of its grid."""
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils import loaders
+from utils.evaluation.network import Network
+from utils.evaluation.validation import Validation, format_grid, noise_sets
+from utils.loaders import digits
+from utils.runtime import UserError
+from utils.scores import SCORES, choose
+
+
+class Small(nn.Module):
+    """A fixed random network: the mean colour of the four quarters, a hidden layer and a head."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.hidden, self.fc = nn.Linear(12, 20), nn.Linear(20, 6)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, x):
+        features = torch.relu(self.hidden(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)))
+        return self.fc(features), features
+
+
+@pytest.fixture(scope="module")
+def train_set():
+    return loaders.load("digits", "train")
+
+
+@pytest.fixture
+def network(tmp_path):
+    return Network(Small(), "0" * 64, torch.device("cpu"), "fp32", cache=tmp_path)
+
+
+def test_held_out_images_are_apart_from_those_fitted_on(network, train_set):
+    validation = Validation(network, train_set)
+    assert len(validation.id_set) == len(train_set) // 10
+    assert len(validation.fit_outputs) + len(validation.id_set) == len(train_set)
+    held = network.outputs(validation.id_set).features
+    same = np.abs(held[:, None] - validation.fit_outputs.features[None]).max(axis=2).min(axis=1)
+    assert (same > 1e-6).mean() > 0.9   # a few digits of the source are alike
+
+
+def test_noise_is_no_ood_test_set_and_as_many_images(network, train_set):
+    validation = Validation(network, train_set)
+    fingerprints = {noise.fingerprint for noise in validation.noise}
+    assert len(fingerprints) == 3
+    for line in loaders.OOD_SETS["digits"]:
+        assert loaders.load(line[0]).fingerprint not in fingerprints
+    for noise in validation.noise:
+        assert len(noise) == len(validation.id_set)
+        assert noise.images.shape == validation.id_set.images.shape
+
+
+def test_shuffled_pixels_keep_the_pixels(train_set):
+    images = train_set.subset(np.arange(5))
+    shuffled = next(noise for noise in noise_sets(images) if noise.name == "shuffled pixels")
+    for before, after in zip(images.images, shuffled.images):
+        assert torch.equal(before.flatten(1).sort(dim=1).values, after.flatten(1).sort(dim=1).values)
+
+
+def test_no_ood_set_is_opened(network, train_set, monkeypatch):
+    monkeypatch.setattr(loaders, "load", lambda *a, **k: pytest.fail("a data set was opened"))
+    for name in ("held_out_digits", "photo_patches", "gaussian", "rademacher", "blobs"):
+        monkeypatch.setattr(digits, name, lambda *a: pytest.fail("an OOD set was made"))
+    Validation(network, train_set).tune(choose("knn", "digits")[0], "digits")
+
+
+@pytest.mark.parametrize("name", [name for name, cls in SCORES.items() if cls.grid and name not in ("odin", "mahalanobis", "nci")])
+def test_best_line_of_the_grid_is_taken(network, train_set, name):
+    validation = Validation(network, train_set)
+    score, rows = validation.tune(choose(name, "digits")[0], "digits")
+    assert rows
+    best = min(rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"]))
+    assert {key: score.hyper[key] for key in best["hyper"]} == best["hyper"]
+    assert format_grid(score, rows).count("<- chosen") == 1
+
+
+def test_impossible_lines_are_left_out(network, train_set):
+    _, rows = Validation(network, train_set).tune(choose("knn", "digits")[0], "digits")
+    assert all(row["hyper"]["k"] <= len(train_set) for row in rows)
+    assert len(rows) < len(SCORES["knn"].grid["k"])
+
+
+def test_what_the_user_has_set_is_not_searched(network, train_set):
+    validation = Validation(network, train_set)
+    score, rows = validation.tune(choose("knn:k=7", "digits")[0], "digits")
+    assert score.k == 7 and rows == []
+    score, rows = validation.tune(choose("gen:M=3", "digits")[0], "digits")
+    assert score.M == 3 and rows and all(set(row["hyper"]) == {"gamma"} for row in rows)
+
+
+def test_a_score_of_one_s_own_stays_one(network, train_set, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from utils.scores import SCORES\nclass Own(SCORES['knn']):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own, = choose("mine:Own", "digits")
+    tuned, rows = Validation(network, train_set).tune(own, "digits")
+    assert rows and tuned is not own and (tuned.own, tuned.cache_stats, tuned.name) == (True, False, own.name)
+
+
+def test_too_few_training_images_are_refused(network, train_set):
+    with pytest.raises(UserError, match="--tune-scores needs more"):
+        Validation(network, train_set.subset(np.arange(1)))

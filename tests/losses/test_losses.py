@@ -1,0 +1,164 @@
+"""Every term of the fine-tuning losses against a slow loop, and what each loss looks at."""
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from utils.losses import LOSSES
+from utils.losses.base import energy_hinges, l1_sparsity, uniformity
+
+HYPER = SimpleNamespace(alpha=0.02, beta=0.5, m_in=-3.0, m_out=-1.5, l1_on="id")
+IN, OUT, CLASSES, WIDTH = 5, 8, 4, 6
+
+
+def batch(seed=0, scale=2.0):
+    """Logits (13,4), features (13,6) of either sign and labels of the first five, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(IN + OUT, CLASSES, generator=generator, dtype=torch.float64)
+    features = torch.randn(IN + OUT, WIDTH, generator=generator, dtype=torch.float64)
+    return logits, features, torch.randint(0, CLASSES, (IN,), generator=generator)
+
+
+def hyper(**changed):
+    return SimpleNamespace(**{**vars(HYPER), **changed})
+
+
+def logsumexp(row):
+    return math.log(sum(math.exp(v) for v in row))
+
+
+def slow_ce(logits, labels):
+    return sum(logsumexp(row) - row[y] for row, y in zip(logits.tolist(), labels.tolist())) / len(labels)
+
+
+def slow_l1(features):
+    return sum(abs(v) for row in features.tolist() for v in row) / len(features)
+
+
+def slow_oe(logits):
+    return sum(logsumexp(row) - sum(row) / len(row) for row in logits.tolist()) / len(logits)
+
+
+def slow_hinges(logits_in, logits_out, m_in, m_out):
+    inner = sum(max(0.0, -logsumexp(row) - m_in) ** 2 for row in logits_in.tolist()) / len(logits_in)
+    outer = sum(max(0.0, m_out + logsumexp(row)) ** 2 for row in logits_out.tolist()) / len(logits_out)
+    return inner + outer
+
+
+def same(found, expected):
+    assert list(found) == list(expected)
+    for name in expected:
+        assert found[name].shape == ()
+        assert found[name].item() == pytest.approx(expected[name], rel=1e-12, abs=1e-12), name
+
+
+@pytest.mark.parametrize("seed", range(3))
+class TestSlowLoops:
+    def test_sr(self, seed):
+        logits, features, labels = batch(seed)
+        same(LOSSES["sr"].terms(logits[:IN], features[:IN], labels, HYPER),
+             {"ce": slow_ce(logits[:IN], labels), "l1": 0.02 * slow_l1(features[:IN])})
+
+    @pytest.mark.parametrize("l1_on, count", (("id", IN), ("all", IN + OUT)))
+    def test_sroe(self, seed, l1_on, count):
+        logits, features, labels = batch(seed)
+        same(LOSSES["sroe"].terms(logits, features, labels, hyper(l1_on=l1_on)),
+             {"ce": slow_ce(logits[:IN], labels), "l1": 0.02 * slow_l1(features[:count]),
+              "oe": 0.5 * slow_oe(logits[IN:])})
+
+    def test_oe(self, seed):
+        logits, features, labels = batch(seed)
+        same(LOSSES["oe"].terms(logits, features, labels, HYPER),
+             {"ce": slow_ce(logits[:IN], labels), "oe": 0.5 * slow_oe(logits[IN:])})
+
+    def test_energy(self, seed):
+        logits, features, labels = batch(seed)
+        expected = slow_hinges(logits[:IN], logits[IN:], -3.0, -1.5)
+        assert expected > 0
+        same(LOSSES["energy"].terms(logits, features, labels, hyper(beta=0.1)),
+             {"ce": slow_ce(logits[:IN], labels), "energy": 0.1 * expected})
+
+
+class TestTerms:
+    def test_l1_by_hand(self):
+        assert l1_sparsity(torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.0, 0.5]])).item() == 2.0
+
+    def test_uniformity_is_log_c_at_the_uniform_and_more_elsewhere(self):
+        for classes in (2, 10, 100):
+            level = torch.linspace(-30, 30, 7).view(7, 1).double()
+            assert uniformity(level.expand(7, classes)).item() == pytest.approx(math.log(classes), abs=1e-12)
+            logits = torch.randn(500, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(classes))
+            assert all(uniformity(row[None]).item() > math.log(classes) for row in logits)
+            nudged = torch.zeros(1, classes, dtype=torch.float64)
+            nudged[0, 0] = 1e-3
+            assert uniformity(nudged).item() > math.log(classes)
+
+    def test_uniformity_is_the_cross_entropy_from_the_uniform(self):
+        logits = batch()[0]
+        assert uniformity(logits).item() == pytest.approx(-logits.log_softmax(dim=1).mean().item(), abs=1e-12)
+
+    def test_uniformity_does_not_see_a_shift_of_the_logits(self):
+        logits = batch()[0]
+        assert uniformity(logits + 7).item() == pytest.approx(uniformity(logits).item(), abs=1e-12)
+
+    @pytest.mark.parametrize("energy_in, energy_out, expected", (
+        (-24.0, -4.0, 0.0), (-23.0, -5.0, 0.0), (-20.0, -4.0, 9.0), (-24.0, -7.0, 4.0), (-21.0, -8.0, 13.0),
+        (-5.0, -23.0, 648.0)))
+    def test_hinges_by_hand(self, energy_in, energy_out, expected):
+        # One class: the energy is minus the logit.
+        inner, outer = torch.tensor([[-energy_in]]), torch.tensor([[-energy_out]])
+        assert energy_hinges(inner, outer, -23.0, -5.0).item() == pytest.approx(expected, abs=1e-12)
+
+    def test_hinges_average_each_side_by_itself(self):
+        inner, outer = torch.tensor([[20.0], [23.0]]), torch.tensor([[6.0], [4.0], [8.0], [5.0]])
+        assert energy_hinges(inner, outer, -23.0, -5.0).item() == pytest.approx(9 / 2 + (1 + 9) / 4)
+
+
+class TestWhatEachLossSees:
+    def test_sr_never_looks_at_outliers(self):
+        logits, features, labels = batch()
+        alone = LOSSES["sr"].terms(logits[:IN], features[:IN], labels, HYPER)
+        logits[IN:], features[IN:] = float("nan"), float("nan")
+        beside = LOSSES["sr"].terms(logits, features, labels, HYPER)
+        assert {k: v.item() for k, v in alone.items()} == {k: v.item() for k, v in beside.items()}
+        assert not LOSSES["sr"].outliers
+
+    @pytest.mark.parametrize("name", ("sroe", "oe", "energy"))
+    def test_the_others_need_them(self, name):
+        logits, features, labels = batch()
+        before = sum(LOSSES[name].terms(logits, features, labels, HYPER).values())
+        logits[IN + 2] *= 3
+        assert LOSSES[name].outliers and sum(LOSSES[name].terms(logits, features, labels, HYPER).values()) != before
+
+    @pytest.mark.parametrize("l1_on, seen", (("id", False), ("all", True)))
+    def test_l1_of_outliers_features(self, l1_on, seen):
+        logits, features, labels = batch()
+        features.requires_grad_()
+        sum(LOSSES["sroe"].terms(logits, features, labels, hyper(l1_on=l1_on)).values()).backward()
+        assert features.grad[:IN].abs().min() > 0
+        assert bool(features.grad[IN:].abs().max() > 0) == seen
+
+    def test_labels_belong_to_the_first_images(self):
+        logits, features, labels = batch()
+        right = LOSSES["oe"].terms(logits, features, labels, HYPER)["ce"]
+        assert LOSSES["oe"].terms(logits.flip(0), features, labels, HYPER)["ce"] != right
+
+    @pytest.mark.parametrize("name", LOSSES)
+    @pytest.mark.parametrize("scale", (0.0, 1.0, 1e4))
+    def test_terms_are_non_negative_and_gradients_finite(self, name, scale):
+        logits, features, labels = batch()
+        logits = (scale * logits).float().requires_grad_()
+        features = (scale * features).float().requires_grad_()
+        terms = LOSSES[name].terms(logits, features, labels, HYPER)
+        assert all(torch.isfinite(v) and v >= 0 for v in terms.values())
+        sum(terms.values()).backward()
+        assert torch.isfinite(logits.grad).all() and (features.grad is None or torch.isfinite(features.grad).all())
+
+    def test_gradients_push_as_the_papers_say(self):
+        logits, features, labels = batch()
+        logits.requires_grad_(), features.requires_grad_()
+        LOSSES["sr"].terms(logits, features, labels, HYPER)["l1"].backward()
+        assert torch.equal(features.grad[:IN], 0.02 / IN * features[:IN].detach().sign())
+        uniform = torch.autograd.grad(uniformity(logits), logits)[0]
+        assert torch.allclose(uniform, (logits.softmax(dim=1) - 1 / CLASSES).detach() / len(logits))

@@ -1,0 +1,40 @@
+"""The order of the house: nothing imports what stands to its right (the data flow's direction), and models know nothing of utils."""
+import ast
+
+import pytest
+from conftest import ROOT
+
+# Rooms from left to right; those of one line may import one another only from left to right too.
+ORDER = ("models", "utils.runtime", "utils.metrics", "utils.losses",
+         "utils.loaders", "utils.scores", "utils.snapshots",
+         "utils.training", "utils.evaluation",
+         "utils.paper", "utils.benchmark",
+         "scripts")
+FILES = [f for f in [*ROOT.glob("*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("utils/**/*.py")]]
+
+
+def room(module):
+    """The room of a module's dotted name, None for one that is not the project's."""
+    if module in {file.stem for file in ROOT.glob("*.py")}:
+        return "scripts"
+    return next((name for name in ORDER if module == name or module.startswith(name + ".")), None)
+
+
+def imported(file, package):
+    """Dotted names of what a file imports, relative ones resolved."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[:len(package) - node.level + 1], *filter(None, [node.module])]) if node.level else node.module
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_nothing_imports_what_stands_to_its_right(file):
+    package = file.relative_to(ROOT).parent.parts
+    own = room(".".join(package)) or room(".".join([*package, file.stem]))
+    rooms = {room(name) for name in imported(file, package)} - {None}
+    assert own is not None, f"{file} lies in no room"
+    assert [other for other in rooms if ORDER.index(other) > ORDER.index(own)] == []

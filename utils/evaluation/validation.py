@@ -1,0 +1,85 @@
+"""--tune-scores: choose a score's hyper-parameters on ID training images and generated noise, never on an OOD test set.
+
+A thousand ID training images (a tenth, where there are fewer than ten thousand) are held out; fitted scores are fitted on
+the others. Against them stand as many images of each kind of noise, none of which is one of the project's OOD sets.
+"""
+from itertools import product
+
+import numpy as np
+
+from utils.loaders import make_set
+from utils.metrics import detection_metrics
+from utils.runtime import UserError
+
+HELD_OUT = 1000
+
+
+def noise_sets(images, seed=0):
+    """ImageSets of uniform noise, of shuffled pixels and of mixed halves made from an ImageSet, as many images each."""
+    rng = np.random.default_rng(seed)
+    pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+    count, height, width, _ = pixels.shape
+    uniform = rng.integers(0, 256, pixels.shape, dtype=np.uint8)
+    flat = pixels.reshape(count, height * width, 3)
+    shuffled = np.stack([image[rng.permutation(height * width)] for image in flat]).reshape(pixels.shape)
+    halves = pixels.copy()
+    halves[:, :, width // 2:] = pixels[rng.permutation(count)][:, ::-1, width // 2:]
+    return [make_set(made, None, name) for name, made in (("uniform noise", uniform), ("shuffled pixels", shuffled),
+                                                          ("mixed halves", halves))]
+
+
+class Validation:
+    """Held-out ID images and noise for one network and ID training set."""
+
+    def __init__(self, network, train_set, seed=0):
+        order = np.random.default_rng(seed).permutation(len(train_set))
+        held = max(1, min(HELD_OUT, len(order) // 10))
+        if len(order) < 2 * held:
+            raise UserError(f"--tune-scores needs more than {len(order)} ID training images: some are held out, the others fitted on")
+        self.network, outputs = network, network.outputs(train_set)
+        self.fit_outputs = outputs.take(np.sort(order[held:]))
+        self.id_set = train_set.subset(np.sort(order[:held]), "held-out ID")
+        self.noise = noise_sets(self.id_set, seed)
+
+    def tune(self, score, dataset):
+        """(score with the best values of its grid, rows of the whole grid): lowest mean FPR95, then highest mean AUROC.
+
+        What the user has set is not searched. Of equal lines the one with the score's present values is taken.
+        Each row: {"hyper": {...}, "fpr95": percent, "auroc": percent}. A combination the data cannot bear (k above the
+        number of images, D above the width) is left out.
+        """
+        rows, grid = [], {key: values for key, values in score.grid.items() if key not in getattr(score, "chosen", ())}
+        for values in product(*grid.values()):
+            hyper = dict(zip(grid, values))
+            try:
+                candidate = varied(score, dataset, hyper)
+                if "train" in candidate.needs:
+                    candidate.fit(self.fit_outputs)
+                id_scores = self.network.score(candidate, self.id_set)
+                measured = [detection_metrics(id_scores, self.network.score(candidate, noise)) for noise in self.noise]
+            except (ValueError, UserError):
+                continue
+            rows.append({"hyper": hyper, "fpr95": 100 * float(np.mean([m["fpr95"] for m in measured])),
+                         "auroc": 100 * float(np.mean([m["auroc"] for m in measured]))})
+        if not rows or not grid:
+            return score, []
+        present = {key: score.hyper[key] for key in grid}
+        best = min(rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"], row["hyper"] != present))
+        return varied(score, dataset, best["hyper"]), rows
+
+
+def varied(score, dataset, hyper):
+    """The same score with other hyper-parameters; one of the user's own keeps its name, and that nothing it learns is cached."""
+    made = type(score)(dataset, **{**score.hyper, **hyper})
+    vars(made).update({key: value for key, value in vars(score).items() if key in ("name", "own", "cache_stats")})
+    return made
+
+
+def format_grid(score, rows):
+    """The grid as text, its chosen line marked."""
+    lines = [f"{score.name}: chosen on held-out ID training images against generated noise (FPR95, AUROC, percent)"]
+    for row in rows:
+        words = ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in row["hyper"].items())
+        mark = "  <- chosen" if all(score.hyper[key] == value for key, value in row["hyper"].items()) else ""
+        lines.append(f"  {words:30}{row['fpr95']:8.2f}{row['auroc']:8.2f}{mark}")
+    return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""Images: named data sets and one's own, read once and given as batches on the device."""
+from .batches import Batches, check_fits, flip_and_crop, normalise
+from .find import (
+    check_chain,
+    check_classes,
+    is_there,
+    load,
+    load_id,
+    load_id_pair,
+    load_outliers,
+    missing_message,
+    ood_names,
+    outlier_name,
+    parse_ood,
+)
+from .sets import (
+    DATASETS,
+    ID_SETS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MEAN,
+    OOD_SETS,
+    OUTLIER_SETS,
+    OUTLIERS,
+    SIX_SETS,
+    STD,
+    DataSet,
+    ImageSet,
+    make_set,
+    outlier_statistics,
+)

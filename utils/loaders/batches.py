@@ -1,0 +1,105 @@
+"""Batches made on the device: a set lives there as one uint8 tensor; flip, crop and normalise are tensor operations."""
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from utils.runtime import UserError, to_device
+
+from .sets import MEAN, STD
+
+
+def normalise(images, mean=MEAN, std=STD):
+    """uint8 (B,H,W,3) -> float32 (B,3,H,W) in channels_last memory: (x/255 - mean) / std per channel."""
+    count, height, width, channels = images.shape
+    scale, shift = row_constants(tuple(mean), tuple(std), width, images.device)
+    pixels = images.reshape(count, height, width * channels).float().mul_(scale).add_(shift)
+    return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=32)
+def row_constants(mean, std, width, device):
+    """(scale, shift) that normalise a row of pixels, (3 width,) each: broadcasting over a last dimension of three values is slow."""
+    std = torch.tensor(std, dtype=torch.float32)
+    scale, shift = 1 / (255 * std), -torch.tensor(mean, dtype=torch.float32) / std
+    return scale.repeat(width).to(device), shift.repeat(width).to(device)
+
+
+def flip_and_crop(images, padding, generator):
+    """Random horizontal flip and random crop out of the zero-padded image: uint8 (B,H,W,3) -> the same shape.
+
+    Equal in distribution to RandomHorizontalFlip() and RandomCrop(H, padding): each image has its own offsets, uniform
+    on 0..2*padding, and its own fair coin. Padding is black in pixel space, as there. Padding 0 leaves the flip.
+    The random numbers come from the CPU generator, so that a seed draws the same on every device; they go there without
+    the host waiting for it.
+    """
+    count, height, width, channels = images.shape
+    flip = torch.rand(count, generator=generator) < 0.5
+    top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    padded_height, row = height + 2 * padding, (width + 2 * padding) * channels
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
+    # windows[i, r, l] is the run of W pixels from row r, column l of padded image i on: a crop gathers H such runs.
+    shape, strides = (count, padded_height, 2 * padding + 1, width * channels), (padded_height * row, row, channels, 1)
+    windows = padded.as_strided(shape, strides)
+    rows = torch.arange(height) + top[:, None]
+    image, rows, left = (to_device(index, images.device) for index in (torch.arange(count)[:, None], rows, left[:, None]))
+    cropped = windows[image, rows, left].view(images.shape)
+    flipped = to_device(flip.nonzero().flatten(), images.device)
+    return cropped.index_copy_(0, flipped, cropped.index_select(0, flipped).flip(2))
+
+
+class Batches:
+    """Batches (x float32 (B,3,H,W) normalised, y int64 (B,) or None) of an ImageSet that lives on the device.
+
+    Training (``augment``): ``epoch(generator)`` shuffles, augments and keeps the last, smaller batch. With ``steps`` it
+    gives exactly that many full batches, shuffling anew each time the set is used up, so that a small outlier set
+    never shortens an epoch. Evaluation: iterate over it; the order is the set's own.
+    """
+
+    def __init__(self, images, batch_size, device, augment=False, padding=4, mean=MEAN, std=STD, steps=None):
+        self.images = images.images.permute(0, 2, 3, 1).to(device)
+        self.labels = None if images.labels is None else images.labels.to(device)
+        self.batch_size, self.augment, self.padding, self.steps = batch_size, augment, padding, steps
+        self.mean, self.std = mean, std
+
+    def __len__(self):
+        return self.steps or math.ceil(len(self.images) / self.batch_size)
+
+    def __iter__(self):
+        for start in range(0, len(self.images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            labels = None if self.labels is None else self.labels[part]
+            yield normalise(self.images[part], self.mean, self.std), labels
+
+    def epoch(self, generator):
+        for index in self.order(generator):
+            index = to_device(index, self.images.device)
+            images = self.images.index_select(0, index)
+            if self.augment:
+                images = flip_and_crop(images, self.padding, generator)
+            yield normalise(images, self.mean, self.std), None if self.labels is None else self.labels[index]
+
+    def order(self, generator):
+        """Index tensors of an epoch's batches."""
+        count = len(self.images)
+        if self.steps is None:
+            return torch.randperm(count, generator=generator).split(self.batch_size)
+        rounds = math.ceil(self.steps * self.batch_size / count)
+        order = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])
+        return order[:self.steps * self.batch_size].split(self.batch_size)
+
+
+def check_fits(model, images):
+    """UserError unless the model takes images of this ImageSet's size; one of them goes through it."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(normalise(images.images[:1].permute(0, 2, 3, 1).to(device)))
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise UserError(f"the network does not take the images of '{images.name}', {tuple(images.images.shape[1:])} each: "
+                        f"{str(error).partition(chr(10))[0]}. Bring them to another size: --image-size N") from None
+    finally:
+        model.train(training)

@@ -1,0 +1,270 @@
+"""Read images from official files, folders, archives and arrays: each gives (uint8 (N,H,W,3), labels, classes)."""
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+import warnings
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+from tqdm import tqdm
+
+from utils.runtime import UserError, write_bytes
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARRAY_ENDINGS = (".npz", ".npy")
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Unpickler for the official CIFAR batches that builds NumPy arrays and plain containers and nothing else."""
+
+    ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
+               ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
+               ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def official_reader(path):
+    """The reader of the official files that a path is, or None."""
+    if path.suffix == ".mat":
+        return read_svhn
+    names = ("data_batch_1", "test_batch", "train", "test")
+    return read_cifar if path.is_dir() and any((path / name).is_file() for name in names) else None
+
+
+def read_cifar(folder, split):
+    """CIFAR-10 or CIFAR-100 (fine labels) from the folder of the official python version."""
+    names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
+    if (folder / split).is_file() or (folder / "meta").exists():
+        names = [split]
+    pixels, labels = [], []
+    for name in names:
+        try:
+            with open(folder / name, "rb") as file:
+                batch = ArraysOnly(file, encoding="bytes").load()
+            batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+            images = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            pixels.append(check_pixels(images, name))
+            found = np.asarray(batch["fine_labels"] if "fine_labels" in batch else batch["labels"])
+            labels.append(check_labels(found, len(images), name))
+        except FileNotFoundError:
+            raise UserError(f"{folder / name} is missing. Run: python data/download.py --check") from None
+        except Exception as error:
+            raise UserError(f"{folder / name} is not an official CIFAR batch ({error})") from None
+    return np.concatenate(pixels), np.concatenate(labels), None
+
+
+def read_svhn(path, split):
+    """SVHN's 32x32 .mat file: the array is (H,W,C,N), and label 10 means the digit 0."""
+    try:
+        content = loadmat(path)
+        images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].reshape(-1).astype(np.int64) % 10
+        return check_pixels(images, "X"), check_labels(labels, len(images), "y"), None
+    except Exception as error:
+        raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
+
+
+def read_array(path, split):
+    """.npy or .npz of uint8 images (N,H,W,3), (N,3,H,W) or grey (N,H,W); an .npz may hold labels and classes."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            images, labels, classes = content, None, None
+        else:
+            with content:
+                keys = [key for key in ("images", "data", "x", "arr_0") if key in content.files]
+                if not keys:
+                    raise UserError(f"{path} holds {', '.join(content.files) or 'nothing'}; "
+                                    f"its images must be called 'images'")
+                images = np.asarray(content[keys[0]])   # a member that is no array comes as bytes
+                labels = next((np.asarray(content[key]) for key in ("labels", "y") if key in content.files), None)
+                classes = tuple(map(str, content["classes"])) if "classes" in content.files else None
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as an array file ({error})") from None
+    return check_pixels(images, path), check_labels(labels, len(images), path), classes
+
+
+def check_pixels(images, where):
+    """uint8 (N,H,W,3) view of an array of images, or a UserError that says what it is instead."""
+    shape, kind = images.shape, images.dtype
+    if kind != np.uint8:
+        raise UserError(f"{where}: images are {kind}, not uint8 (0 to 255)")
+    if images.ndim == 3 and shape[2] == 3:
+        raise UserError(f"{where}: an array of shape {shape} is one colour image, or grey ones 3 wide. Give colour images as (N,H,W,3), also a single one")
+    if images.ndim == 3:
+        images = np.repeat(images[..., None], 3, axis=3)
+    elif images.ndim == 4 and images.shape[3] == 1:
+        images = np.repeat(images, 3, axis=3)
+    elif images.ndim == 4 and images.shape[3] != 3 and images.shape[1] == 3:
+        images = images.transpose(0, 2, 3, 1)
+    if images.ndim != 4 or images.shape[3] != 3:
+        raise UserError(f"{where}: images have shape {shape}, not (N,H,W,3), (N,3,H,W) or (N,H,W)")
+    if images.size == 0:
+        raise UserError(f"{where}: there is no image in it")
+    return images
+
+
+def check_labels(labels, count, where):
+    """int64 (N,) labels or None."""
+    if labels is None:
+        return None
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{where}: labels are {labels.dtype} of shape {labels.shape}, not {count} integers")
+    return labels.astype(np.int64)
+
+
+def is_image(name):
+    """Whether a relative name is that of an image, hidden files and folders apart."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_ENDINGS and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+class Folder:
+    """The images below a folder, by sorted relative name; class folders may be links."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        found = (Path(folder, file) for folder, _, files in os.walk(path, followlinks=True) for file in files)
+        self.names = sorted(filter(is_image, (file.relative_to(self.path).as_posix() for file in found)))
+        self.order = range(len(self.names))
+
+    def open(self, name):
+        return open(self.path / name, "rb")
+
+
+class Archive:
+    """The images inside a .zip or .tar, by sorted name; nothing is unpacked on disk.
+
+    ``order`` is the order in which they lie in the file: to go backwards in a compressed tar is to unpack it anew.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            zipped = zipfile.is_zipfile(path)
+            self.file = zipfile.ZipFile(path) if zipped else tarfile.open(path)
+            if zipped:
+                places = {member.filename: member.header_offset for member in self.file.infolist()}
+            else:
+                places = {member.name: member.offset for member in self.file.getmembers() if member.isfile()}
+                self.file.fileobj.seek(self.file.offset)
+                if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):   # a damaged header passes for the end
+                    raise tarfile.ReadError("damaged after its first part")
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+            raise UserError(f"{path} is not a readable .zip or .tar archive ({error})") from None
+        self.names = sorted(filter(is_image, places))
+        self.order = sorted(range(len(self.names)), key=lambda i: places[self.names[i]])
+
+    def open(self, name):
+        return self.file.open(name) if isinstance(self.file, zipfile.ZipFile) else self.file.extractfile(name)
+
+
+def fit_image(image, size, crop_only=False):
+    """PIL image -> RGB, size x size: Resize(size) of the shorter side, bilinear with antialias; CenterCrop(size)."""
+    if image.mode == "I" or image.mode.startswith("I;16"):   # 16-bit grey, which convert() would clip to white
+        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    image = image.convert("RGB")
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    if not (crop_only and min(width, height) >= size):
+        if width <= height:
+            width, height = size, int(size * height / width)
+        else:
+            width, height = int(size * width / height), size
+        image = image.resize((width, height), Image.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def fit_pixels(pixels, size, crop_only=False):
+    """uint8 (N,H,W,3) -> (N,size,size,3), each image as by ``fit_image``."""
+    return np.stack([np.asarray(fit_image(Image.fromarray(image), size, crop_only)) for image in pixels])
+
+
+def read_image(source, name, size, crop_only):
+    """One image of a Folder or Archive as uint8 (size,size,3)."""
+    with warnings.catch_warnings(), source.open(name) as file:
+        warnings.simplefilter("ignore")   # Pillow's remarks on odd files: such a file is read as it is, or is an error
+        with Image.open(io.BytesIO(file.read())) as image:
+            return np.asarray(fit_image(image, size, crop_only))
+
+
+def decode(source, size, crop_only=False, skip_bad=False, progress=None):
+    """Decode every image of a Folder or Archive: uint8 (N,size,size,3), labels from class folders, classes, bad names.
+
+    Labels are None where the images do not lie in class folders. An unreadable image is a UserError that names it, or
+    is left out and named in the returned list with ``skip_bad``.
+    """
+    if not source.names:
+        raise UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
+    parents = [Path(name).parent.name for name in source.names]
+    classes = tuple(sorted(set(parents))) if all(parents) else None
+    pixels, readable = np.empty((len(source.names), size, size, 3), np.uint8), np.ones(len(source.names), bool)
+    for i in progress(source.order) if progress else source.order:
+        name = source.names[i]
+        try:
+            pixels[i] = read_image(source, name, size, crop_only)
+        except Exception as error:
+            if not skip_bad:
+                raise UserError(f"{source.path}: image '{name}' cannot be read ({type(error).__name__}: {error}). "
+                                f"Mend or remove it, or go on without it: --skip-bad") from None
+            readable[i] = False
+    if not readable.any():
+        raise UserError(f"{source.path}: none of its {len(source.names)} images can be read")
+    labels = np.array([classes.index(parent) for parent in parents], dtype=np.int64)[readable] if classes else None
+    bad = [name for name, good in zip(source.names, readable) if not good]
+    return (pixels[readable] if bad else pixels), labels, classes, bad
+
+
+def read_images(path, data, size, crop_only, skip_bad):
+    """``decode`` a folder or archive once; afterwards its pixels come from an array file below the data folder's cache.
+
+    The cache key holds every file's name, size and time of change, and this code: what has changed is decoded again.
+    """
+    source = Folder(path) if path.is_dir() else Archive(path)
+    files = [path / name for name in source.names] if path.is_dir() else [path]
+    stamps = [stamp(file) for file in files]
+    key = hashlib.sha256("\n".join([str(path.resolve()), str(size), str(crop_only), *stamps]).encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+    cached = Path(data) / "cache" / f"{path.name}-{key}.npz"
+    with contextlib.suppress(Exception):   # a damaged cache file is made again
+        with np.load(cached, allow_pickle=False) as content:
+            bad = [str(name) for name in content["bad"]]
+            if skip_bad or not bad:
+                labels = content["labels"] if "labels" in content.files else None
+                classes = tuple(map(str, content["classes"])) if "classes" in content.files else None
+                return content["pixels"], labels, classes, bad
+
+    def progress(names):
+        return tqdm(names, desc=f"decoding {path.name}", unit="image", disable=None, leave=False)
+    pixels, labels, classes, bad = decode(source, size, crop_only, skip_bad, progress)
+    arrays = {"pixels": pixels, "bad": np.array(bad, dtype=str)}
+    if labels is not None:
+        arrays.update(labels=labels, classes=np.array(classes))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    with contextlib.suppress(OSError, UserError):   # a read-only or full folder only costs the next run its decoding
+        write_bytes(cached, buffer.getbuffer())
+    return pixels, labels, classes, bad
+
+
+def stamp(file):
+    """What changes when a file does."""
+    try:
+        return f"{file}|{file.stat().st_size}|{file.stat().st_mtime_ns}"
+    except OSError:   # a link to nothing: decoding says so, or leaves it out
+        return f"{file}|unreadable"

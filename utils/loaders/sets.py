@@ -1,0 +1,123 @@
+"""The table of data sets, and what a set is: one uint8 tensor of images and its labels."""
+import hashlib
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+import numpy as np
+import torch
+
+from . import digits
+
+# One normalisation for ID, OOD and outliers alike ([Energy], [SR]): a second one would be a shortcut to tell them by.
+MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
+
+
+STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class ImageSet:
+    """images uint8 (N,3,H,W) in channels_last memory, labels int64 (N,) or None, and where they come from.
+
+    ``fingerprint`` is the sha256 of shape, pixels and labels; ``skipped`` names the images that could not be read.
+    """
+
+    images: torch.Tensor
+    labels: Optional[torch.Tensor]
+    name: str
+    fingerprint: str
+    classes: Optional[tuple] = None
+    source: str = ""
+    skipped: tuple = ()
+
+    def __len__(self):
+        return len(self.images)
+
+    def subset(self, index, name=None):
+        """The images of an index array as a set of their own."""
+        labels = None if self.labels is None else self.labels[index].numpy()
+        pixels = self.images.permute(0, 2, 3, 1)[index].contiguous().numpy()
+        return make_set(pixels, labels, name or self.name, self.classes, self.source)
+
+    def describe(self):
+        """What a result file says of the set."""
+        return {"name": self.name, "images": len(self), "fingerprint": self.fingerprint, "skipped": len(self.skipped)}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One line of DATASETS: where it lies below the data folder, how many classes it has."""
+
+    paths: tuple = ()                       # official places, tried in order; then the general ones of find_source
+    make: Optional[Callable] = None         # (split) -> pixels, labels, classes, for sets that need no file
+    num_classes: Optional[int] = None       # of an ID set
+    crop_only: bool = False                 # larger images are cropped at the centre, not shrunk
+    download: bool = False                  # data/download.py knows it
+
+
+DATASETS = {
+    "cifar10": DataSet(("cifar-10-batches-py",), num_classes=10, download=True),
+    "cifar100": DataSet(("cifar-100-python",), num_classes=100, download=True),
+    "digits": DataSet(make=digits.digits, num_classes=digits.ID_DIGITS),
+    "textures": DataSet(("dtd/images",), download=True),
+    "svhn": DataSet(("svhn/test_32x32.mat", "test_32x32.mat"), download=True),
+    "places365": DataSet(("places365/test_subset",), download=True),
+    "lsun_c": DataSet(("LSUN",), crop_only=True, download=True),
+    "lsun_r": DataSet(("LSUN_resize",), download=True),
+    "isun": DataSet(("iSUN",), download=True),
+    "300k": DataSet(("300K_random_images.npy",), download=True),
+    "tiny_imagenet": DataSet(),
+    "textures_dtd": DataSet(),
+    "places": DataSet(),
+    "scenes_crop": DataSet(),
+    "scenes_resize": DataSet(),
+    "digits_6_9": DataSet(make=digits.held_out_digits),
+    "china_patches": DataSet(make=digits.photo_patches("china.jpg")),
+    "flower_patches": DataSet(make=digits.photo_patches("flower.jpg")),
+    "gaussian": DataSet(make=digits.gaussian),
+    "rademacher": DataSet(make=digits.rademacher),
+    "blobs": DataSet(make=digits.blobs),
+    "digit_outliers": DataSet(make=digits.digit_outliers),
+}
+
+
+ID_SETS = [name for name, entry in DATASETS.items() if entry.num_classes]
+
+
+# The six sets of the papers' protocol in the papers' order. Where the first of a line is not at hand the next, a set of
+# the same kind but of other images, stands in for it under its own name.
+SIX_SETS = (("textures", "textures_dtd"), ("svhn",), ("places365", "places"), ("lsun_c", "scenes_crop"),
+            ("lsun_r", "scenes_resize"), ("isun",))
+
+
+OOD_SETS = {"digits": tuple((name,) for name in
+                            ("digits_6_9", "china_patches", "flower_patches", "gaussian", "rademacher", "blobs"))}
+
+
+OUTLIER_SETS = {"digits": ("digit_outliers",)}
+
+
+OUTLIERS = ("tiny_imagenet", "300k")
+
+
+def make_set(pixels, labels, name, classes=None, source=""):
+    """ImageSet of uint8 (N,H,W,3) pixels and labels (N,) or None."""
+    pixels = np.ascontiguousarray(pixels)
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(pixels)
+    if labels is not None:
+        labels = np.ascontiguousarray(labels, dtype=np.int64)
+        digest.update(labels)
+    return ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), None if labels is None else torch.from_numpy(labels),
+                    name, digest.hexdigest(), classes, source)
+
+
+def outlier_statistics(norm):
+    """(mean, std) that outliers are normalised with: the ID images', or ImageNet's as the published code of [SR]."""
+    return (IMAGENET_MEAN, IMAGENET_STD) if norm == "imagenet" else (MEAN, STD)

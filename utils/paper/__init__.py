@@ -1,0 +1,1 @@
+"""What knows a printed number, draws or renders: tables, figures, studies and pages."""

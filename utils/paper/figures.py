@@ -1,0 +1,89 @@
+"""The figures of a data set's table: densities, ROC curves, FPR95 bars, sparsity and training curves, from result files and snapshots."""
+import csv
+
+import numpy as np
+
+from utils import loaders, runtime, snapshots
+from utils.evaluation.network import Network
+
+from . import plots, tables
+
+FOLDER = runtime.CIFAR / "figures"
+ENERGY_LABEL = "Energy score (larger = more OOD)"
+
+
+def load_vectors(path, score):
+    """{"ID": scores, OOD set: scores} of one score out of the per-image file beside a result (``path`` without suffix)."""
+    with np.load(path.with_name(path.name + "_scores.npz"), allow_pickle=False) as content:
+        names = [name.split("/", 1)[1] for name in content.files if name.startswith(f"{score}/")]
+        return {"ID" if name == "id" else name: content[f"{score}/{name}"] for name in names}
+
+
+def roc_points(id_scores, ood_scores, count=400):
+    """(share of OOD accepted, share of ID accepted) at ``count`` thresholds spread over the ID scores."""
+    thresholds = np.quantile(id_scores, np.linspace(0, 1, count), method="inverted_cdf")
+    return tuple(np.concatenate([[0.0], np.searchsorted(np.sort(s), thresholds, side="right") / len(s), [1.0]]) for s in (ood_scores, id_scores))
+
+
+def draw(dataset, rows, args):
+    """Write every figure that the measured rows allow; returns the paths without suffix.
+
+    rows: (method, result, path of its files without suffix, score). Densities are of the methods that the energy scores.
+    """
+    made, named = [], {method: (result, path, score) for method, result, path, score in rows}
+    energies = {method: given for method, given in named.items() if given[2] == "energy"}
+    groups = [(method, vectors_to_show(result, path, score)) for method, (result, path, score) in list(energies.items())[:4]]
+    if groups:
+        made += plots.plot_densities(groups, FOLDER / f"{dataset}_densities", ENERGY_LABEL)
+    entries = {method: next(e for e in result["scores"] if e["score"] == score) for method, (result, _, score) in named.items()}
+    bars = {method: {shown_name(row): (row["fpr95"], row["sd"]["fpr95"] if row.get("draws", 1) > 1 else None)
+                     for row in [*entry["sets"], entry["average"]]} for method, entry in entries.items()}
+    made += plots.plot_bars(bars, FOLDER / f"{dataset}_bars")
+    sets = next(iter(entries.values()))["sets"]
+    one = next((row for row in sets if row["set"] == "isun"), sets[0])
+    curves = {}
+    for method, (_, path, score) in named.items():
+        vectors = load_vectors(path, score)
+        curves[method] = roc_points(vectors["ID"], vectors[one["set"]])
+    made += plots.plot_roc(curves, FOLDER / f"{dataset}_roc", f"ID {plots.display(dataset)} against {shown_name(one)}")
+    if {"Energy", "SR"} <= set(named):
+        before, after = (id_features(named[method][0], args) for method in ("Energy", "SR"))
+        made += plots.plot_sparsity(before, after, FOLDER / f"{dataset}_sparsity")
+    for method, (result, _, _) in named.items():
+        log = training_log(result)
+        stage = result["snapshot"].get("loss", "pretrained")
+        path = FOLDER / f"{dataset}_training_{stage}"
+        if log and path.with_suffix(".png") not in made:
+            made += plots.plot_training_curves(log, path, f"{plots.display(dataset)}, {method if stage != 'pretrained' else 'pre-training'}")
+    return sorted({path.with_suffix("") for path in made})
+
+
+def shown_name(row):
+    """How a measured set, or the mean of the sets, is written in a figure: a part of an official set says so."""
+    return row["set"] if row["set"] == "average" else plots.display(row["set"]) + ", part" * (tables.own_name(row) != row["set"])
+
+
+def vectors_to_show(result, path, score):
+    """``load_vectors`` under the names that figures show."""
+    shown = {row["set"]: shown_name(row) for entry in result["scores"] for row in entry["sets"]}
+    return {shown.get(name, name): values for name, values in load_vectors(path, score).items()}
+
+
+def id_features(result, args):
+    """Features (N,D) of the ID test images under a result's snapshot, from the cache that test.py left."""
+    file = snapshots.find_one(result["snapshot"]["name"])
+    model, description = snapshots.load_model(file)
+    device = runtime.pick_device(args.device)
+    images = loaders.load_id(description["dataset"], "test", args.data, args.id, description.get("image_size"), args.skip_bad)
+    network = Network(model, runtime.sha256_file(file), device, result["precision"], arch=description["arch"])
+    return network.outputs(images).features
+
+
+def training_log(result):
+    """Rows of the training CSV beside a result's snapshot, [] when there is none."""
+    file = snapshots.find_one(result["snapshot"]["name"])
+    path = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
+    if not path.exists():
+        return []
+    with open(path, newline="") as content:
+        return list(csv.DictReader(content))

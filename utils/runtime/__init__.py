@@ -1,0 +1,27 @@
+"""Device, seeds, disk and exit status: what every other room stands on."""
+from .device import (
+    autocast,
+    compile_inference,
+    inference_batch,
+    pick_device,
+    pick_precision,
+    prepare,
+    to_device,
+)
+from .errors import UserError, run
+from .files import (
+    CIFAR,
+    DATA,
+    ROOT,
+    describe_machine,
+    json_bytes,
+    make_folder,
+    portable,
+    sha256_file,
+    short_path,
+    write_bytes,
+    write_files,
+    write_json,
+    write_text,
+)
+from .seeds import data_generator, derive_seed, seed_epoch

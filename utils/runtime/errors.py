@@ -1,0 +1,47 @@
+"""The errors a user sees, and how a script ends."""
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+
+class UserError(Exception):
+    """What went wrong, where it looked, what there is, and the next command: printed as one line, exit status 2."""
+
+
+def run(main):
+    """Call ``main()`` for a script and return its exit status: 0, 2 after a user's error, 130 after Ctrl-C.
+
+    A worker of the standard library or torch reports a full disk in its own words; they become one line too.
+    """
+    program = Path(sys.argv[0]).name
+    sys.path.append(os.getcwd())   # where a user's own network lies (--arch module:function) when the script is run from elsewhere
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"{program}: out of memory ({str(error).partition(chr(10))[0][:200] or 'too large an array'}). Try fewer or smaller images at once: "
+              f"--batch_size, --oe_batch_size, --test_bs, --image-size", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):   # the reader (head, less) has gone
+            sys.stderr.close()
+            return 1
+        print(f"{program}: {error.strerror or error}: {error.filename or 'while writing'}; "
+              f"nothing already on disk was changed", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{program}: interrupted. {interrupt}", file=sys.stderr)
+        return 130
+
+
+def out_of_memory(error):
+    """Whether an exception says that memory of the host or the device was not enough: torch has a class for the device's alone."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+

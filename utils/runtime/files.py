@@ -1,0 +1,128 @@
+"""Where the project lies, and safe files: written under a temporary name, then renamed."""
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+CIFAR = ROOT / "CIFAR"
+
+
+DATA = ROOT / "data"
+
+
+def write_bytes(path, data):
+    """Write a file under a temporary name in the same folder, then rename it: the old file lives until the new is whole."""
+    write_files({path: data})
+
+
+def write_files(contents):
+    """Write files that belong together, {path: bytes}: none is renamed to its own name before all are whole on disk."""
+    temporaries = {}
+    try:
+        for path, data in contents.items():
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporaries[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporaries[path], 0o644)
+        for path in list(temporaries):
+            os.replace(temporaries[path], path)
+            del temporaries[path]
+    except BaseException as error:
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise UserError(f"the disk is full: {path} was not written; the file that was there before is unharmed. "
+                            f"Free some space, then run the same command again (a training that had begun: with --resume)") from None
+        raise
+
+
+def make_folder(path):
+    """The folder, made where it is missing; UserError when it cannot be."""
+    path = Path(path).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {path} cannot be made: {error.strerror}. Choose another: --save DIR") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"folder {path} cannot be written to. Choose another: --save DIR")
+    return path
+
+
+def short_path(path):
+    """The path as seen from the project, where it lies in it."""
+    path = Path(path).resolve()
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def portable(value):
+    """A value for a result file: a path inside the project as seen from there, anything else as it is."""
+    inside = isinstance(value, str) and os.path.isabs(value) and Path(value).resolve().is_relative_to(ROOT)
+    return str(short_path(value)) if inside else value
+
+
+def write_text(path, text):
+    """``write_bytes`` of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def json_bytes(record):
+    """A record as indented JSON."""
+    return (json.dumps(record, indent=1) + "\n").encode()
+
+
+def write_json(path, record):
+    write_bytes(path, json_bytes(record))
+
+
+def sha256_file(path):
+    """sha256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_machine(device):
+    """Versions, device and code commit: what a result file says of the machine that made it."""
+    def git(*words):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True,
+                                  timeout=10, check=True).stdout.strip()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
+            "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+            "device": device.type, "device_name": name, "threads": torch.get_num_threads(), "cpu_features": cpu_features()}
+
+
+def cpu_features():
+    """Those instruction sets of the CPU that decide how it computes, in its own words."""
+    with contextlib.suppress(OSError):
+        return sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    return []
+
+
+def cpu_name():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

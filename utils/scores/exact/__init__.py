@@ -1,0 +1,1 @@
+"""Numerics of the scores, exact at any size: what is not formula."""

@@ -1,0 +1,30 @@
+"""Snapshots: trained weights and what is known of them."""
+from .files import (
+    build_model,
+    describe,
+    is_complete,
+    load_model,
+    load_weights,
+    read_pt,
+    read_weights,
+    remove_snapshot,
+    save_snapshot,
+    save_weights,
+    to_bytes,
+)
+from .find import (
+    FOLDERS,
+    PROVIDED,
+    REPLACED,
+    SNAPSHOTS,
+    SWEEP,
+    all_snapshots,
+    epoch_of,
+    find_one,
+    find_snapshots,
+    remember_folder,
+    resolve_folder,
+    short_name,
+    snapshot_path,
+    stem_of,
+)

@@ -1,0 +1,127 @@
+"""Find snapshots: the folders runs write to, and what a name, a stem or a path means."""
+import os
+import re
+from pathlib import Path
+
+from utils.runtime import CIFAR, UserError, write_text
+
+SNAPSHOTS = CIFAR / "snapshots"
+
+
+FOLDERS = SNAPSHOTS / "folders.txt"   # other folders that runs have written to, so that their snapshots are found by name
+
+
+PROVIDED = SNAPSHOTS / "provided"     # what comes with the project: used where there is no run of one's own of that folder and name
+
+
+SWEEP = SNAPSHOTS / "sweep"           # short fine-tunings of reproduce.py --sweep, which are found by path alone
+
+
+REPLACED = "replaced"                 # where a former run's snapshots go when a new run of the same name begins
+
+
+def resolve_folder(text):
+    """Absolute path of a --save or --load value: ./snapshots/... is the project's snapshots folder from wherever one is."""
+    path = Path(text).expanduser()
+    parts = [part for part in path.parts if part != "."]
+    if not path.is_absolute() and parts and parts[0] == "snapshots":
+        return Path(os.path.abspath(SNAPSHOTS.joinpath(*parts[1:])))
+    return path.resolve()
+
+
+def snapshot_path(folder, stem, epoch):
+    return Path(folder) / f"{stem}_{'best' if epoch == 'best' else f'epoch_{epoch}'}.pt"
+
+
+def remember_folder(folder):
+    """Note a folder outside the project's, so that its snapshots are found by name."""
+    if not folder.is_relative_to(SNAPSHOTS):
+        known = FOLDERS.read_text().splitlines() if FOLDERS.exists() else []
+        if str(folder) not in known:
+            write_text(FOLDERS, "\n".join([*known, str(folder)]) + "\n")
+
+
+def stem_of(path):
+    return re.sub(r"_(epoch_\d+|best)$", "", Path(path).stem)
+
+
+def epoch_of(path):
+    match = re.search(r"_epoch_(\d+)$", Path(path).stem)
+    return int(match.group(1)) if match else -1
+
+
+def short_name(path):
+    """What --model takes for a snapshot file: folder/name inside the snapshots folder, else its path."""
+    return f"{path.parent.name}/{path.stem}" if path.is_relative_to(SNAPSHOTS) else str(path)
+
+
+def all_snapshots():
+    """Snapshot files of every folder a run has written to: those below the project's snapshots folder and in folders.txt.
+
+    Of the provided ones, those that no run of one's own has taken the place of.
+    """
+    files = [f for f in SNAPSHOTS.rglob("*.pt") if not {REPLACED, SWEEP.name} & set(f.relative_to(SNAPSHOTS).parts)]
+    if FOLDERS.exists():
+        files += [f for line in FOLDERS.read_text().splitlines() for f in Path(line).glob("*.pt")]
+    unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(".resume.pt")}   # a link may lead to a folder twice
+    own = {(f.parent.name, stem_of(f)) for f in unique.values() if not f.is_relative_to(PROVIDED)}
+    return sorted(f for f in unique.values() if not f.is_relative_to(PROVIDED) or (f.parent.name, stem_of(f)) not in own)
+
+
+def find_snapshots(name):
+    """Files a --model or --load value means: a path, a file name, or a stem = its newest epoch in each folder that has it.
+
+    A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``. UserError when there is none.
+    """
+    for path in (Path(name).expanduser(), resolve_folder(name)):
+        if path.is_file():
+            return [path.resolve()]
+    wanted = re.sub(r"\.pt$", "", name)
+    wanted, folder = Path(wanted).name, Path(wanted).parent.name
+    files = [f for f in all_snapshots() if folder in ("", f.parent.name)]
+    exact = [f for f in files if f.stem == wanted]
+    if exact:
+        return exact
+    newest = {}
+    for file in files:
+        if stem_of(file) == wanted and epoch_of(file) >= epoch_of(newest.get(file.parent, Path("none"))):
+            newest[file.parent] = file
+    if newest:
+        return list(newest.values())
+    there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
+    command = baseline_command(wanted)
+    command = command.replace("baseline.py", "tune.py") if "tune" in name else command
+    raise UserError(f"snapshot '{name}' not found in {SNAPSHOTS} and its folders. There is: {there}. Run: {command}")
+
+
+def baseline_command(stem):
+    """The command that trains what a stem names."""
+    dataset, underscore, _ = stem.partition("_")
+    if dataset in ("cifar10", "cifar100", "digits") or not underscore:
+        return f"python baseline.py {dataset if underscore else 'cifar10'}"
+    return f"python baseline.py {dataset} --id PATH"
+
+
+def in_folder(folder, stem):
+    """[the file of that name, or its newest epoch], [] when the folder has neither."""
+    return [f for f in [folder / f"{stem}.pt"] if f.is_file()] or \
+        sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
+
+
+def find_one(name, stem=None):
+    """The one file a --load value means; a folder is searched for ``stem``. UserError when there is none or there are several."""
+    folder = resolve_folder(name)
+    if stem and folder.is_dir() or stem and name.startswith(("./", "snapshots/")) and not folder.is_file():
+        stem = stem.removesuffix(".pt")
+        files = in_folder(folder, stem)
+        if not files and folder.is_relative_to(SNAPSHOTS):
+            files = in_folder(PROVIDED / folder.relative_to(SNAPSHOTS), stem)
+        if not files:
+            there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")
+                                       if not f.name.endswith(".resume.pt")})) or "no snapshot"
+            raise UserError(f"snapshot '{stem}' not found in {folder}. There is: {there}. Run: {baseline_command(stem)}")
+    else:
+        files = find_snapshots(name)
+    if len(files) > 1:
+        raise UserError(f"'{name}' means several snapshots: {', '.join(short_name(f) for f in files)}. Name one of them")
+    return files[0]
