@@ -8,69 +8,77 @@
 Recipe of [Energy] and [SR]: SGD with Nesterov momentum, learning rate 0.1 falling along a cosine every step,
 weight decay 5e-4, batch 128, random flip and padded crop, dropout 0.3.
 """
+
+import argparse
 import sys
 
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from utils import loaders, runtime, snapshots, training
-from utils.training import options
+from utils.losses import Batch
+from utils.training import files, options
 
 
 def parse(argv):
     parser = options.Parser(prog="baseline.py", description=__doc__)
-    parser.add_argument("dataset", help=f"{', '.join(d for d in loaders.ID_SETS)}, or a name for your own images (--id)")
+    parser.add_argument("dataset", help=f"{', '.join(loaders.ID_SETS)}, or a name for your own images (--id)")
     options.add_training(parser, "pretrain")
-    parser.add("--save", "-s", default="./snapshots/pretrained", metavar="DIR",
-               help="folder of the snapshots; ./snapshots/... is the project's CIFAR/snapshots/... (default: ./snapshots/pretrained)")
-    parser.add("--load", "-l", default=None, metavar="NAME|PATH", help="start from the weights of this snapshot (default: random)")
-    args = parser.parse_args(argv)
-    options.known_dataset(args.dataset, args.id, loaders.ID_SETS)
-    return options.apply_recipe(args, "pretrain")
+    parser.add("--save", "-s", default="./snapshots/pretrained", metavar="DIR", help=options.SAVE_HELP)
+    parser.add("--load", "-l", metavar="NAME|PATH", help="start from the weights of this snapshot (default: random)")
+    return argparse.Namespace(**vars(parser.parse_args(argv)), loss="ce")
+
+
+def settle(args):
+    """The options of the run, nothing left open: what was typed, what an interrupted run had, the recipe."""
+    state = files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
+    options.known_dataset_of(args, state)
+    return options.settle(args, "pretrain", state=state)
+
+
+def stem_of(args):
+    return f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_pretrained"
 
 
 def main(argv=None):
-    args = parse(argv)
+    args = settle(parse(argv))
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
+    loss = options.make_loss(args.loss, "pretrain", args.recipe)
     train_set, test_set, num_classes = loaders.load_id_pair(args)
-    runtime.seed_epoch(args.seed, "init")
-    description = training.describe_network(args, num_classes, train_set, training.describe_computing(device, precision, args.compile))
+
+    computed = training.describe_computing(device, precision, args.compile)
+    description = training.describe_network(args, num_classes, train_set, computed)
+    runtime.seed_all(args.seed, "init")
     model = snapshots.build_model(description)
-    stem = f"{args.dataset}_{training.arch_name(args.arch)}_pretrained"
     if args.load:
-        path = snapshots.find_one(args.load, stem)
+        path = snapshots.find_one(args.load, stem_of(args))
         snapshots.load_weights(model, snapshots.read_weights(path), path)
         description.update(parent=path.name, parent_sha256=runtime.sha256_file(path))
     model = training.prepare(model, train_set, args, device, precision)
     optimizer = training.make_optimizer(model, args)
-    run = training.Run(snapshots.resolve_folder(args.save), stem, model, optimizer, args, description)
-    train_batches = loaders.Batches(train_set, args.batch_size, device, augment=True, padding=args.padding)
+    streams = runtime.Streams(args.seed, "pretrain", args.streams)
+    batches = loaders.TrainingBatches(train_set, None, args, device, streams)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
+    run = training.Run(snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description)
+    steps = len(batches)
     with run.interruptible():
         for epoch in range(run.first_epoch, args.epochs):
-            clock = training.Clock()
-            losses = train_epoch(model, optimizer, train_batches, epoch, args, device, precision)
-            seconds = clock.lap()
-            run.end_epoch(epoch, seconds, losses, *training.evaluate(model, test_batches, device, precision))
+            model.train()
+            streams.seed_network(epoch)
+            log = training.StepLog(first_step=epoch * steps)
+            bar = tqdm(batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
+            for step, (x, y, x_out) in enumerate(bar, epoch * steps):
+                training.set_lr(optimizer, training.cosine_lr(step, args.epochs * steps, args.learning_rate))
+                with runtime.autocast(device, precision):
+                    logits, features = model(x)
+                terms = loss(Batch(x, x_out, y, logits, features))
+                total = sum(terms.values())
+                optimizer.zero_grad(set_to_none=True)
+                total.backward()
+                optimizer.step()
+                log.add(terms)
+            run.end_epoch(epoch, log, *training.evaluate(model, test_batches, device, precision))
     run.finish()
-
-
-def train_epoch(model, optimizer, batches, epoch, args, device, precision):
-    """One pass over the training images; returns the mean training loss as {"loss": ...}."""
-    model.train()
-    steps, total = len(batches), args.epochs * len(batches)
-    log = training.StepLog(first_step=epoch * steps)
-    data = batches.epoch(runtime.seed_epoch(args.seed, epoch))
-    for i, (x, y) in enumerate(tqdm(data, f"epoch {epoch + 1}/{args.epochs}", steps, unit="step", disable=None, leave=False)):
-        training.set_lr(optimizer, training.cosine_lr(epoch * steps + i, total, args.learning_rate))
-        with runtime.autocast(device, precision):
-            logits, _ = model(x)
-        loss = log.add({"ce": cross_entropy(logits, y)})
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    return log.means()
 
 
 if __name__ == "__main__":

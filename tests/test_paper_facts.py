@@ -60,29 +60,28 @@ class TestSchedule:
 
 
 class TestRecipes:
-    COMMON = dict(momentum=0.9, decay=5e-4, batch_size=128, droprate=0.3, layers=40, widen_factor=2, seed=1, arch="wrn",
-                  outlier_norm="id")
-    OF_LOSS = {"sr": dict(alpha=0.02), "sroe": dict(alpha=0.02, beta=0.5), "oe": dict(beta=0.5),
-               "energy": dict(beta=0.1, m_out=-5)}
+    COMMON = dict(momentum=0.9, decay=5e-4, batch_size=128, droprate=0.3, layers=40, widen_factor=2, seed=1, arch="wrn")
+    OUTLIERS = dict(oe_batch_size=256, outlier_norm="id")
+    OF_LOSS = {"sr": dict(alpha=0.02, padding=0),
+               "sroe": dict(alpha=0.02, beta=0.5, l1_on="id", padding=0, outlier_padding=0, **OUTLIERS),
+               "oe": dict(beta=0.5, padding=4, outlier_padding=4, **OUTLIERS),
+               "energy": dict(beta=0.1, m_out=-5, padding=4, outlier_padding=4, **OUTLIERS)}
     M_IN = {"cifar10": -23, "cifar100": -27}
 
     @pytest.mark.parametrize("dataset", ("cifar10", "cifar100"))
     def test_pretraining(self, dataset):
         recipe = recipes.resolve("pretrain", dataset)
         expected = {**self.COMMON, "epochs": 100, "learning_rate": 0.1, "padding": 4}
-        assert {key: recipe.get(key) for key in expected} == expected
-        assert not {"alpha", "beta", "m_in", "m_out", "oe_batch_size"} & set(recipe)
+        assert recipe == {**expected, "test_bs": 200}
 
     @pytest.mark.parametrize("dataset", ("cifar10", "cifar100"))
     @pytest.mark.parametrize("loss", LOSSES)
     def test_fine_tuning(self, dataset, loss):
         recipe = recipes.resolve("tune", dataset, loss)
-        expected = {**self.COMMON, "epochs": 10, "learning_rate": 1e-3, "oe_batch_size": 256, "l1_on": "id",
-                    **self.OF_LOSS[loss]}
+        expected = {**self.COMMON, "epochs": 10, "learning_rate": 1e-3, **self.OF_LOSS[loss]}
         if loss == "energy":
             expected["m_in"] = self.M_IN[dataset]
-        assert {key: recipe.get(key) for key in expected} == expected
-        assert {"alpha", "beta", "m_in", "m_out"} & set(recipe) == {"alpha", "beta", "m_in", "m_out"} & set(expected)
+        assert recipe == {**expected, "test_bs": 200}
 
     def test_every_loss_is_scored_as_in_its_paper(self):
         expected = {"sr": "energy", "sroe": "energy", "oe": "msp", "energy": "energy"}
@@ -90,10 +89,27 @@ class TestRecipes:
         assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr"}
 
     def test_the_published_code_as_a_preset(self):
-        paper, code = (recipes.resolve("tune", "cifar10", "sroe", preset) for preset in ("paper", "code"))
-        changed = {key: code[key] for key in code if code[key] != paper[key]}
-        assert changed == {"padding": 0, "outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}
+        changed = {loss: {key: value for key, value in recipes.resolve("tune", "cifar10", loss, "code").items()
+                          if value != recipes.resolve("tune", "cifar10", loss)[key]} for loss in LOSSES}
+        assert changed == {"sr": {}, "sroe": {"outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}, "oe": {}, "energy": {}}
         assert recipes.resolve("pretrain", "cifar10", preset="code") == recipes.resolve("pretrain", "cifar10")
+
+    def test_a_missing_recipe_key_departs(self):
+        made = recipes.resolve("tune", "cifar10", "sr")
+        description = {"dataset": "cifar10", "arch": "wrn", "loss": "sr", "recipe": made}
+        assert recipes.departures(description) == {}
+        assert recipes.departures({**description, "recipe": {**made, "epochs": 3, "seed": 2, "l1_on": "all"}}) == {}
+        del made["padding"]
+        assert recipes.departures({**description, "recipe": made}) == {"padding": (None, 0)}
+
+    def test_one_resolved_recipe_is_printed_with_its_origins(self, capsys):
+        recipes.main(["cifar10", "sroe", "--preset", "code"])
+        lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+        assert {name: value for name, value, _ in lines} == {
+            name: str(value) for name, value in recipes.resolve("tune", "cifar10", "sroe", "code").items()}
+        origins = {name: origin for name, _, origin in lines}
+        assert origins["alpha"] == "[SR]" and origins["epochs"] == "[Energy], [SR]"
+        assert origins["padding"] == origins["l1_on"] == origins["outlier_padding"] == "published code of [SR]"
 
     def test_quick_shortens_the_schedule_alone(self):
         for stage, loss in (("pretrain", None), ("tune", "sr")):

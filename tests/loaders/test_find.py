@@ -325,7 +325,7 @@ class TestIdSets:
         train, test, classes = loaders.load_id_pair(args)
         assert classes == 4 and train.images.shape == (12, 3, 10, 10) and test.images.shape == (8, 3, 10, 10)
         args.outliers = str(write_npz(tmp_path / "o.npz", noise(5, 32, seed=0)))
-        assert loaders.load_outliers(args).images.shape == (5, 3, 10, 10)      # one forward pass takes both
+        assert loaders.load_outliers(args, 10).images.shape == (5, 3, 10, 10)      # one forward pass takes both
 
     def test_official_folder_by_path(self, tmp_path, data):
         for name, write in (("cifar10", write_cifar10), ("cifar100", write_cifar100)):

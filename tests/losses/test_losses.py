@@ -1,14 +1,13 @@
 """Every term of the fine-tuning losses against a slow loop, and what each loss looks at."""
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from utils.losses import LOSSES
+from utils.losses import LOSSES, Batch, CrossEntropy, losses_of
 from utils.losses.base import energy_hinges, l1_sparsity, uniformity
 
-HYPER = SimpleNamespace(alpha=0.02, beta=0.5, m_in=-3.0, m_out=-1.5, l1_on="id")
+HYPER = dict(alpha=0.02, beta=0.5, m_in=-3.0, m_out=-1.5, l1_on="id")
 IN, OUT, CLASSES, WIDTH = 5, 8, 4, 6
 
 
@@ -20,8 +19,10 @@ def batch(seed=0, scale=2.0):
     return logits, features, torch.randint(0, CLASSES, (IN,), generator=generator)
 
 
-def hyper(**changed):
-    return SimpleNamespace(**{**vars(HYPER), **changed})
+def terms(name, logits, features, labels, **changed):
+    """What a loss returns for a batch's outputs, with those of HYPER that it has."""
+    chosen = {key: value for key, value in {**HYPER, **changed}.items() if key in LOSSES[name].defaults}
+    return LOSSES[name](**chosen)(Batch(None, None, labels, logits, features))
 
 
 def logsumexp(row):
@@ -57,26 +58,26 @@ def same(found, expected):
 class TestSlowLoops:
     def test_sr(self, seed):
         logits, features, labels = batch(seed)
-        same(LOSSES["sr"].terms(logits[:IN], features[:IN], labels, HYPER),
+        same(terms("sr", logits[:IN], features[:IN], labels),
              {"ce": slow_ce(logits[:IN], labels), "l1": 0.02 * slow_l1(features[:IN])})
 
     @pytest.mark.parametrize("l1_on, count", (("id", IN), ("all", IN + OUT)))
     def test_sroe(self, seed, l1_on, count):
         logits, features, labels = batch(seed)
-        same(LOSSES["sroe"].terms(logits, features, labels, hyper(l1_on=l1_on)),
+        same(terms("sroe", logits, features, labels, l1_on=l1_on),
              {"ce": slow_ce(logits[:IN], labels), "l1": 0.02 * slow_l1(features[:count]),
               "oe": 0.5 * slow_oe(logits[IN:])})
 
     def test_oe(self, seed):
         logits, features, labels = batch(seed)
-        same(LOSSES["oe"].terms(logits, features, labels, HYPER),
+        same(terms("oe", logits, features, labels),
              {"ce": slow_ce(logits[:IN], labels), "oe": 0.5 * slow_oe(logits[IN:])})
 
     def test_energy(self, seed):
         logits, features, labels = batch(seed)
         expected = slow_hinges(logits[:IN], logits[IN:], -3.0, -1.5)
         assert expected > 0
-        same(LOSSES["energy"].terms(logits, features, labels, hyper(beta=0.1)),
+        same(terms("energy", logits, features, labels, beta=0.1),
              {"ce": slow_ce(logits[:IN], labels), "energy": 0.1 * expected})
 
 
@@ -118,31 +119,31 @@ class TestTerms:
 class TestWhatEachLossSees:
     def test_sr_never_looks_at_outliers(self):
         logits, features, labels = batch()
-        alone = LOSSES["sr"].terms(logits[:IN], features[:IN], labels, HYPER)
+        alone = terms("sr", logits[:IN], features[:IN], labels)
         logits[IN:], features[IN:] = float("nan"), float("nan")
-        beside = LOSSES["sr"].terms(logits, features, labels, HYPER)
+        beside = terms("sr", logits, features, labels)
         assert {k: v.item() for k, v in alone.items()} == {k: v.item() for k, v in beside.items()}
         assert not LOSSES["sr"].outliers
 
     @pytest.mark.parametrize("name", ("sroe", "oe", "energy"))
     def test_the_others_need_them(self, name):
         logits, features, labels = batch()
-        before = sum(LOSSES[name].terms(logits, features, labels, HYPER).values())
+        before = sum(terms(name, logits, features, labels).values())
         logits[IN + 2] *= 3
-        assert LOSSES[name].outliers and sum(LOSSES[name].terms(logits, features, labels, HYPER).values()) != before
+        assert LOSSES[name].outliers and sum(terms(name, logits, features, labels).values()) != before
 
     @pytest.mark.parametrize("l1_on, seen", (("id", False), ("all", True)))
     def test_l1_of_outliers_features(self, l1_on, seen):
         logits, features, labels = batch()
         features.requires_grad_()
-        sum(LOSSES["sroe"].terms(logits, features, labels, hyper(l1_on=l1_on)).values()).backward()
+        sum(terms("sroe", logits, features, labels, l1_on=l1_on).values()).backward()
         assert features.grad[:IN].abs().min() > 0
         assert bool(features.grad[IN:].abs().max() > 0) == seen
 
     def test_labels_belong_to_the_first_images(self):
         logits, features, labels = batch()
-        right = LOSSES["oe"].terms(logits, features, labels, HYPER)["ce"]
-        assert LOSSES["oe"].terms(logits.flip(0), features, labels, HYPER)["ce"] != right
+        right = terms("oe", logits, features, labels)["ce"]
+        assert terms("oe", logits.flip(0), features, labels)["ce"] != right
 
     @pytest.mark.parametrize("name", LOSSES)
     @pytest.mark.parametrize("scale", (0.0, 1.0, 1e4))
@@ -150,15 +151,42 @@ class TestWhatEachLossSees:
         logits, features, labels = batch()
         logits = (scale * logits).float().requires_grad_()
         features = (scale * features).float().requires_grad_()
-        terms = LOSSES[name].terms(logits, features, labels, HYPER)
-        assert all(torch.isfinite(v) and v >= 0 for v in terms.values())
-        sum(terms.values()).backward()
+        found = terms(name, logits, features, labels)
+        assert all(torch.isfinite(v) and v >= 0 for v in found.values())
+        sum(found.values()).backward()
         assert torch.isfinite(logits.grad).all() and (features.grad is None or torch.isfinite(features.grad).all())
 
     def test_gradients_push_as_the_papers_say(self):
         logits, features, labels = batch()
         logits.requires_grad_(), features.requires_grad_()
-        LOSSES["sr"].terms(logits, features, labels, HYPER)["l1"].backward()
+        terms("sr", logits, features, labels)["l1"].backward()
         assert torch.equal(features.grad[:IN], 0.02 / IN * features[:IN].detach().sign())
         uniform = torch.autograd.grad(uniformity(logits), logits)[0]
         assert torch.allclose(uniform, (logits.softmax(dim=1) - 1 / CLASSES).detach() / len(logits))
+
+
+class TestRecord:
+    @pytest.mark.parametrize("name", LOSSES)
+    def test_every_loss_says_what_it_is(self, name):
+        loss = LOSSES[name]
+        assert loss.name == name and loss.title and loss.formula and loss.paper and loss.origin
+        assert set(loss.help) == set(loss.defaults) and set(loss.choices) <= set(loss.defaults)
+        assert loss().hyper == loss.defaults
+
+    def test_what_a_loss_needs(self):
+        assert [name for name, loss in LOSSES.items() if not loss.outliers] == ["sr"]
+        assert not any(loss.gradient or loss.head or loss.views != 1 for loss in LOSSES.values())
+        assert losses_of("pretrain") == {"ce": CrossEntropy} and losses_of("tune") == LOSSES
+
+    @pytest.mark.parametrize("name, chosen, words", (
+        ("sr", {"beta": 1.0}, "has no 'beta'. There is: alpha=0.02"), ("sr", {"alpha": -1.0}, "alpha -1"),
+        ("oe", {"beta": float("nan")}, "beta nan"), ("sroe", {"l1_on": "both"}, "l1_on both is none of id, all"),
+        ("energy", {"m_in": float("inf")}, "m_in inf")))
+    def test_bad_hyper_parameters(self, name, chosen, words):
+        with pytest.raises(ValueError, match=words):
+            LOSSES[name](**chosen)
+
+    def test_cross_entropy(self):
+        logits, features, labels = batch()
+        found = CrossEntropy()(Batch(None, None, labels, logits[:IN], features[:IN]))
+        same(found, {"ce": slow_ce(logits[:IN], labels)})

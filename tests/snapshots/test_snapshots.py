@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 import models
 from utils import runtime, snapshots
 from utils.runtime import UserError
-from utils.training import run
+from utils.training.files import RunFiles, load_state
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +234,8 @@ def test_one_name_in_several_folders(place):
 
 def test_folders_runs_have_written_to_are_searched_once_each(place, tmp_path):
     for folder in (place / "deep" / "er", tmp_path / "elsewhere", tmp_path / "elsewhere"):
-        run.start_run(folder, "a_wrn_pretrained")
+        with suppress(UserError):    # the second time it is being trained there
+            RunFiles(folder, "a_wrn_pretrained").start()
     put(place / "deep" / "er" / "a_wrn_pretrained_epoch_0.pt")
     put(tmp_path / "elsewhere" / "b_wrn_pretrained_epoch_0.pt")
     (place / "link").symlink_to(tmp_path / "elsewhere")
@@ -258,48 +260,100 @@ def tree(folder):
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
-def test_a_new_run_keeps_the_former_ones_files_and_withdrawing_it_leaves_no_trace(place):
+def finished(folder, stem, seed=0):
+    """What a finished run leaves."""
+    put(folder / f"{stem}_epoch_7.pt", seed)
+    put(folder / f"{stem}_best.pt", seed)
+    (folder / f"{stem}_training_results.csv").write_text(f"epoch {seed}\n")
+
+
+def test_withdrawing_a_run_leaves_no_trace(place):
     folder, stem = place / "pretrained", "a_wrn_pretrained"
-    put(folder / f"{stem}_epoch_7.pt")
-    put(folder / f"{stem}_best.pt")
-    put(folder / f"{stem}_of_another_epoch_7.pt")
-    (folder / f"{stem}_training_results.csv").write_text("epoch\n")
-    run.save_state(folder, stem, epoch=7)
+    finished(folder, stem)
     before = tree(place)
-    former = run.start_run(folder, stem)
-    kept = Path(former["folder"])
-    assert tree(kept) == {Path(n).name: v for n, v in before.items() if "another" not in n}
-    run.save_state(folder, stem, epoch=-1)
-    assert snapshots.find_snapshots(stem) == [folder / f"{stem}_epoch_7.pt"]   # not the copy
-    run.withdraw_run(folder, stem, former)
+    files = RunFiles(folder, stem)
+    assert not files.start()
+    files.save_state(epoch=-1)
+    put(files.snapshot(0))
+    assert snapshots.find_snapshots(stem) == [folder / f"{stem}_epoch_7.pt"]   # the one that has ended
+    files.withdraw()
     assert tree(place) == before
-    assert run.start_run(folder, stem)["folder"] != run.start_run(folder, stem)["folder"]
 
 
-def test_a_replaced_snapshot_is_only_removed_where_its_copy_is(place):
+def test_an_interrupted_run_is_set_aside_by_a_new_one_and_given_back(place):
     folder, stem = place / "pretrained", "a_wrn_pretrained"
-    put(folder / f"{stem}_epoch_7.pt", seed=1)
-    former = run.start_run(folder, stem)
-    run.remove_replaced(folder, former)
-    assert not list(folder.glob("*.pt")) and len(list(Path(former["folder"]).glob("*.pt"))) == 1
-    put(folder / f"{stem}_epoch_7.pt", seed=2)   # a downloaded file of the same name, say
-    run.remove_replaced(folder, former)
-    assert (folder / f"{stem}_epoch_7.pt").exists()
+    first = RunFiles(folder, stem)
+    first.start()
+    first.save_state(epoch=0)
+    put(first.snapshot(0), seed=1)
+    os.close(first.lock)
+    before = tree(place)
+    second = RunFiles(folder, stem)
+    assert second.start() and tree(second.aside / f"{stem}.run") == tree(folder / f"{stem}.run") | {
+        str(Path(name).relative_to(f"pretrained/{stem}.run")): content for name, content in before.items()}
+    second.save_state(epoch=-1)
+    second.withdraw()
+    assert tree(place) == before and not (folder / "replaced").exists()
+
+
+def test_what_a_run_replaces_is_kept_and_nothing_else_is_touched(place):
+    folder, stem = place / "pretrained", "a_wrn_pretrained"
+    finished(folder, stem)
+    put(folder / f"{stem}_of_another_epoch_7.pt")
+    (folder / "notes.txt").write_text("mine")
+    before = tree(folder)
+    files = RunFiles(folder, stem)
+    files.start()
+    put(files.snapshot(2), seed=3)
+    put(files.snapshot(1, best=True), seed=3)
+    files.save_state(epoch=2)
+    (files.place / "notes.txt").write_text("mine too")
+    kept = files.install()
+    now = tree(folder)
+    assert tree(kept) == {name: content for name, content in before.items() if re.match(rf"{stem}_(epoch|best|training)", name)}
+    assert {name for name in now if "replaced" not in name} == {
+        f"{stem}_epoch_2.pt", f"{stem}_epoch_2.json", f"{stem}_best.pt", f"{stem}_best.json",
+        f"{stem}_of_another_epoch_7.pt", f"{stem}_of_another_epoch_7.json", "notes.txt", f"{stem}.run/notes.txt"}
+
+
+def test_two_processes_do_not_train_in_one_folder(place):
+    first, second = RunFiles(place / "x", "a"), RunFiles(place / "x", "a")
+    first.start()
+    first.save_state(epoch=0, **{key: 0 for key in ("model", "optimizer", "recipe", "rows", "best", "data")})
+    for attempt in (second.start, second.go_on):
+        with pytest.raises(UserError, match="another process is training a in .*--save"):
+            attempt()
+    os.close(first.lock)      # as when the process has gone
+    second.go_on()
+
+
+def test_a_folder_that_cannot_be_noted_stops_nothing(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshots.find, "FOLDERS", tmp_path / "a file" / "folders.txt")
+    (tmp_path / "a file").write_text("")
+    snapshots.remember_folder(tmp_path / "elsewhere")
+    assert snapshots.all_snapshots() == []
+
+
+def test_a_description_is_read_without_the_weights(place):
+    path = put(place / "pretrained" / "a_epoch_0.pt")
+    path.write_bytes(b"no weights")
+    assert snapshots.read_description(path)["arch"] == "wrn"
+    assert snapshots.read_description(place / "none.pt") is None
 
 
 def test_only_the_state_of_a_run_is_resumed(place):
     folder = place / "pretrained"
     folder.mkdir(parents=True)
     with pytest.raises(UserError, match="nothing to resume.*no interrupted run"):
-        run.load_state(folder, "a")
+        load_state(folder, "a")
     torch.save({"x": torch.zeros(2)}, folder / "a.resume.pt")
     with pytest.raises(UserError, match="not the state of an interrupted run"):
-        run.load_state(folder, "a")
+        load_state(folder, "a")
     (folder / "a.resume.pt").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="not a readable"):
-        run.load_state(folder, "a")
+        load_state(folder, "a")
     with pytest.raises(UserError, match="There is: a.resume.pt"):
-        run.load_state(folder, "b")
+        load_state(folder, "b")
 
 
 # ---- a full disk

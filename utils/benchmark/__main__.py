@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import models
 from utils import loaders, runtime
-from utils.losses.sroe import sroe
+from utils.losses import SROE, Batch
 from utils.metrics import detection_metrics
 from utils.training import make_optimizer, options, prepare_training
 
@@ -94,10 +94,11 @@ def part_inference(args, device, precision):
 
 def step(network, optimizer, x, y, device, precision, outliers):
     """One step of training, or of fine-tuning with SROE where the last ``outliers`` images are auxiliary ones."""
-    recipe = argparse.Namespace(alpha=0.02, beta=0.5, l1_on="id")
     with runtime.autocast(device, precision):
         logits, features = network(x)
-    loss = sum(sroe(logits, features, y[:len(x) - outliers], recipe).values()) if outliers else F.cross_entropy(logits, y)
+    n = len(x) - outliers
+    batch = Batch(x[:n], x[n:], y[:n], logits, features)
+    loss = sum(SROE()(batch).values()) if outliers else F.cross_entropy(logits, y)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from utils.runtime import UserError, to_device
 
-from .sets import MEAN, STD
+from .sets import MEAN, STD, outlier_statistics
 
 
 def normalise(images, mean=MEAN, std=STD):
@@ -88,6 +88,33 @@ class Batches:
         rounds = math.ceil(self.steps * self.batch_size / count)
         order = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])
         return order[:self.steps * self.batch_size].split(self.batch_size)
+
+
+class TrainingBatches:
+    """The batches of training epochs: (x, y, x_out) with outliers beside the ID images, or an empty x_out.
+
+    x (B,3,H,W) and x_out (M,3,H,W) float32, flipped, cropped and normalised, y int64 (B,). args: batch_size and padding,
+    and for outliers oe_batch_size, outlier_padding and outlier_norm; ``streams`` gives the random numbers.
+    """
+
+    def __init__(self, images, outliers, args, device, streams):
+        self.streams, self.outliers = streams, None
+        self.images = Batches(images, args.batch_size, device, augment=True, padding=args.padding)
+        if outliers is not None:
+            mean, std = outlier_statistics(args.outlier_norm)
+            self.outliers = Batches(outliers, args.oe_batch_size, device, augment=True, padding=args.outlier_padding,
+                                    mean=mean, std=std, steps=len(self.images))
+
+    def __len__(self):
+        return len(self.images)
+
+    def epoch(self, epoch: int):
+        batches = self.images.epoch(self.streams.images(epoch))
+        if self.outliers is None:
+            yield from ((x, y, x[:0]) for x, y in batches)
+        else:
+            outliers = self.outliers.epoch(self.streams.outliers(epoch))
+            yield from ((x, y, x_out) for (x, y), (x_out, _) in zip(batches, outliers))
 
 
 def check_fits(model, images):

@@ -162,10 +162,7 @@ def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
 
 
 def load_id_pair(args):
-    """(training set, test set, number of classes) of a script's data set; UserError unless the two belong together.
-
-    Sets ``args.image_size`` to the side of the ID images, that of outliers.
-    """
+    """(training set, test set, number of classes) of a script's data set; UserError unless the two belong together."""
     train = load_id(args.dataset, "train", args.data, args.id, args.image_size, args.skip_bad)
     known = DATASETS[args.dataset].num_classes if args.dataset in DATASETS and not args.id else None
     num_classes = known or max(int(train.labels.max()) + 1, len(train.classes or ()))
@@ -183,7 +180,6 @@ def load_id_pair(args):
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(f"{test.source} holds images of {tuple(test.images.shape[1:])}, "
                         f"training has {tuple(train.images.shape[1:])}")
-    args.image_size = train.images.shape[-1]
     return train, test, num_classes
 
 
@@ -213,10 +209,12 @@ def check_chain(dataset, data, own_id=False):
         raise UserError(f"of the images that the chain needs there is no {', '.join(missing)} in {data}. Run: {download_command(missing, data)}")
 
 
-def load_outliers(args):
-    """ImageSet of --outliers NAME|PATH, of the ID images' size."""
+def load_outliers(args, size=None):
+    """ImageSet of --outliers NAME|PATH, or of the first outlier set that is there, ``size`` pixels a side as the ID images."""
     text = args.outliers or outlier_name(args.dataset, args.data)
     name, path = name_or_path(text)
-    return load(name, "train", args.data, path or local_path(name, "train", args.data), args.image_size or 32, args.skip_bad, fit_arrays=True)
+    path = path or local_path(name, "train", args.data)
+    return load(name, "train", args.data, path, size or args.image_size or 32, args.skip_bad, fit_arrays=True)
+
 
 

@@ -1,18 +1,21 @@
-"""The fine-tuning objectives: each returns its named terms, whose sum is optimised.
+"""The table of losses. Adding one = one file here and one line in LOSSES."""
 
-Every loss takes the outputs of ONE forward pass over cat(ID, outliers): logits (N,C) and features (N,D) float32, with
-the labels (n,) of the first n images (ID); the other N - n are auxiliary outliers. ``hyper`` holds alpha, beta, m_in,
-m_out and l1_on. Terms are non-negative scalars.
-"""
-from .base import Loss
-from .energy import energy
-from .oe import oe
-from .sr import sr
-from .sroe import sroe
+from .base import Batch, Loss
+from .ce import CrossEntropy
+from .energy import Energy
+from .oe import OE
+from .sr import SR
+from .sroe import SROE
 
 LOSSES = {
-    "sr": Loss(sr, False, "energy", "SR"),
-    "sroe": Loss(sroe, True, "energy", "SROE"),
-    "oe": Loss(oe, True, "msp", "OE"),
-    "energy": Loss(energy, True, "energy", "Energy fine-tuning"),
+    "sr": SR,
+    "sroe": SROE,
+    "oe": OE,
+    "energy": Energy,
 }
+
+
+def losses_of(stage: str) -> dict[str, type[Loss]]:
+    """The losses that a stage, "pretrain" or "tune", can train with; what a snapshot names none for is "ce"."""
+    every = {"ce": CrossEntropy, **LOSSES}
+    return {name: loss for name, loss in every.items() if stage in loss.stages}

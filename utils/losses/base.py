@@ -1,16 +1,110 @@
-"""What a loss is, and the terms that several losses share."""
-from typing import Callable, NamedTuple
+"""What a loss is: the record that everything else reads, the batch it sees, and the terms that several losses share."""
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
-def l1_sparsity(features):
+@dataclass
+class Batch:
+    """One step's images and what ONE forward pass over cat(ID, outliers) made of them.
+
+    x (n,3,H,W) ID images and y (n,) int64 their labels; x_out (m,3,H,W) auxiliary outliers, m = 0 for a loss without;
+    logits (n+m,C) and features (n+m,D) float32 in that order. A loss with ``gradient`` gets x and x_out with
+    requires_grad, one with two ``views`` both views of each image as the rows i and n/2 + i of x.
+    """
+
+    x: Tensor | None
+    x_out: Tensor | None
+    y: Tensor
+    logits: Tensor
+    features: Tensor
+
+    @property
+    def logits_in(self) -> Tensor:
+        return self.logits[: len(self.y)]
+
+    @property
+    def logits_out(self) -> Tensor:
+        return self.logits[len(self.y) :]
+
+    @property
+    def features_in(self) -> Tensor:
+        return self.features[: len(self.y)]
+
+    def cross_entropy(self) -> Tensor:
+        """Mean cross-entropy of the ID images: scalar >= 0, in nats."""
+        return F.cross_entropy(self.logits_in, self.y)
+
+
+class Loss:
+    """Base of every loss: one subclass a file, one line in ``LOSSES``.
+
+    A subclass states its record and defines ``__call__``, which returns its named terms: scalars whose sum the script
+    optimises and logs. Options of the scripts, their --help, the recorded recipe, what --resume compares and the table
+    of utils/losses/README.md are read from the record. Its hyper-parameters become attributes of the instance.
+    ValueError: a hyper-parameter that the loss does not have, or one out of its range.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    stages: ClassVar[tuple] = ("tune",)  # "pretrain" = baseline.py, "tune" = tune.py
+    score: ClassVar[str] = "energy"  # the score its paper evaluates it with
+    outliers: ClassVar[bool] = False  # needs auxiliary outliers; they are never opened for a loss without
+    gradient: ClassVar[bool] = False  # needs the gradient by the input images
+    views: ClassVar[int] = 1  # augmented views of each image in a batch
+    head: ClassVar[bool] = False  # has a head of its own, ``make_head``, which is no part of the snapshot
+    help: ClassVar[dict] = {}  # hyper-parameter -> what it is, for --help
+    choices: ClassVar[dict] = {}  # hyper-parameter -> the words it may be
+    defaults: ClassVar[dict] = {}  # hyper-parameter -> value
+    recipe: ClassVar[dict] = {}  # option of the stage -> value that this loss has otherwise than the stage
+    per_dataset: ClassVar[dict] = {}  # data set -> what of the two differs there
+    presets: ClassVar[dict] = {}  # preset -> what of the two differs there
+    origin: ClassVar[str] = ""  # where these values come from ...
+    origins: ClassVar[dict] = {}  # ... but for those of this option, data set or preset
+
+    def __init__(self, **chosen):
+        unknown = sorted(set(chosen) - set(self.defaults))
+        if unknown:
+            there = ", ".join(f"{key}={value}" for key, value in self.defaults.items()) or "none"
+            raise ValueError(f"loss '{self.name}' has no '{unknown[0]}'. There is: {there}")
+        self.hyper = {**self.defaults, **chosen}
+        vars(self).update(self.hyper)
+        for key, words in self.choices.items():
+            if self.hyper[key] not in words:
+                raise ValueError(f"{key} {self.hyper[key]} is none of {', '.join(words)}")
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError when a hyper-parameter is out of its range."""
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """{name: scalar} of the terms, in the order of the formula."""
+        raise NotImplementedError
+
+    def make_head(self, feature_dim: int) -> torch.nn.Module:
+        """The module that this loss trains beside the network; only with ``head``."""
+        raise NotImplementedError
+
+    def need_non_negative(self, *keys: str) -> None:
+        """ValueError unless these hyper-parameters are finite numbers of at least 0."""
+        for key in keys:
+            value = self.hyper[key]
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{key} {value:g} is not a number of at least 0")
+
+
+def l1_sparsity(features: Tensor) -> Tensor:
     """mean_i ||h(x_i)||_1 over the batch: (N,D) -> scalar >= 0. Source: [SR], equation of L_sparse."""
     return features.abs().sum(dim=1).mean()
 
 
-def uniformity(logits):
+def uniformity(logits: Tensor) -> Tensor:
     """mean_out [logsumexp f - mean_c f_c]: cross-entropy from the uniform distribution, (N,C) -> scalar >= log C.
 
     Equal to log C exactly where the softmax is uniform. Source: [OE], section 4.
@@ -18,14 +112,8 @@ def uniformity(logits):
     return (torch.logsumexp(logits, dim=1) - logits.mean(dim=1)).mean()
 
 
-def energy_hinges(logits_in, logits_out, m_in, m_out):
+def energy_hinges(logits_in: Tensor, logits_out: Tensor, m_in: float, m_out: float) -> Tensor:
     """mean_in relu(E - m_in)^2 + mean_out relu(m_out - E)^2 with E = -logsumexp f. Source: [Energy], equation 8."""
-    energy_in, energy_out = -torch.logsumexp(logits_in, dim=1), -torch.logsumexp(logits_out, dim=1)
+    energy_in = -torch.logsumexp(logits_in, dim=1)
+    energy_out = -torch.logsumexp(logits_out, dim=1)
     return F.relu(energy_in - m_in).square().mean() + F.relu(m_out - energy_out).square().mean()
-
-
-class Loss(NamedTuple):
-    terms: Callable
-    outliers: bool   # whether it needs auxiliary outliers; they are never opened for one that does not
-    score: str       # the score its paper evaluates it with
-    title: str

@@ -1,10 +1,25 @@
 """OE: outlier exposure."""
-import torch.nn.functional as F
 
-from .base import uniformity
+from .base import Loss, uniformity
 
 
-def oe(logits, features, labels, hyper):
-    """Outlier exposure: cross-entropy + beta * uniformity of the outliers, beta 0.5. Source: [OE]."""
-    n = len(labels)
-    return {"ce": F.cross_entropy(logits[:n], labels), "oe": hyper.beta * uniformity(logits[n:])}
+class OE(Loss):
+    """Cross-entropy + beta * uniformity of the outliers, mean_out [logsumexp f - mean_c f_c]. Source: [OE]."""
+
+    name = "oe"
+    title = "OE"
+    formula = "CE + beta mean_out [logsumexp f - mean_c f_c]"
+    paper = "Hendrycks et al., ICLR 2019"
+    score = "msp"
+    outliers = True
+    help = {"beta": "weight of the outlier term"}
+    defaults = {"beta": 0.5}
+    per_dataset = {"digits": {"padding": 2}}
+    origin = "[OE]"
+    origins = {"digits": "this project"}
+
+    def check(self):
+        self.need_non_negative("beta")
+
+    def __call__(self, batch):
+        return {"ce": batch.cross_entropy(), "oe": self.beta * uniformity(batch.logits_out)}

@@ -1,15 +1,44 @@
 """SROE: sparsity regularisation with outlier exposure."""
-import torch.nn.functional as F
 
-from .base import l1_sparsity, uniformity
+from .base import Loss, l1_sparsity, uniformity
 
 
-def sroe(logits, features, labels, hyper):
-    """SR with outlier exposure: + beta * uniformity of the outliers. Source: [SR], [SRF] Algorithm 1.
+class SROE(Loss):
+    """SR + beta * uniformity of the outliers, mean_out [logsumexp f - mean_c f_c].
 
-    The algorithm takes the L1 norm over ID images, the published code over ID and outliers: ``l1_on`` id | all.
+    [SRF] Algorithm 1 takes the L1 norm over the ID images, the published code over ID images and outliers: ``l1_on``
+    id | all. That code also crops the outliers with padding 8 and normalises them with ImageNet's statistics; the
+    preset "code" does the same. Source: [SR], [SRF].
     """
-    n = len(labels)
-    sparse = features if hyper.l1_on == "all" else features[:n]
-    return {"ce": F.cross_entropy(logits[:n], labels), "l1": hyper.alpha * l1_sparsity(sparse),
-            "oe": hyper.beta * uniformity(logits[n:])}
+
+    name = "sroe"
+    title = "SROE"
+    formula = "CE + alpha mean ||h||_1 + beta mean_out [logsumexp f - mean_c f_c]"
+    paper = "Chen et al., PAKDD 2022 and Sci. Rep. 2024"
+    outliers = True
+    help = {
+        "alpha": "weight of the L1 norm of the features",
+        "beta": "weight of the outlier term",
+        "l1_on": "images whose L1 norm is taken",
+    }
+    choices = {"l1_on": ("id", "all")}
+    defaults = {"alpha": 0.02, "beta": 0.5, "l1_on": "id"}
+    recipe = {"padding": 0}
+    presets = {"code": {"outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}}
+    origin = "[SR]"
+    origins = {
+        "l1_on": "[SRF]",
+        "padding": "published code of [SR]",
+        "code": "published code of [SR]",
+    }
+
+    def check(self):
+        self.need_non_negative("alpha", "beta")
+
+    def __call__(self, batch):
+        sparse = batch.features if self.l1_on == "all" else batch.features_in
+        return {
+            "ce": batch.cross_entropy(),
+            "l1": self.alpha * l1_sparsity(sparse),
+            "oe": self.beta * uniformity(batch.logits_out),
+        }

@@ -10,7 +10,7 @@ import time
 from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.losses import LOSSES
-from utils.training import arch_name, options, recipes, run
+from utils.training import arch_name, files, options, recipes
 
 from . import figures, plots, tables
 
@@ -116,7 +116,7 @@ def train(command, folder, stem, stage, loss, args, parent=None):
                                          for word in (f"--{key}", str(getattr(args, key))))]
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
         command += ["--load", str(parent)]
-    going_on = not args.fresh and run.goes_on(place, stem, recipe | {"preset": args.preset, "precision": args.precision}, sources)
+    going_on = not args.fresh and files.goes_on(place, stem, recipe | {"preset": args.preset, "precision": args.precision}, sources)
     shell([*command, *["--resume"] * going_on], args)
     return last
 
@@ -128,7 +128,7 @@ def is_of(file, recipe, sources):
     description = snapshots.describe(file, snapshots.read_weights(file))
     made = {"data": description.get("data_fingerprint"), "parent": description.get("parent_sha256"),
             "outliers": (description.get("outliers") or {}).get("fingerprint")}
-    return run.agrees(description.get("recipe", {}), recipe) and made == sources
+    return files.agrees(description.get("recipe", {}), recipe) and made == sources
 
 
 @functools.lru_cache(maxsize=1)
@@ -148,7 +148,7 @@ def outlier_fingerprint(args, loss):
     if loss is None or not LOSSES[loss].outliers:
         return None
     side = id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)[1]
-    return loaders.load_outliers(argparse.Namespace(**{**vars(args), "outliers": None, "image_size": side})).fingerprint
+    return loaders.load_outliers(argparse.Namespace(**{**vars(args), "outliers": None}), side).fingerprint
 
 
 def evaluate(file, score_names, args):

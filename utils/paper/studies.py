@@ -11,7 +11,7 @@ import numpy as np
 from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.evaluation.validation import noise_sets
-from utils.training import arch_name, options, run as runs
+from utils.training import arch_name, files, options
 
 from . import plots
 from .methods import run_script
@@ -79,7 +79,7 @@ def fine_tune(args, folder, parent, **changes):
     recipe = {**changes, "precision": args.precision}
     if not is_made(file, recipe, parent):
         words = [word for key, value in changes.items() for word in (f"--{key}", value)]
-        words += ["--resume"] * runs.goes_on(place, stem, {**recipe, "epochs": EPOCHS}, {"parent": runtime.sha256_file(parent)})
+        words += ["--resume"] * files.goes_on(place, stem, {**recipe, "epochs": EPOCHS}, {"parent": runtime.sha256_file(parent)})
         run_script(["tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
                             "--arch", args.arch, "--seed", args.seed, *options.common_words(args, PREPARED)])
     return file

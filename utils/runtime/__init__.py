@@ -24,4 +24,4 @@ from .files import (
     write_json,
     write_text,
 )
-from .seeds import data_generator, derive_seed, seed_epoch
+from .seeds import STREAMS, Streams, data_generator, derive_seed, seed_all

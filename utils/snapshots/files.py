@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import models
+from utils.loaders import ID_SETS
 from utils.runtime import UserError, json_bytes, sha256_file, write_files
 
 
@@ -36,7 +37,7 @@ def save_weights(path, state, description):
     state = to_bytes(state)
     description = {**description, "sha256": hashlib.sha256(state).hexdigest(),
                    "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    write_files({path: state, path.with_suffix(".json"): json_bytes(description)})
+    write_files({path.with_suffix(".json"): json_bytes(description), path: state})
 
 
 def remove_snapshot(path):
@@ -92,30 +93,36 @@ def load_weights(model, state, path):
     model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
 
 
+def read_description(path: Path) -> dict | None:
+    """What the .json beside a snapshot says, None where there is none; the weights are not read. UserError if it is broken."""
+    file = Path(path).with_suffix(".json")
+    if not file.exists():
+        return None
+    try:
+        description = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is not readable as JSON ({error})") from None
+    if not isinstance(description, dict):
+        raise UserError(f"{file} does not describe a snapshot. Remove it, and names and shapes are read off the file instead")
+    return description
+
+
 def describe(path, state, arch=None):
     """The description beside a snapshot, or what names and shapes tell of a file that has none.
 
     ``arch`` (``--arch``, possibly ``module:function``) is believed over both.
     """
-    file = Path(path).with_suffix(".json")
-    if file.exists():
-        try:
-            description = json.loads(file.read_text())
-        except ValueError as error:
-            raise UserError(f"{file} is not readable as JSON ({error})") from None
-        if not isinstance(description, dict):
-            raise UserError(f"{file} does not describe a snapshot. Remove it, and names and shapes are read off the file instead")
-        if description.get("sha256") not in (None, sha256_file(path)):
-            raise UserError(f"{path} is damaged: its sha256 is not the one in {file.name}")
-    else:
+    description, name = read_description(path), Path(path).name
+    if description is None:
         description = models.infer(state) or {}
-        name = Path(path).name
-        description["dataset"] = next((d for d in ("cifar100", "cifar10", "digits") if name.startswith(d)), None)
+        description["dataset"] = next((d for d in sorted(ID_SETS, key=len, reverse=True) if name.startswith(d)), None)
+    elif description.get("sha256") not in (None, sha256_file(path)):
+        raise UserError(f"{path} is damaged: its sha256 is not the one in {Path(path).with_suffix('.json').name}")
     if arch:
         description["arch"] = arch
     if "arch" not in description:
-        raise UserError(f"{path} is of no network known here ({', '.join(models.MODELS)}), and there is no {file.name} beside it. "
-                        f"Name its network: --arch module:function")
+        raise UserError(f"{path} is of no network known here ({', '.join(models.MODELS)}), and there is no "
+                        f"{Path(path).with_suffix('.json').name} beside it. Name its network: --arch module:function")
     description.setdefault("num_classes", len(state["fc.weight"]) if "fc.weight" in state else 10)
     return description
 

@@ -1,8 +1,10 @@
 """Find snapshots: the folders runs write to, and what a name, a stem or a path means."""
+import contextlib
 import os
 import re
 from pathlib import Path
 
+from utils.loaders import ID_SETS
 from utils.runtime import CIFAR, UserError, write_text
 
 SNAPSHOTS = CIFAR / "snapshots"
@@ -17,6 +19,7 @@ PROVIDED = SNAPSHOTS / "provided"     # what comes with the project: used where 
 SWEEP = SNAPSHOTS / "sweep"           # short fine-tunings of reproduce.py --sweep, which are found by path alone
 
 
+RUN = ".run"                         # ending of the folder in which a run keeps its files until it has ended
 REPLACED = "replaced"                 # where a former run's snapshots go when a new run of the same name begins
 
 
@@ -33,12 +36,23 @@ def snapshot_path(folder, stem, epoch):
     return Path(folder) / f"{stem}_{'best' if epoch == 'best' else f'epoch_{epoch}'}.pt"
 
 
-def remember_folder(folder):
-    """Note a folder outside the project's, so that its snapshots are found by name."""
-    if not folder.is_relative_to(SNAPSHOTS):
-        known = FOLDERS.read_text().splitlines() if FOLDERS.exists() else []
-        if str(folder) not in known:
-            write_text(FOLDERS, "\n".join([*known, str(folder)]) + "\n")
+def run_folder(folder: str | Path, stem: str) -> Path:
+    """The folder in which a run of this name keeps its files until it has ended."""
+    return Path(folder) / f"{stem}{RUN}"
+
+
+def folder_of(path: Path) -> Path:
+    """The folder a snapshot belongs to: for one that is still in a run's own folder, the one it is going to."""
+    return path.parent.parent if path.parent.name.endswith(RUN) else path.parent
+
+
+def remember_folder(folder: Path) -> None:
+    """Note a folder outside the project's, so that its snapshots are found by name; a note that cannot be written is none."""
+    with contextlib.suppress(OSError, UserError):
+        if not folder.is_relative_to(SNAPSHOTS):
+            known = FOLDERS.read_text().splitlines() if FOLDERS.exists() else []
+            if str(folder) not in known:
+                write_text(FOLDERS, "\n".join([*known, str(folder)]) + "\n")
 
 
 def stem_of(path):
@@ -52,7 +66,7 @@ def epoch_of(path):
 
 def short_name(path):
     """What --model takes for a snapshot file: folder/name inside the snapshots folder, else its path."""
-    return f"{path.parent.name}/{path.stem}" if path.is_relative_to(SNAPSHOTS) else str(path)
+    return f"{folder_of(path).name}/{path.stem}" if path.is_relative_to(SNAPSHOTS) else str(path)
 
 
 def all_snapshots():
@@ -61,11 +75,14 @@ def all_snapshots():
     Of the provided ones, those that no run of one's own has taken the place of.
     """
     files = [f for f in SNAPSHOTS.rglob("*.pt") if not {REPLACED, SWEEP.name} & set(f.relative_to(SNAPSHOTS).parts)]
-    if FOLDERS.exists():
-        files += [f for line in FOLDERS.read_text().splitlines() for f in Path(line).glob("*.pt")]
+    with contextlib.suppress(OSError):
+        for folder in map(Path, FOLDERS.read_text().splitlines()):
+            files += [*folder.glob("*.pt"), *folder.glob(f"*{RUN}/*.pt")]
     unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(".resume.pt")}   # a link may lead to a folder twice
-    own = {(f.parent.name, stem_of(f)) for f in unique.values() if not f.is_relative_to(PROVIDED)}
-    return sorted(f for f in unique.values() if not f.is_relative_to(PROVIDED) or (f.parent.name, stem_of(f)) not in own)
+    ended = {(f.parent, stem_of(f)) for f in unique.values() if not f.parent.name.endswith(RUN)}
+    there = [f for f in unique.values() if f.parent == folder_of(f) or (folder_of(f), stem_of(f)) not in ended]
+    own = {(folder_of(f).name, stem_of(f)) for f in there if not f.is_relative_to(PROVIDED)}
+    return sorted(f for f in there if not f.is_relative_to(PROVIDED) or (f.parent.name, stem_of(f)) not in own)
 
 
 def find_snapshots(name):
@@ -78,14 +95,14 @@ def find_snapshots(name):
             return [path.resolve()]
     wanted = re.sub(r"\.pt$", "", name)
     wanted, folder = Path(wanted).name, Path(wanted).parent.name
-    files = [f for f in all_snapshots() if folder in ("", f.parent.name)]
+    files = [f for f in all_snapshots() if folder in ("", folder_of(f).name)]
     exact = [f for f in files if f.stem == wanted]
     if exact:
         return exact
     newest = {}
     for file in files:
-        if stem_of(file) == wanted and epoch_of(file) >= epoch_of(newest.get(file.parent, Path("none"))):
-            newest[file.parent] = file
+        if stem_of(file) == wanted and epoch_of(file) >= epoch_of(newest.get(folder_of(file), Path("none"))):
+            newest[folder_of(file)] = file
     if newest:
         return list(newest.values())
     there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
@@ -96,16 +113,15 @@ def find_snapshots(name):
 
 def baseline_command(stem):
     """The command that trains what a stem names."""
-    dataset, underscore, _ = stem.partition("_")
-    if dataset in ("cifar10", "cifar100", "digits") or not underscore:
-        return f"python baseline.py {dataset if underscore else 'cifar10'}"
-    return f"python baseline.py {dataset} --id PATH"
+    dataset = stem.partition("_")[0] if "_" in stem else ID_SETS[0]
+    return f"python baseline.py {dataset}" + ("" if dataset in ID_SETS else " --id PATH")
 
 
 def in_folder(folder, stem):
-    """[the file of that name, or its newest epoch], [] when the folder has neither."""
-    return [f for f in [folder / f"{stem}.pt"] if f.is_file()] or \
-        sorted((f for f in folder.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
+    """[the file of that name, or its newest epoch, or that of a run which has not ended], [] when there is none of them."""
+    newest = [sorted((f for f in place.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
+              for place in (folder, run_folder(folder, stem))]
+    return [f for f in [folder / f"{stem}.pt"] if f.is_file()] or newest[0] or newest[1]
 
 
 def find_one(name, stem=None):

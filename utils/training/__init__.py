@@ -3,12 +3,12 @@ from .network import (
     arch_name,
     describe_computing,
     describe_network,
+    describe_parent,
     evaluate,
-    image_size,
     load_parent,
     make_optimizer,
     prepare,
     prepare_training,
 )
-from .run import Clock, Run, StepLog
+from .run import Run, StepLog
 from .schedule import cosine_lr, set_lr

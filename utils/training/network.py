@@ -1,13 +1,13 @@
 """The network that is trained: built, loaded, put on the device, and tested after each epoch."""
 import copy
 import platform
+from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from models.kernels import fused
 from utils import loaders, runtime, snapshots
-from utils.losses import LOSSES
 from utils.runtime import UserError, autocast
 
 
@@ -37,9 +37,10 @@ def compile_training(model, batch, precision):
     model.zero_grad(set_to_none=True)
 
 
-def describe_computing(device, precision, compile="auto"):
-    """What the digits of a training run depend on beside its recipe: device, precision and whether the fused kernels are used."""
-    return {"device": device.type, "precision": precision, "fused": device.type == "cpu" and compile != "off" and fused.kernels() is not None}
+def describe_computing(device, precision: str, compile: str = "auto") -> dict:
+    """What the digits of a training run depend on beside its recipe: device, precision, threads, the fused kernels or not."""
+    fuse = device.type == "cpu" and compile != "off" and fused.kernels() is not None
+    return {"device": device.type, "precision": precision, "fused": fuse, "threads": torch.get_num_threads()}
 
 
 def arch_name(arch):
@@ -56,39 +57,35 @@ def describe_network(args, num_classes, train_set, computed):
             "versions": {"python": platform.python_version(), "torch": torch.__version__}}
 
 
-def image_size(path, args):
-    """Side of the images that a snapshot was trained on, or None where nothing says it."""
-    return snapshots.describe(path, snapshots.read_weights(path), args.arch if ":" in args.arch else None).get("image_size")
+def describe_parent(path: Path, arch: str | None) -> dict:
+    """The description of a pre-trained snapshot; its weights are read only where no .json lies beside it."""
+    own = arch if ":" in (arch or "") else None
+    known = snapshots.read_description(path)
+    return {**known, "arch": own or known.get("arch")} if known else snapshots.describe(path, snapshots.read_weights(path), own)
 
 
-def load_parent(path, args, description):
-    """The pre-trained network to fine-tune, with the dropout of this recipe; its own shape is believed over the defaults."""
+def load_parent(model, path: Path, description: dict) -> None:
+    """Load the weights of a pre-trained snapshot; UserError unless it is of this data set, its classes and this network."""
     state = snapshots.read_weights(path)
-    parent = snapshots.describe(path, state, args.arch if ":" in args.arch else None)
-    if parent["num_classes"] != description["num_classes"] or parent.get("dataset") not in (None, args.dataset):
-        raise UserError(f"{path} is a network for {parent.get('dataset')} with {parent['num_classes']} classes, not for "
-                        f"{args.dataset} with {description['num_classes']}. Run: python baseline.py {args.dataset}")
-    shape = {key: parent[key] for key in ("arch", "layers", "widen_factor") if parent.get(key) is not None}
-    for key, value in shape.items():
-        if args.given.get(key, value) != value:
-            raise UserError(f"{path} is a snapshot of another network: its {key} is {value}, not {args.given[key]}. "
-                            f"Leave the option out, or run: python baseline.py {args.dataset}")
-    loaders.check_classes(description["classes"], parent.get("classes"), f"{args.dataset}'s training images", path)
-    vars(args).update(shape)
-    model = snapshots.build_model({**description, **shape})
+    parent = snapshots.describe(path, state, description["arch"] if ":" in description["arch"] else None)
+    dataset = description["dataset"]
+    if parent["num_classes"] != description["num_classes"] or parent.get("dataset") not in (None, dataset):
+        raise UserError(
+            f"{path} is a network for {parent.get('dataset')} with {parent['num_classes']} classes, not for {dataset} "
+            f"with {description['num_classes']}. Run: python baseline.py {dataset}"
+        )
+    loaders.check_classes(description["classes"], parent.get("classes"), f"{dataset}'s training images", path)
     snapshots.load_weights(model, state, path)
-    return model, {**description, **shape}
 
 
-def prepare(model, train_set, args, device, precision):
+def prepare(model, images, args, device, precision: str):
     """The model ready to be trained on batches of this ImageSet; UserError when it does not take its images."""
     model = prepare_training(model, device, args.compile)
-    loaders.check_fits(model, train_set)
+    loaders.check_fits(model, images)
     if device.type == "cuda" and args.compile == "on":
         model.train()
-        loss = LOSSES.get(getattr(args, "loss", None))
-        count = args.batch_size + (args.oe_batch_size if loss and loss.outliers else 0)
-        example = torch.zeros(count, *train_set.images.shape[1:], device=device)
+        count = args.batch_size + args.recipe.get("oe_batch_size", 0)
+        example = torch.zeros(count, *images.images.shape[1:], device=device)
         compile_training(model, example.contiguous(memory_format=torch.channels_last), precision)
     return model
 

@@ -1,10 +1,13 @@
 """Command-line options that the scripts share; every long option is known with - and with _."""
 import argparse
 import math
+import os
 import re
 
 from models import MODELS
-from utils.runtime import DATA, UserError
+from utils import loaders
+from utils.losses import Loss, losses_of
+from utils.runtime import DATA, STREAMS, UserError
 
 from . import recipes
 
@@ -107,65 +110,155 @@ def common_words(args, leave=()):
     return words + ["--skip-bad"] * (args.skip_bad and "skip_bad" not in leave)
 
 
-def recipe_adder(parser, stage):
-    """A function like ``parser.add`` for options whose default is None here and comes from the recipe table."""
+def add_recipe(parser, stage):
+    """A function like ``parser.add`` for options whose default comes from the recipe; it is None until ``settle``."""
+
     def add(*names, help="", **keywords):
         option = keywords.get("dest") or names[0].strip("-").replace("-", "_")
         text = " ".join(filter(None, [help, recipes.describe(option, stage)])).replace("%", "%%")
         parser.add(*names, default=None, help=text, **keywords)
+
     return add
 
 
-def add_training(parser, stage):
-    """Options of baseline.py and tune.py."""
-    recipe = recipe_adder(parser, stage)
+def add_training(parser: Parser, stage: str) -> None:
+    """Options of baseline.py ("pretrain") or tune.py ("tune"); every loss of the stage brings those of its record."""
+    add = add_recipe(parser, stage)
     add_common(parser)
-    recipe("--arch", metavar="NAME", help=f"{', '.join(MODELS)}, or module:function of your own;")
-    recipe("--epochs", "-e", type=positive_int, metavar="N")
-    recipe("--learning_rate", "-lr", "--lr", dest="learning_rate", type=positive, metavar="X")
-    recipe("--batch_size", "-b", type=positive_int, metavar="N")
-    recipe("--test_bs", type=positive_int, metavar="N", help="batch size of evaluation;")
-    recipe("--momentum", type=fraction, metavar="X")
-    recipe("--decay", "-d", type=non_negative, metavar="X", help="weight decay;")
-    recipe("--layers", type=positive_int, metavar="N", help="depth of the WRN;")
-    recipe("--widen-factor", dest="widen_factor", type=positive_int, metavar="K", help="width of the WRN;")
-    recipe("--droprate", type=fraction, metavar="P", help="dropout;")
-    recipe("--padding", type=count, metavar="N", help="of the random crop;")
-    recipe("--seed", type=count, metavar="N", help="seeds everything;")
-    parser.add("--preset", default="paper", choices=tuple(recipes.PRESETS),
-               help="; ".join(f"{name}: {text}" for name, text in recipes.PRESETS.items()) + " (default: paper)")
-    parser.add("--resume", action="store_true", help="go on with an interrupted run of the same command, exactly")
+    add("--arch", metavar="NAME", help=f"{', '.join(MODELS)}, or module:function of your own;")
+    add("--epochs", "-e", type=positive_int, metavar="N")
+    add("--learning_rate", "-lr", "--lr", dest="learning_rate", type=positive, metavar="X")
+    add("--batch_size", "-b", type=positive_int, metavar="N")
+    add("--test_bs", type=positive_int, metavar="N", help="batch size of evaluation;")
+    add("--momentum", type=fraction, metavar="X")
+    add("--decay", "-d", type=non_negative, metavar="X", help="weight decay;")
+    add("--layers", type=positive_int, metavar="N", help="depth of the WRN;")
+    add("--widen-factor", dest="widen_factor", type=positive_int, metavar="K", help="width of the WRN;")
+    add("--droprate", type=fraction, metavar="P", help="dropout;")
+    add("--padding", type=count, metavar="N", help="of the random crop;")
+    add("--seed", type=count, metavar="N", help="seeds everything;")
+    presets = "; ".join(f"{name}: {text}" for name, text in recipes.PRESETS.items())
+    parser.add("--preset", default=None, choices=tuple(recipes.PRESETS), help=f"{presets} (default: paper)")
+    parser.set_defaults(data=None, device=None, precision=None, compile=None)  # what was typed can be told
+    parser.add("--resume", action="store_true", help="go on with an interrupted run of the same command, exactly; "
+               "options that are left out are those it had")
+    losses = losses_of(stage).values()
+    if any(loss.outliers for loss in losses):
+        parser.add("--outliers", default=None, metavar="NAME|PATH",
+                   help="auxiliary outliers: a data set's name, a folder, an archive or an array (default: "
+                   "the first that is there of the sets made for it)")
+        add("--oe_batch_size", type=positive_int, metavar="N", help="outliers a step;")
+        add("--outlier-norm", dest="outlier_norm", choices=("id", "imagenet"), help="statistics outliers are normalised with;")
+        add("--outlier-padding", dest="outlier_padding", type=count, metavar="N", help="of the outliers' random crop;")
+    for option in dict.fromkeys(option for loss in losses for option in loss.defaults):
+        owner = next(loss for loss in losses if option in loss.defaults)
+        kind = {"choices": owner.choices[option]} if option in owner.choices else {
+            "type": whole if isinstance(owner.defaults[option], int) else number, "metavar": "X"}
+        add(f"--{option}", help=f"{owner.help[option]};", **kind)
 
 
-def add_tuning(parser):
-    """Options of tune.py alone."""
-    recipe = recipe_adder(parser, "tune")
-    parser.add("--outliers", default=None, metavar="NAME|PATH",
-               help="auxiliary outliers: a data set's name, a folder, an archive or an array (default: tiny_imagenet or 300k, "
-               "whichever is there; digits: digit_outliers)")
-    recipe("--oe_batch_size", type=positive_int, metavar="N", help="outliers a step;")
-    recipe("--alpha", type=non_negative, metavar="X", help="weight of the L1 norm of the features;")
-    recipe("--beta", type=non_negative, metavar="X", help="weight of the outlier term;")
-    recipe("--m_in", type=finite, metavar="E", help="energy margin of ID images;")
-    recipe("--m_out", type=finite, metavar="E", help="energy margin of outliers;")
-    recipe("--l1-on", dest="l1_on", choices=("id", "all"), help="images whose L1 norm SROE takes;")
-    recipe("--outlier-norm", dest="outlier_norm", choices=("id", "imagenet"), help="statistics outliers are normalised with;")
-    recipe("--outlier-padding", dest="outlier_padding", type=count, metavar="N", help="of the outliers' random crop;")
+SAVE_HELP = ("folder of the snapshots; ./snapshots/... is the project's CIFAR/snapshots/... "
+             "(default: ./snapshots/pretrained, ./snapshots/tune_LOSS)")
+BAR = {"unit": "step", "disable": None, "leave": False}  # a progress bar on a terminal only
+USUAL = {"data": str(DATA), "device": "auto", "precision": "auto", "compile": "auto", "preset": "paper"}  # where nothing was typed
+OF_A_RUN = (*USUAL, "id", "image_size", "skip_bad", "outliers", "load")  # options that no recipe has
+OF_OUTLIERS = ("outliers", "oe_batch_size", "outlier_norm", "outlier_padding")
 
 
-def apply_recipe(args, stage, loss=None):
-    """Fill what the command line left open from the recipe table; returns args, ``args.given`` = what it did not leave open."""
-    recipe = recipes.resolve(stage, args.dataset, loss, args.preset, args.arch or "wrn")
-    args.given = {option: getattr(args, option) for option in recipe if getattr(args, option, None) is not None}
-    for option, value in recipe.items():
-        if getattr(args, option, None) is None:
-            setattr(args, option, value)
-    return args
+def settle(
+    args: argparse.Namespace, stage: str, parent: dict | None = None, state: dict | None = None
+) -> argparse.Namespace:
+    """The options of a run in a new Namespace with nothing left open, which nobody changes afterwards.
+
+    What was typed counts first; then what an interrupted run's ``state`` recorded; then the shape of the ``parent``, the
+    description of the network that is fine-tuned; then the recipe. Two dictionaries come with it: ``recipe``, which the
+    run records, and ``given``, options beside the recipe that --resume is to find again. UserError: an option that the
+    loss does not have, one that contradicts parent or state, a value out of its range.
+    """
+    typed = {key: value for key, value in vars(args).items() if value is not None and value is not False}
+    recorded = (state or {}).get("recipe", {})
+    before = (state or {}).get("given", {})
+    run = {**USUAL, **{k: recorded[k] for k in USUAL if k in recorded}, **before}
+    run.update({key: typed[key] for key in OF_A_RUN if key in typed})
+    if parent and run.get("id") and run.get("image_size") is None:  # own images: the size the network was trained at
+        run["image_size"] = parent.get("image_size")
+    shape = {k: parent[k] for k in ("arch", "layers", "widen_factor") if (parent or {}).get(k) is not None}
+    arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
+    recipe = recipes.resolve(stage, args.dataset, args.loss, run["preset"], arch)
+    refuse_options_of_others(args.loss, stage, typed, recipe)
+    recipe.update(shape)
+    recipe.update({key: value for key, value in recorded.items() if key in recipe})
+    for key in sorted(set(typed) & set(recipe)):
+        if key in shape and typed[key] != shape[key]:
+            raise UserError(
+                f"{run.get('load', 'the pre-trained snapshot')} is a snapshot of another network: its {key} is {shape[key]}, not {typed[key]}. "
+                f"Leave the option out, or run: python baseline.py {args.dataset}"
+            )
+    was = {**USUAL, **recorded, **recipe}
+    for key in ("preset", "precision", *recipe):
+        if state and key != "test_bs" and typed.get(key, was[key]) != was[key]:
+            raise UserError(
+                f"the interrupted run had {key} {was[key]}, not {typed[key]}. "
+                f"Resume with the same options, or start anew without --resume"
+            )
+    recipe.update({key: typed[key] for key in recipe if key in typed})
+    if "padding" in typed and "outlier_padding" in recipe and "outlier_padding" not in typed:
+        recipe["outlier_padding"] = recipe["padding"]
+    check_loss(args.loss, stage, recipe)
+    made = {key: value for key, value in recipe.items() if key != "test_bs"}
+    made |= {"preset": run["preset"], "streams": recorded.get("streams", 1) if state else STREAMS}
+    made |= {"loss": args.loss} if args.loss != "ce" else {}
+    made |= {"precision": run["precision"]} if run["precision"] != "auto" else {}
+    given = {key: absolute(run[key]) for key in OF_A_RUN if run.get(key) != USUAL.get(key)}
+    return argparse.Namespace(
+        **{**vars(args), **run, **recipe, "streams": made["streams"], "recipe": made, "given": given}
+    )
 
 
-def known_dataset(name, path, names):
-    """UserError unless the data set is known by name or given by path, under a name that file names can begin with."""
+def refuse_options_of_others(name: str, stage: str, typed: dict, recipe: dict) -> None:
+    """UserError for a typed option that other losses of the stage have, but not this one."""
+    every = losses_of(stage)
+    owned = {key for loss in every.values() for key in loss.defaults} | set(OF_OUTLIERS)
+    own = [*every[name].defaults, *(OF_OUTLIERS if every[name].outliers else ())]
+    for key in sorted(set(typed) & owned - set(own)):
+        there = ", ".join(f"--{key}" for key in own) or "no option of its own"
+        raise UserError(f"--{key} is not an option of --loss {name}, which has {there}")
+
+
+def check_loss(name: str, stage: str, recipe: dict) -> None:
+    """UserError where a hyper-parameter of the loss is out of its range."""
+    try:
+        make_loss(name, stage, recipe)
+    except ValueError as error:
+        raise UserError(f"--loss {name}: {error}") from None
+
+
+def make_loss(name: str, stage: str, recipe: dict) -> Loss:
+    """The loss with the hyper-parameters of a recipe; ValueError where one is out of its range."""
+    loss = losses_of(stage)[name]
+    return loss(**{key: recipe[key] for key in loss.defaults})
+
+
+def absolute(value):
+    """A path that exists as an absolute one, so that --resume finds it from any folder; anything else as it is."""
+    path = os.path.expanduser(value) if isinstance(value, str) else ""
+    return os.path.abspath(path) if os.path.exists(path) else value
+
+
+def known_dataset_of(args: argparse.Namespace, state: dict) -> None:
+    """``known_dataset`` of a training script's options, or of those that an interrupted run recorded."""
+    given = {**state.get("given", {}), **{key: value for key, value in vars(args).items() if value}}
+    known_dataset(args.dataset, given.get("id"), loaders.ID_SETS, given.get("data", str(DATA)))
+
+
+def known_dataset(name: str, path: str | None, names, data: str | None = None) -> None:
+    """UserError unless the data set is known by name or given by path, under a name that file names can begin with.
+
+    With ``data``, the folder of the data sets, also unless its training images are there.
+    """
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise UserError(f"'{name}' cannot name a data set: letters, digits and . _ + - only. Its place is given by --id PATH")
     if path is None and name not in names:
         raise UserError(f"unknown data set '{name}'. There is: {', '.join(names)}; or bring your own: {name} --id PATH")
+    if path is None and data and not loaders.is_there(name, "train", data):
+        raise UserError(loaders.missing_message(name, "train", data))

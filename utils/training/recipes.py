@@ -1,87 +1,169 @@
-"""The one table of training recipes: what each option is by default, per stage, loss and data set, and where that comes from."""
-from typing import NamedTuple, Optional
+"""Training recipes: what each option is by default and where that comes from.
 
-from utils.losses import LOSSES
+    python -m utils.training.recipes cifar10               # the recipe of baseline.py
+    python -m utils.training.recipes cifar10 sroe          # the recipe of tune.py --loss sroe
+    python -m utils.training.recipes cifar10 sroe --preset code
+
+What a loss owns (its hyper-parameters, and what it trains otherwise than its stage) is in its record, utils/losses. Here
+is the rest: a dictionary for each stage, data set and network. Later lines of ``LAYERS`` in ``layers`` win.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+from utils import runtime
+from utils.losses import LOSSES, Loss, losses_of
 from utils.runtime import UserError
 
 
-class Layer(NamedTuple):
-    """Values that hold for a stage ("pretrain", "tune"), a loss, a data set, a network and a preset (None = any); later layers win."""
+class From(NamedTuple):
+    """A value of a recipe and where it comes from: [Paper], "published code of [Paper]" or "this project"."""
 
-    values: dict
+    value: Any
     origin: str
-    stage: Optional[str] = None
-    loss: Optional[str] = None
-    dataset: Optional[str] = None
-    arch: Optional[str] = None
-    preset: str = "paper"
 
-
-OF_OUTLIERS = {"outlier_padding", "outlier_norm", "oe_batch_size", "l1_on"}    # options without effect on a loss without outliers
 
 PRESETS = {
     "paper": "the papers' recipes",
-    "code": "the papers' recipes with what their published code does otherwise (padding, outlier statistics, L1 on outliers)",
+    "code": "SR and SROE with what their published code does otherwise (outliers' crop and "
+    "statistics, L1 norm on outliers)",
     "quick": "the papers' recipes with a short, complete schedule, to try things out",
 }
 
-LAYERS = (
-    Layer(dict(momentum=0.9, decay=5e-4, batch_size=128, droprate=0.3, layers=40, widen_factor=2, seed=1,
-               arch="wrn", test_bs=200), "[Energy], [SR]"),
-    # one normalisation for all, lest contrast tell outliers from ID images
-    Layer(dict(outlier_padding=4, outlier_norm="id"), "this project"),
-    Layer(dict(epochs=100, learning_rate=0.1, padding=4), "[Energy], [SR]", stage="pretrain"),
-    Layer(dict(epochs=10, learning_rate=1e-3, oe_batch_size=256), "[Energy], [SR]", stage="tune"),
-    Layer(dict(padding=4), "this project", stage="tune"),    # as pre-training; SR's published code: none
-    Layer(dict(l1_on="id"), "[SRF]", stage="tune"),
-    Layer(dict(alpha=0.02), "[SR]", stage="tune", loss="sr"),
-    Layer(dict(alpha=0.02, beta=0.5), "[SR]", stage="tune", loss="sroe"),
-    Layer(dict(beta=0.5), "[OE]", stage="tune", loss="oe"),
-    # CIFAR-10's margins, also for images of one's own: the energies of the network at hand tell better ones
-    Layer(dict(beta=0.1, m_in=-23.0, m_out=-5.0), "[Energy]", stage="tune", loss="energy"),
-    Layer(dict(m_in=-27.0), "[Energy]", stage="tune", loss="energy", dataset="cifar100"),
-    Layer(dict(droprate=0.0), "published code of [SR]", arch="densenet"),
-    # 758 small images: a small network and batches that still give a few hundred steps. The fine-tuning rate is that of 0.01
-    # and 0.03 with the lower training objective; the OOD tables of both were seen, so these digits are no blind test of SR or SROE.
-    Layer(dict(layers=10, widen_factor=1, droprate=0.0, padding=2, outlier_padding=2), "this project", dataset="digits"),
-    Layer(dict(epochs=30, batch_size=64), "this project", stage="pretrain", dataset="digits"),
-    Layer(dict(epochs=10, batch_size=64, oe_batch_size=128, learning_rate=3e-2), "this project", stage="tune", dataset="digits"),
-    Layer(dict(m_in=-12.0, m_out=-4.0), "this project", stage="tune", loss="energy", dataset="digits"),
-    Layer(dict(padding=0, outlier_padding=8, outlier_norm="imagenet", l1_on="all"), "published code of [SR]",
-          stage="tune", preset="code"),
-    Layer(dict(epochs=5), "this project", stage="pretrain", preset="quick"),
-    Layer(dict(epochs=2), "this project", stage="tune", preset="quick"),
-)
+STAGES = {
+    "pretrain": {
+        "[Energy], [SR]": dict(
+            arch="wrn", layers=40, widen_factor=2, droprate=0.3, epochs=100, learning_rate=0.1,
+            batch_size=128, momentum=0.9, decay=5e-4, padding=4, seed=1, test_bs=200,
+        ),
+    },
+    "tune": {
+        "[Energy], [SR]": dict(
+            arch="wrn", layers=40, widen_factor=2, droprate=0.3, epochs=10, learning_rate=1e-3,
+            batch_size=128, momentum=0.9, decay=5e-4, seed=1, test_bs=200,
+        ),
+        "[OE], [Energy]": dict(padding=4),
+    },
+}
+
+# Of a loss with outliers. One normalisation for all: a second one would tell outliers from ID images by their contrast.
+OUTLIERS = {"[Energy], [SR]": dict(oe_batch_size=256), "this project": dict(outlier_norm="id")}
+
+# The digits are 758 small images: a small network, and batches that still give a few hundred steps. Their fine-tuning rate
+# is the one of 0.01 and 0.03 with the lower training objective; the OOD tables of both were seen.
+DATASETS = {
+    ("pretrain", "digits"): dict(
+        layers=10, widen_factor=1, droprate=0.0, padding=2, epochs=30, batch_size=64
+    ),
+    ("tune", "digits"): dict(
+        layers=10, widen_factor=1, droprate=0.0, epochs=10, batch_size=64, oe_batch_size=128,
+        learning_rate=3e-2,
+    ),
+}
+NETWORKS = {"densenet": {"published code of [SR]": dict(droprate=0.0)}}
+QUICK = {"pretrain": dict(epochs=5), "tune": dict(epochs=2)}
 
 
-def resolve(stage, dataset, loss=None, preset="paper", arch="wrn"):
-    """The recipe as a dict option -> value."""
+def layers(stage: str, loss: type[Loss]) -> list[tuple[str, dict[str, From]]]:
+    """(when, {option: From}) in the order in which they are laid over one another.
+
+    when: "" for always, else words out of a data set, a network and a preset, each with its kind: "dataset digits".
+    """
+    found = [("", {k: From(v, origin) for origin, part in STAGES[stage].items() for k, v in part.items()})]
+    if loss.outliers:
+        found.append(("", {k: From(v, origin) for origin, part in OUTLIERS.items() for k, v in part.items()}))
+    own = {**loss.recipe, **loss.defaults}
+    found.append(("", {k: From(v, loss.origins.get(k, loss.origin)) for k, v in own.items()}))
+    for (of, dataset), part in DATASETS.items():
+        if of == stage:
+            part = {k: v for k, v in part.items() if loss.outliers or k != "oe_batch_size"}
+            found.append((f"dataset {dataset}", {k: From(v, "this project") for k, v in part.items()}))
+    for dataset, part in loss.per_dataset.items():
+        origin = loss.origins.get(dataset, loss.origin)
+        found.append((f"dataset {dataset}", {k: From(v, origin) for k, v in part.items()}))
+    for arch, parts in NETWORKS.items():
+        found.append((f"arch {arch}", {k: From(v, origin) for origin, part in parts.items() for k, v in part.items()}))
+    for preset, part in loss.presets.items():
+        origin = loss.origins.get(preset, loss.origin)
+        found.append((f"preset {preset}", {k: From(v, origin) for k, v in part.items()}))
+    found.append(("preset quick", {k: From(v, "this project") for k, v in QUICK[stage].items()}))
+    return found
+
+
+def origins(
+    stage: str, dataset: str, loss: str | None = None, preset: str = "paper", arch: str = "wrn"
+) -> dict[str, From]:
+    """The recipe with origins: {option: From}. UserError for an unknown preset or a loss of another stage."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'. There is: {', '.join(PRESETS)}")
+    there = losses_of(stage)
+    if (loss or "ce") not in there and loss is not None:
+        raise UserError(f"loss '{loss}' is none of this stage's. There is: {', '.join(there)}")
     recipe = {}
-    for layer in LAYERS:
-        if layer.preset in ("paper", preset) and layer.stage in (None, stage) \
-                and layer.loss in (None, loss) and layer.dataset in (None, dataset) and layer.arch in (None, arch):
-            recipe.update(layer.values)
+    for when, part in layers(stage, there[loss or "ce"] if loss or stage == "pretrain" else Loss):
+        if when in ("", f"dataset {dataset}", f"arch {arch}", f"preset {preset}"):
+            recipe.update(part)
+    if "oe_batch_size" in recipe:
+        # Outliers are cropped as the ID images are: black borders would tell them apart.
+        recipe.setdefault("outlier_padding", From(recipe["padding"].value, "as padding"))
     return recipe
 
 
-def departures(description):
+def resolve(
+    stage: str, dataset: str, loss: str | None = None, preset: str = "paper", arch: str = "wrn"
+) -> dict[str, Any]:
+    """The recipe as a dict option -> value."""
+    return {k: given.value for k, given in origins(stage, dataset, loss, preset, arch).items()}
+
+
+def departures(description: dict) -> dict[str, tuple]:
     """{option: (value, usual value)} of what a snapshot's .json has otherwise than the papers' recipe.
 
-    Epochs, seed and network may differ, and so may what concerns the outliers where the loss has none.
+    Epochs, seed, network and random streams may differ. An option that the .json does not name departs too, with the
+    value None: that it was as usual is not known.
     """
     made, loss = description.get("recipe") or {}, description.get("loss")
-    usual = resolve("tune" if loss else "pretrain", description["dataset"], loss, arch=description["arch"])
-    free = {"epochs", "seed", "arch"} | (OF_OUTLIERS if loss in LOSSES and not LOSSES[loss].outliers else set())
-    return {key: (made[key], value) for key, value in usual.items() if key not in free and made.get(key, value) != value}
+    stage = "tune" if loss else "pretrain"
+    usual = resolve(stage, description["dataset"], loss, arch=description["arch"])
+    free = {"epochs", "seed", "arch", "test_bs"}
+    return {
+        key: (made.get(key), value)
+        for key, value in usual.items()
+        if key not in free and made.get(key) != value
+    }
 
 
-def describe(option, stage):
-    """Every default of an option and its origin, for --help."""
-    found = []
-    for layer in LAYERS:
-        if option in layer.values and layer.stage in (None, stage):
-            when = [layer.loss, layer.dataset, layer.arch, layer.preset if layer.preset != "paper" else None]
-            found.append(f"{layer.values[option]} ({': '.join([' '.join(filter(None, when)), layer.origin]).lstrip(': ')})")
-    return "default: " + ", ".join(found) if found else ""
+def describe(option: str, stage: str) -> str:
+    """Every default of an option and its origin, for --help and the table of utils/training/README.md."""
+    found = {}
+    for name, loss in losses_of(stage).items():
+        for when, part in layers(stage, loss):
+            if option in part:
+                own = any(option in part for part in (loss.defaults, loss.recipe, *loss.per_dataset.values()))
+                words = [name] * (own and stage == "tune") + [when.partition(" ")[2]] * bool(when)
+                found[" ".join(words)] = part[option]
+    if option == "outlier_padding":
+        found = {"": From("that of --padding", "this project"), **found}
+    told = [
+        f"{given.value} ({': '.join(filter(None, [when, given.origin]))})"
+        for when, given in found.items()
+    ]
+    return "default: " + ", ".join(told) if told else ""
+
+
+def main(argv=None):
+    from .options import Parser
+
+    parser = Parser(prog="python -m utils.training.recipes", description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("loss", nargs="?", help=f"{', '.join(LOSSES)} (default: the pre-training)")
+    parser.add("--preset", default="paper", choices=tuple(PRESETS))
+    parser.add("--arch", default="wrn")
+    args = parser.parse_args(argv)
+    stage = "tune" if args.loss else "pretrain"
+    for option, given in origins(stage, args.dataset, args.loss, args.preset, args.arch).items():
+        print(f"{option:16}{given.value!s:12}{given.origin}")
+
+
+if __name__ == "__main__":
+    sys.exit(runtime.run(main))
