@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 CHUNK = 1 << 20    # bytes
 TIMEOUT = 30       # seconds without an answer or a byte
 ATTEMPTS = 3       # per address; each goes on where the one before broke off
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # that are read
 
 
 class DownloadError(Exception):

@@ -365,3 +365,20 @@ os.fsync = full
         assert json.loads(project.latest_result("own_wrn_pretrained_energy").read_text())["scores"]
     else:
         assert which == 4
+
+
+def test_what_an_error_says_of_the_disk_is_true(project, own):
+    """A script that fails after it has written something does not claim that nothing was changed."""
+    baseline = f"baseline.py own --id {own} --epochs 1 --layers 10 --widen-factor 1 --save ./snapshots/denied"
+    result = project.run(baseline, prelude="""
+import os
+real = os.rename
+def denied(source, target):
+    if str(target).endswith(".csv"): raise PermissionError(13, "Permission denied", str(target))
+    return real(source, target)
+os.rename = denied
+""")
+    assert result.status == 2 and "Permission denied" in result.err and ".csv" in result.err
+    assert "nothing" not in result.err and len(result.err.splitlines()) == 1
+    project.do(baseline + " --resume")      # the run had ended: its files are moved into place
+    assert "own_wrn_pretrained_epoch_0.pt" in project.names("denied")

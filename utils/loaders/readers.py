@@ -14,9 +14,9 @@ from PIL import Image
 from scipy.io import loadmat
 from tqdm import tqdm
 
+from data.download import IMAGE_ENDINGS
 from utils.runtime import UserError, write_bytes
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
 

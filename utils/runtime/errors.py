@@ -32,8 +32,8 @@ def run(main):
         if isinstance(error, BrokenPipeError):   # the reader (head, less) has gone
             sys.stderr.close()
             return 1
-        print(f"{program}: {error.strerror or error}: {error.filename or 'while writing'}; "
-              f"nothing already on disk was changed", file=sys.stderr)
+        where = error.filename or "while reading or writing"
+        print(f"{program}: {error.strerror or error}: {where}. Mend that (rights, space, the path), then run the same command again", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"\n{program}: interrupted. {interrupt}", file=sys.stderr)
