@@ -75,6 +75,7 @@ def main(argv=None):
             bar = tqdm(batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
             for step, (x, y, x_out) in enumerate(bar, epoch * steps):
                 training.set_lr(optimizer, training.cosine_lr(step, args.epochs * steps, args.learning_rate))
+                x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
                 with runtime.autocast(device, precision):
                     logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both
                 terms = loss(Batch(x, x_out, y, logits, features))

@@ -127,3 +127,17 @@ def test_a_read_only_list_of_folders_stops_nothing(make_project, own, tmp_path):
     (project.snapshots / "folders.txt").mkdir()  # root may write anything but a file over a folder
     project.do(f"baseline.py own --id {own} --epochs 1 {SMALL} --save {tmp_path}/out")
     assert (tmp_path / "out" / "own_wrn_pretrained_epoch_0.pt").is_file()
+
+
+def test_greg_is_trained_as_a_user_does(make_project, own):
+    """Its epochs' terms are in the log, and its scale and margins are options."""
+    project = make_project()
+    project.do(f"baseline.py own --id {own} --epochs 1 {SMALL}")
+    tune = f"tune.py own --id {own} --loss greg --epochs 2 --outliers {own}/outliers.npz --oe_batch_size 16 --batch_size 16"
+    out = project.do(f"{tune} --m_in -1 --m_out -1")
+    assert "| gradient" in out and "| energy" in out
+    made = description(project, "tune_greg", "own_wrn_s1_tune")["recipe"]
+    assert (made["decay"], made["grad_scale"], made["grad_weight"], made["padding"]) == (1e-4, "paper", 1.0, 4)
+    project.do(f"{tune} --grad-scale code --save ./snapshots/x")
+    project.refuse(f"{tune} --m_in -5 --m_out -23", "m_in -5 is above m_out -23")
+    project.refuse(f"{tune} --alpha 1", "--alpha is not an option of --loss greg")

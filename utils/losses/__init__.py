@@ -3,6 +3,7 @@
 from .base import Batch, Loss
 from .ce import CrossEntropy
 from .energy import Energy
+from .greg import GReg
 from .oe import OE
 from .sr import SR
 from .sroe import SROE
@@ -12,6 +13,7 @@ LOSSES = {
     "sroe": SROE,
     "oe": OE,
     "energy": Energy,
+    "greg": GReg,
 }
 
 

@@ -1,5 +1,6 @@
 """What a loss is: the record that everything else reads, the batch it sees, and the terms that several losses share."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -97,6 +98,16 @@ class Loss:
             value = self.hyper[key]
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{key} {value:g} is not a number of at least 0")
+
+    def need_margins(self) -> None:
+        """ValueError unless the energy margins are finite and that of ID images, m_in, is the lower one."""
+        m_in, m_out = self.hyper["m_in"], self.hyper["m_out"]
+        if not (math.isfinite(m_in) and math.isfinite(m_out)):
+            raise ValueError(f"m_in {m_in:g} and m_out {m_out:g} must be finite numbers")
+        if m_in > m_out:
+            raise ValueError(
+                f"m_in {m_in:g} is above m_out {m_out:g}: the energy of ID images is to be the lower one"
+            )
 
 
 def l1_sparsity(features: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Energy-bounded fine-tuning."""
 
-import math
-
 from .base import Loss, energy_hinges
 
 
@@ -31,9 +29,7 @@ class Energy(Loss):
 
     def check(self):
         self.need_non_negative("beta")
-        for key in ("m_in", "m_out"):
-            if not math.isfinite(self.hyper[key]):
-                raise ValueError(f"{key} {self.hyper[key]:g} is not a finite number")
+        self.need_margins()
 
     def __call__(self, batch):
         hinges = energy_hinges(batch.logits_in, batch.logits_out, self.m_in, self.m_out)
