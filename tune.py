@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from utils import loaders, runtime, snapshots, training
-from utils.losses import Batch, losses_of
+from utils.losses import Batch, losses_of, sampling
 from utils.training import files, options
 
 
@@ -63,7 +63,8 @@ def main(argv=None):
     model = training.prepare(model, train_set, args, device, precision)
     optimizer = training.make_optimizer(model, args)
     streams = runtime.Streams(args.seed, "tune", args.streams)
-    batches = loaders.TrainingBatches(train_set, outliers, args, device, streams)
+    candidates = sampling.CANDIDATES if loss.chooses_outliers else 1
+    batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, candidates)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
     run = training.Run(snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description)
     steps = len(batches)
@@ -75,6 +76,10 @@ def main(argv=None):
             bar = tqdm(batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
             for step, (x, y, x_out) in enumerate(bar, epoch * steps):
                 training.set_lr(optimizer, training.cosine_lr(step, args.epochs * steps, args.learning_rate))
+                if loss.chooses_outliers:
+                    seed = runtime.derive_seed(args.seed, "sampling", step)
+                    with runtime.autocast(device, precision):
+                        x_out = sampling.choose_outliers(model, x_out, len(x), args.oe_batch_size, seed)
                 x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
                 with runtime.autocast(device, precision):
                     logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both

@@ -65,9 +65,10 @@ class TestRecipes:
     OF_LOSS = {"sr": dict(alpha=0.02, padding=0),
                "sroe": dict(alpha=0.02, beta=0.5, l1_on="id", padding=0, outlier_padding=0, **OUTLIERS),
                "oe": dict(beta=0.5, padding=4, outlier_padding=4, **OUTLIERS),
-               "energy": dict(beta=0.1, m_out=-5, padding=4, outlier_padding=4, **OUTLIERS),
+               "energy": dict(beta=0.1, m_out=-5, sampling="random", padding=4, outlier_padding=4, **OUTLIERS),
                "greg": dict(beta=0.1, m_in=-25, m_out=-7, grad_weight=1.0, grad_scale="paper", epochs=20, batch_size=64, decay=1e-4,
                             padding=4, outlier_padding=4, oe_batch_size=64, outlier_norm="id")}
+    OF_LOSS["greg+"] = {**OF_LOSS["greg"], "oe_batch_size": 128, "sampling": "clusters"}
     M_IN = {"cifar10": -23, "cifar100": -27}
 
     @pytest.mark.parametrize("dataset", ("cifar10", "cifar100"))
@@ -86,14 +87,14 @@ class TestRecipes:
         assert recipe == {**expected, "test_bs": 200}
 
     def test_every_loss_is_scored_as_in_its_paper(self):
-        expected = {"sr": "energy", "sroe": "energy", "oe": "msp", "energy": "energy", "greg": "energy"}
+        expected = {"sr": "energy", "sroe": "energy", "oe": "msp", "energy": "energy", "greg": "energy", "greg+": "energy"}
         assert {name: loss.score for name, loss in LOSSES.items()} == expected
         assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr"}
 
     def test_the_published_code_as_a_preset(self):
         changed = {loss: {key: value for key, value in recipes.resolve("tune", "cifar10", loss, "code").items()
                           if value != recipes.resolve("tune", "cifar10", loss)[key]} for loss in LOSSES}
-        assert changed == {"sr": {}, "sroe": {"outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}, "oe": {}, "energy": {}, "greg": {}}
+        assert changed == {"sr": {}, "sroe": {"outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}, "oe": {}, "energy": {}, "greg": {}, "greg+": {}}
         assert recipes.resolve("pretrain", "cifar10", preset="code") == recipes.resolve("pretrain", "cifar10")
 
     def test_a_missing_recipe_key_departs(self):

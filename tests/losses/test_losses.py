@@ -175,7 +175,8 @@ class TestRecord:
 
     def test_what_a_loss_needs(self):
         assert [name for name, loss in LOSSES.items() if not loss.outliers] == ["sr"]
-        assert [name for name, loss in LOSSES.items() if loss.gradient] == ["greg"]
+        assert [name for name, loss in LOSSES.items() if loss.gradient] == ["greg", "greg+"]
+        assert [name for name, loss in LOSSES.items() if loss().chooses_outliers] == ["greg+"]
         assert not any(loss.head or loss.views != 1 for loss in LOSSES.values())
         assert losses_of("pretrain") == {"ce": CrossEntropy} and losses_of("tune") == LOSSES
 

@@ -141,3 +141,13 @@ def test_greg_is_trained_as_a_user_does(make_project, own):
     project.do(f"{tune} --grad-scale code --save ./snapshots/x")
     project.refuse(f"{tune} --m_in -5 --m_out -23", "m_in -5 is above m_out -23")
     project.refuse(f"{tune} --alpha 1", "--alpha is not an option of --loss greg")
+
+
+@pytest.mark.parametrize("loss, option", [("greg+", ""), ("energy", "--sampling clusters")])
+def test_outliers_chosen_by_clusters(loss, option, make_project, own):
+    project = make_project()
+    project.do(f"baseline.py own --id {own} --epochs 1 {SMALL}")
+    words = f"--outliers {own}/outliers.npz --batch_size 15 --epochs 1"
+    project.do(f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 16 {words}")
+    assert description(project, f"tune_{loss}", "own_wrn_s1_tune")["recipe"]["sampling"] == "clusters"
+    project.refuse(f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 4 {words}", "12 candidates are fewer than 15")

@@ -94,15 +94,16 @@ class TrainingBatches:
     """The batches of training epochs: (x, y, x_out) with outliers beside the ID images, or an empty x_out.
 
     x (B,3,H,W) and x_out (M,3,H,W) float32, flipped, cropped and normalised, y int64 (B,). args: batch_size and padding,
-    and for outliers oe_batch_size, outlier_padding and outlier_norm; ``streams`` gives the random numbers.
+    and for outliers oe_batch_size, outlier_padding and outlier_norm; ``streams`` gives the random numbers. ``candidates``:
+    so many times oe_batch_size outliers, of which the step chooses.
     """
 
-    def __init__(self, images, outliers, args, device, streams):
+    def __init__(self, images, outliers, args, device, streams, candidates: int = 1):
         self.streams, self.outliers = streams, None
         self.images = Batches(images, args.batch_size, device, augment=True, padding=args.padding)
         if outliers is not None:
             mean, std = outlier_statistics(args.outlier_norm)
-            self.outliers = Batches(outliers, args.oe_batch_size, device, augment=True, padding=args.outlier_padding,
+            self.outliers = Batches(outliers, candidates * args.oe_batch_size, device, augment=True, padding=args.outlier_padding,
                                     mean=mean, std=std, steps=len(self.images))
 
     def __len__(self):

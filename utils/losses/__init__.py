@@ -4,6 +4,7 @@ from .base import Batch, Loss
 from .ce import CrossEntropy
 from .energy import Energy
 from .greg import GReg
+from .gregplus import GRegPlus
 from .oe import OE
 from .sr import SR
 from .sroe import SROE
@@ -14,6 +15,7 @@ LOSSES = {
     "oe": OE,
     "energy": Energy,
     "greg": GReg,
+    "greg+": GRegPlus,
 }
 
 

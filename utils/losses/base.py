@@ -66,6 +66,7 @@ class Loss:
     recipe: ClassVar[dict] = {}  # option of the stage -> value that this loss has otherwise than the stage
     per_dataset: ClassVar[dict] = {}  # data set -> what of the two differs there
     presets: ClassVar[dict] = {}  # preset -> what of the two differs there
+    before: ClassVar[dict] = {}  # hyper-parameter younger than recorded runs -> the value those were made with
     origin: ClassVar[str] = ""  # where these values come from ...
     origins: ClassVar[dict] = {}  # ... but for those of this option, data set or preset
 
@@ -91,6 +92,11 @@ class Loss:
     def make_head(self, feature_dim: int) -> torch.nn.Module:
         """The module that this loss trains beside the network; only with ``head``."""
         raise NotImplementedError
+
+    @property
+    def chooses_outliers(self) -> bool:
+        """Whether a step's outliers are chosen out of more candidates (sampling.py)."""
+        return self.hyper.get("sampling", "random") == "clusters"
 
     def need_non_negative(self, *keys: str) -> None:
         """ValueError unless these hyper-parameters are finite numbers of at least 0."""

@@ -18,8 +18,11 @@ class Energy(Loss):
         "beta": "weight of the outlier term",
         "m_in": "energy margin of ID images",
         "m_out": "energy margin of outliers",
+        "sampling": "how a step's outliers are chosen",
     }
-    defaults = {"beta": 0.1, "m_in": -23.0, "m_out": -5.0}
+    choices = {"sampling": ("random", "clusters")}
+    defaults = {"beta": 0.1, "m_in": -23.0, "m_out": -5.0, "sampling": "random"}
+    before = {"sampling": "random"}
     per_dataset = {
         "cifar100": {"m_in": -27.0},
         "digits": {"m_in": -12.0, "m_out": -4.0, "padding": 2},

@@ -6,7 +6,7 @@ import re
 
 from models import MODELS
 from utils import loaders
-from utils.losses import Loss, losses_of
+from utils.losses import Loss, losses_of, sampling
 from utils.runtime import DATA, STREAMS, UserError
 
 from . import recipes
@@ -194,6 +194,9 @@ def settle(
                 f"{run.get('load', 'the pre-trained snapshot')} is a snapshot of another network: its {key} is {shape[key]}, not {typed[key]}. "
                 f"Leave the option out, or run: python baseline.py {args.dataset}"
             )
+    if state:  # options that are younger than the run: it was made with what there was before
+        loss = losses_of(stage)[args.loss]
+        recipe.update({key: value for key, value in loss.before.items() if key not in recorded})
     was = {**USUAL, **recorded, **recipe}
     for key in ("preset", "precision", *recipe):
         if state and key != "test_bs" and typed.get(key, was[key]) != was[key]:
@@ -226,11 +229,17 @@ def refuse_options_of_others(name: str, stage: str, typed: dict, recipe: dict) -
 
 
 def check_loss(name: str, stage: str, recipe: dict) -> None:
-    """UserError where a hyper-parameter of the loss is out of its range."""
+    """UserError where a hyper-parameter of the loss is out of its range, or there are fewer candidates than clusters."""
     try:
-        make_loss(name, stage, recipe)
+        loss = make_loss(name, stage, recipe)
     except ValueError as error:
         raise UserError(f"--loss {name}: {error}") from None
+    candidates = sampling.CANDIDATES * recipe.get("oe_batch_size", 0)
+    if loss.chooses_outliers and candidates < recipe["batch_size"]:
+        raise UserError(
+            f"--sampling clusters: {candidates} candidates are fewer than {recipe['batch_size']} clusters, one for each ID image "
+            f"of a step. Give more outliers (--oe_batch_size) or fewer ID images (--batch_size)"
+        )
 
 
 def make_loss(name: str, stage: str, recipe: dict) -> Loss:

@@ -122,8 +122,9 @@ def departures(description: dict) -> dict[str, tuple]:
     Epochs, seed, network and random streams may differ. An option that the .json does not name departs too, with the
     value None: that it was as usual is not known.
     """
-    made, loss = description.get("recipe") or {}, description.get("loss")
+    loss = description.get("loss")
     stage = "tune" if loss else "pretrain"
+    made = {**losses_of(stage)[loss or "ce"].before, **(description.get("recipe") or {})}
     usual = resolve(stage, description["dataset"], loss, arch=description["arch"])
     free = {"epochs", "seed", "arch", "test_bs"}
     return {
