@@ -3,6 +3,7 @@
     python baseline.py cifar10                            # WRN-40-2, 100 epochs -> CIFAR/snapshots/pretrained/
     python baseline.py cifar10 --epochs 3                 # a short, complete schedule
     python baseline.py cifar10 --resume                   # go on with an interrupted run
+    python baseline.py cifar10 --loss logitnorm           # another loss -> CIFAR/snapshots/pretrained_logitnorm/
     python baseline.py flowers --id PATH --arch resnet18  # your own images
 
 Recipe of [Energy] and [SR]: SGD with Nesterov momentum, learning rate 0.1 falling along a cosine every step,
@@ -12,20 +13,24 @@ weight decay 5e-4, batch 128, random flip and padded crop, dropout 0.3.
 import argparse
 import sys
 
+import torch
 from tqdm import tqdm
 
 from utils import loaders, runtime, snapshots, training
-from utils.losses import Batch
+from utils.losses import Batch, losses_of, sampling
 from utils.training import files, options
 
 
 def parse(argv):
     parser = options.Parser(prog="baseline.py", description=__doc__)
     parser.add_argument("dataset", help=f"{', '.join(loaders.ID_SETS)}, or a name for your own images (--id)")
+    parser.add("--loss", default="ce", choices=tuple(losses_of("pretrain")), help="default: ce, cross-entropy")
     options.add_training(parser, "pretrain")
-    parser.add("--save", "-s", default="./snapshots/pretrained", metavar="DIR", help=options.SAVE_HELP)
+    parser.add("--save", "-s", metavar="DIR", help=options.SAVE_HELP)
     parser.add("--load", "-l", metavar="NAME|PATH", help="start from the weights of this snapshot (default: random)")
-    return argparse.Namespace(**vars(parser.parse_args(argv)), loss="ce")
+    args = parser.parse_args(argv)
+    folder = "./snapshots/pretrained" + ("" if args.loss == "ce" else f"_{args.loss}")
+    return argparse.Namespace(**{**vars(args), "save": args.save or folder})
 
 
 def settle(args):
@@ -45,9 +50,14 @@ def main(argv=None):
     precision = runtime.pick_precision(args.precision, device)
     loss = options.make_loss(args.loss, "pretrain", args.recipe)
     train_set, test_set, num_classes = loaders.load_id_pair(args)
+    outliers = loaders.load_outliers(args, train_set.images.shape[-1]) if loss.outliers else None
 
     computed = training.describe_computing(device, precision, args.compile)
     description = training.describe_network(args, num_classes, train_set, computed)
+    if args.loss != "ce":
+        description.update(loss=args.loss, score=loss.score)
+    if outliers is not None:
+        description["outliers"] = outliers.describe()
     runtime.seed_all(args.seed, "init")
     model = snapshots.build_model(description)
     if args.load:
@@ -57,7 +67,8 @@ def main(argv=None):
     model = training.prepare(model, train_set, args, device, precision)
     optimizer = training.make_optimizer(model, args)
     streams = runtime.Streams(args.seed, "pretrain", args.streams)
-    batches = loaders.TrainingBatches(train_set, None, args, device, streams)
+    candidates = sampling.CANDIDATES if loss.chooses_outliers else 1
+    batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, candidates)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
     run = training.Run(snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description)
     steps = len(batches)
@@ -68,9 +79,14 @@ def main(argv=None):
             log = training.StepLog(first_step=epoch * steps)
             bar = tqdm(batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
             for step, (x, y, x_out) in enumerate(bar, epoch * steps):
-                training.set_lr(optimizer, training.cosine_lr(step, args.epochs * steps, args.learning_rate))
+                training.set_lr(optimizer, training.learning_rate(step, args.epochs * steps, args.learning_rate, loss.drops))
+                if loss.chooses_outliers:
+                    seed = runtime.derive_seed(args.seed, "sampling", step)
+                    with runtime.autocast(device, precision):
+                        x_out = sampling.choose_outliers(model, x_out, len(x), args.oe_batch_size, seed)
+                x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
                 with runtime.autocast(device, precision):
-                    logits, features = model(x)
+                    logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both
                 terms = loss(Batch(x, x_out, y, logits, features))
                 total = sum(terms.values())
                 optimizer.zero_grad(set_to_none=True)

@@ -9,11 +9,11 @@ from conftest import ROOT
 
 from utils import loaders
 from utils.loaders import Batches
-from utils.losses import LOSSES
+from utils.losses import LOSSES, losses_of
 from utils.metrics import detection_metrics
 from utils.evaluation.protocol import draw_indices
 from utils.runtime import UserError
-from utils.training import cosine_lr, recipes
+from utils.training import cosine_lr, learning_rate, recipes
 
 SOURCES = json.loads((ROOT / "data" / "sources.json").read_text(encoding="utf-8"))
 CIFAR_TRAIN, CIFAR_TEST = 50000, 10000
@@ -78,7 +78,7 @@ class TestRecipes:
         assert recipe == {**expected, "test_bs": 200}
 
     @pytest.mark.parametrize("dataset", ("cifar10", "cifar100"))
-    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("loss", losses_of("tune"))
     def test_fine_tuning(self, dataset, loss):
         recipe = recipes.resolve("tune", dataset, loss)
         expected = {**self.COMMON, "epochs": 10, "learning_rate": 1e-3, **self.OF_LOSS[loss]}
@@ -86,14 +86,25 @@ class TestRecipes:
             expected["m_in"] = self.M_IN[dataset]
         assert recipe == {**expected, "test_bs": 200}
 
+    def test_pretraining_with_another_loss(self):
+        own = {"greg+": dict(epochs=60, batch_size=64, decay=1e-4, oe_batch_size=128, m_in=-25, m_out=-7, sampling="clusters"),
+               "logitnorm": dict(epochs=200, tau=0.01, batch_size=128, decay=5e-4)}
+        for loss, expected in own.items():
+            recipe = recipes.resolve("pretrain", "cifar10", loss)
+            assert {key: recipe[key] for key in expected} == expected and recipe["learning_rate"] == 0.1
+        rates = {epoch: learning_rate(epoch * 10, 600, 0.1, LOSSES["greg+"].drops) for epoch in (0, 49, 50, 59)}
+        assert rates == pytest.approx({0: 0.1, 49: 0.1, 50: 0.01, 59: 0.01})
+        rates = [learning_rate(epoch, 200, 0.1, LOSSES["logitnorm"].drops) for epoch in (0, 79, 80, 139, 140, 199)]
+        assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
     def test_every_loss_is_scored_as_in_its_paper(self):
-        expected = {"sr": "energy", "sroe": "energy", "oe": "msp", "energy": "energy", "greg": "energy", "greg+": "energy"}
+        expected = {"sr": "energy", "sroe": "energy", "oe": "msp", "energy": "energy", "greg": "energy", "greg+": "energy", "logitnorm": "msp"}
         assert {name: loss.score for name, loss in LOSSES.items()} == expected
-        assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr"}
+        assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr", "logitnorm"}
 
     def test_the_published_code_as_a_preset(self):
         changed = {loss: {key: value for key, value in recipes.resolve("tune", "cifar10", loss, "code").items()
-                          if value != recipes.resolve("tune", "cifar10", loss)[key]} for loss in LOSSES}
+                          if value != recipes.resolve("tune", "cifar10", loss)[key]} for loss in losses_of("tune")}
         assert changed == {"sr": {}, "sroe": {"outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}, "oe": {}, "energy": {}, "greg": {}, "greg+": {}}
         assert recipes.resolve("pretrain", "cifar10", preset="code") == recipes.resolve("pretrain", "cifar10")
 

@@ -174,11 +174,12 @@ class TestRecord:
         assert loss().hyper == loss.defaults
 
     def test_what_a_loss_needs(self):
-        assert [name for name, loss in LOSSES.items() if not loss.outliers] == ["sr"]
+        assert [name for name, loss in LOSSES.items() if not loss.outliers] == ["sr", "logitnorm"]
         assert [name for name, loss in LOSSES.items() if loss.gradient] == ["greg", "greg+"]
         assert [name for name, loss in LOSSES.items() if loss().chooses_outliers] == ["greg+"]
         assert not any(loss.head or loss.views != 1 for loss in LOSSES.values())
-        assert losses_of("pretrain") == {"ce": CrossEntropy} and losses_of("tune") == LOSSES
+        assert list(losses_of("pretrain")) == ["ce", "greg+", "logitnorm"]
+        assert list(losses_of("tune")) == ["sr", "sroe", "oe", "energy", "greg", "greg+"]
 
     @pytest.mark.parametrize("name, chosen, words", (
         ("sr", {"beta": 1.0}, "has no 'beta'. There is: alpha=0.02"), ("sr", {"alpha": -1.0}, "alpha -1"),
@@ -187,6 +188,19 @@ class TestRecord:
     def test_bad_hyper_parameters(self, name, chosen, words):
         with pytest.raises(ValueError, match=words):
             LOSSES[name](**chosen)
+
+    def test_logitnorm(self):
+        logits, features, labels = batch()
+        found = terms("logitnorm", logits, features, labels, tau=0.5)
+        unit = [[v / (math.sqrt(sum(w * w for w in row)) + 1e-7) / 0.5 for v in row] for row in logits[:IN].tolist()]
+        same(found, {"ce": slow_ce(torch.tensor(unit, dtype=torch.float64), labels)})
+        scaled = terms("logitnorm", 9 * logits, features, labels, tau=0.5)
+        assert scaled["ce"].item() == pytest.approx(found["ce"].item(), rel=1e-6)    # their length does not count
+        best = torch.full((1, CLASSES), -1.0, dtype=torch.float64)
+        best[0, 2] = CLASSES - 1
+        least = math.log(1 + (CLASSES - 1) * math.exp(-CLASSES / (CLASSES - 1) ** 0.5 / CLASSES ** 0.5 / 0.5))
+        assert terms("logitnorm", best, features[:1], torch.tensor([2]), tau=0.5)["ce"].item() == pytest.approx(least, rel=1e-6)
+        assert found["ce"].item() > least
 
     def test_cross_entropy(self):
         logits, features, labels = batch()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import noise, stop_at_step, write_own
 
-from utils.losses import LOSSES
+from utils.losses import LOSSES, losses_of
 
 SMALL = "--layers 10 --widen-factor 1 --batch_size 16 --device cpu"
 
@@ -64,7 +64,7 @@ def test_a_value_out_of_range_is_refused(loss, option, words, ready, own):
 def test_only_the_losses_own_options_are_recorded(ready, own):
     common = {"arch", "layers", "widen_factor", "droprate", "epochs", "learning_rate", "batch_size", "momentum", "decay", "padding", "seed", "preset", "streams", "loss"}
     outliers = {"oe_batch_size", "outlier_norm", "outlier_padding"}
-    for loss, record in LOSSES.items():
+    for loss, record in losses_of("tune").items():
         words = f"--outliers {own}/outliers.npz --oe_batch_size 8" if record.outliers else ""
         ready.do(f"tune.py own --id {own} --loss {loss} --epochs 1 {words} --batch_size 16")
         made = description(ready, f"tune_{loss}", "own_wrn_s1_tune")["recipe"]
@@ -151,3 +151,16 @@ def test_outliers_chosen_by_clusters(loss, option, make_project, own):
     project.do(f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 16 {words}")
     assert description(project, f"tune_{loss}", "own_wrn_s1_tune")["recipe"]["sampling"] == "clusters"
     project.refuse(f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 4 {words}", "12 candidates are fewer than 15")
+
+
+def test_pretraining_with_other_losses(make_project, own):
+    project = make_project()
+    project.do(f"baseline.py own --id {own} --loss logitnorm --epochs 2 {SMALL}")
+    made = description(project, "pretrained_logitnorm", "own_wrn_pretrained")
+    assert (made["loss"], made["score"], made["stage"], made["recipe"]["tau"]) == ("logitnorm", "msp", "pretrain", 0.01)
+    greg = f"baseline.py own --id {own} --loss greg+ --epochs 1 {SMALL} --outliers {own}/outliers.npz --oe_batch_size 8"
+    assert "| gradient" in project.do(greg)
+    assert description(project, "pretrained_greg+", "own_wrn_pretrained")["outliers"]["images"] == 50
+    project.refuse(f"baseline.py own --id {own} --tau 1", "--tau is not an option of --loss ce")
+    project.refuse(f"baseline.py own --id {own} --outliers {own}/outliers.npz", "--outliers is not an option of --loss ce")
+    project.refuse(f"baseline.py own --id {own} --loss logitnorm --tau 0", "tau 0")

@@ -5,6 +5,7 @@ from .ce import CrossEntropy
 from .energy import Energy
 from .greg import GReg
 from .gregplus import GRegPlus
+from .logitnorm import LogitNorm
 from .oe import OE
 from .sr import SR
 from .sroe import SROE
@@ -16,6 +17,7 @@ LOSSES = {
     "energy": Energy,
     "greg": GReg,
     "greg+": GRegPlus,
+    "logitnorm": LogitNorm,
 }
 
 

@@ -64,6 +64,8 @@ class Loss:
     choices: ClassVar[dict] = {}  # hyper-parameter -> the words it may be
     defaults: ClassVar[dict] = {}  # hyper-parameter -> value
     recipe: ClassVar[dict] = {}  # option of the stage -> value that this loss has otherwise than the stage
+    scratch: ClassVar[dict] = {}  # the same for baseline.py, of a loss that tune.py has too
+    drops: ClassVar[tuple] = ()  # shares of a pre-training at which the learning rate falls to a tenth; () = cosine
     per_dataset: ClassVar[dict] = {}  # data set -> what of the two differs there
     presets: ClassVar[dict] = {}  # preset -> what of the two differs there
     before: ClassVar[dict] = {}  # hyper-parameter younger than recorded runs -> the value those were made with

@@ -11,4 +11,4 @@ from .network import (
     prepare_training,
 )
 from .run import Run, StepLog
-from .schedule import cosine_lr, set_lr
+from .schedule import cosine_lr, learning_rate, set_lr

@@ -50,7 +50,7 @@ def arch_name(arch):
 
 def describe_network(args, num_classes, train_set, computed):
     """What a snapshot's .json says of its network, of the images it was trained on and, ``computed``, by what."""
-    return {"arch": args.arch, "num_classes": num_classes, "layers": args.layers, "widen_factor": args.widen_factor,
+    return {"stage": args.stage, "arch": args.arch, "num_classes": num_classes, "layers": args.layers, "widen_factor": args.widen_factor,
             "droprate": args.droprate, "dataset": args.dataset, "data": train_set.source if args.id else args.dataset,
             "data_fingerprint": train_set.fingerprint, "train_images": len(train_set),
             "classes": list(train_set.classes or ()), "image_size": train_set.images.shape[-1], "seed": args.seed, "computed": computed,

@@ -214,7 +214,7 @@ def settle(
     made |= {"precision": run["precision"]} if run["precision"] != "auto" else {}
     given = {key: absolute(run[key]) for key in OF_A_RUN if run.get(key) != USUAL.get(key)}
     return argparse.Namespace(
-        **{**vars(args), **run, **recipe, "streams": made["streams"], "recipe": made, "given": given}
+        **{**vars(args), **run, **recipe, "stage": stage, "streams": made["streams"], "recipe": made, "given": given}
     )
 
 

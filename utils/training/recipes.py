@@ -3,6 +3,7 @@
     python -m utils.training.recipes cifar10               # the recipe of baseline.py
     python -m utils.training.recipes cifar10 sroe          # the recipe of tune.py --loss sroe
     python -m utils.training.recipes cifar10 sroe --preset code
+    python -m utils.training.recipes cifar10 greg+ --stage pretrain    # of a loss that both scripts have
 
 What a loss owns (its hyper-parameters, and what it trains otherwise than its stage) is in its record, utils/losses. Here
 is the rest: a dictionary for each stage, data set and network. Later lines of ``LAYERS`` in ``layers`` win.
@@ -72,7 +73,8 @@ def layers(stage: str, loss: type[Loss]) -> list[tuple[str, dict[str, From]]]:
     found = [("", {k: From(v, origin) for origin, part in STAGES[stage].items() for k, v in part.items()})]
     if loss.outliers:
         found.append(("", {k: From(v, origin) for origin, part in OUTLIERS.items() for k, v in part.items()}))
-    own = {**loss.recipe, **loss.defaults}
+    recipe = loss.scratch if stage == "pretrain" and "tune" in loss.stages else loss.recipe
+    own = {**recipe, **loss.defaults}
     found.append(("", {k: From(v, loss.origins.get(k, loss.origin)) for k, v in own.items()}))
     for (of, dataset), part in DATASETS.items():
         if of == stage:
@@ -123,7 +125,7 @@ def departures(description: dict) -> dict[str, tuple]:
     value None: that it was as usual is not known.
     """
     loss = description.get("loss")
-    stage = "tune" if loss else "pretrain"
+    stage = description.get("stage") or ("tune" if loss else "pretrain")
     made = {**losses_of(stage)[loss or "ce"].before, **(description.get("recipe") or {})}
     usual = resolve(stage, description["dataset"], loss, arch=description["arch"])
     free = {"epochs", "seed", "arch", "test_bs"}
@@ -140,8 +142,8 @@ def describe(option: str, stage: str) -> str:
     for name, loss in losses_of(stage).items():
         for when, part in layers(stage, loss):
             if option in part:
-                own = any(option in part for part in (loss.defaults, loss.recipe, *loss.per_dataset.values()))
-                words = [name] * (own and stage == "tune") + [when.partition(" ")[2]] * bool(when)
+                own = any(option in part for part in (loss.defaults, loss.recipe, loss.scratch, *loss.per_dataset.values()))
+                words = [name] * (own and name != "ce") + [when.partition(" ")[2]] * bool(when)
                 found[" ".join(words)] = part[option]
     if option == "outlier_padding":
         found = {"": From("that of --padding", "this project"), **found}
@@ -160,8 +162,11 @@ def main(argv=None):
     parser.add_argument("loss", nargs="?", help=f"{', '.join(LOSSES)} (default: the pre-training)")
     parser.add("--preset", default="paper", choices=tuple(PRESETS))
     parser.add("--arch", default="wrn")
+    parser.add("--stage", choices=tuple(STAGES), help="default: the last one that the loss has")
     args = parser.parse_args(argv)
-    stage = "tune" if args.loss else "pretrain"
+    if args.loss not in (None, *LOSSES):
+        parser.error(f"unknown loss '{args.loss}'. There is: {', '.join(LOSSES)}")
+    stage = args.stage or (LOSSES[args.loss].stages[-1] if args.loss else "pretrain")
     for option, given in origins(stage, args.dataset, args.loss, args.preset, args.arch).items():
         print(f"{option:16}{given.value!s:12}{given.origin}")
 

@@ -7,6 +7,11 @@ def cosine_lr(step, total, base, final=1e-6):
     return final + (base - final) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
+def learning_rate(step: int, total: int, base: float, drops: tuple = ()) -> float:
+    """Learning rate of a 0-based step: a cosine, or ``base`` that falls to a tenth at each of these shares of ``total``."""
+    return base * 0.1 ** sum(step >= share * total for share in drops) if drops else cosine_lr(step, total, base)
+
+
 def set_lr(optimizer, value):
     for group in optimizer.param_groups:
         group["lr"] = value
