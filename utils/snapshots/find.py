@@ -20,6 +20,7 @@ SWEEP = SNAPSHOTS / "sweep"           # short fine-tunings of reproduce.py --swe
 
 
 RUN = ".run"                         # ending of the folder in which a run keeps its files until it has ended
+STATES = (".resume.pt", ".ended.pt")   # of a run: no snapshots
 REPLACED = "replaced"                 # where a former run's snapshots go when a new run of the same name begins
 
 
@@ -78,7 +79,7 @@ def all_snapshots():
     with contextlib.suppress(OSError):
         for folder in map(Path, FOLDERS.read_text().splitlines()):
             files += [*folder.glob("*.pt"), *folder.glob(f"*{RUN}/*.pt")]
-    unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(".resume.pt")}   # a link may lead to a folder twice
+    unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(STATES)}   # a link may lead to a folder twice
     ended = {(f.parent, stem_of(f)) for f in unique.values() if not f.parent.name.endswith(RUN)}
     there = [f for f in unique.values() if f.parent == folder_of(f) or (folder_of(f), stem_of(f)) not in ended]
     own = {(folder_of(f).name, stem_of(f)) for f in there if not f.is_relative_to(PROVIDED)}
@@ -134,7 +135,7 @@ def find_one(name, stem=None):
             files = in_folder(PROVIDED / folder.relative_to(SNAPSHOTS), stem)
         if not files:
             there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")
-                                       if not f.name.endswith(".resume.pt")})) or "no snapshot"
+                                       if not f.name.endswith(STATES)})) or "no snapshot"
             raise UserError(f"snapshot '{stem}' not found in {folder}. There is: {there}. Run: {baseline_command(stem)}")
     else:
         files = find_snapshots(name)

@@ -19,8 +19,6 @@ try:
 except ImportError:  # not a POSIX system: two runs of one name are not told apart there
     fcntl = None
 
-READY = "ready"  # in a run's folder: it has ended, and what it replaces has been put aside
-
 
 class RunFiles:
     """The folder of one run; one process at a time holds it."""
@@ -38,9 +36,9 @@ class RunFiles:
         adopt(self.folder, self.stem)
         if self.place.exists():
             self.hold()
-            if (self.place / READY).exists():  # it had ended and was killed while its files were moved
+            if self.ended.exists():  # it was killed while its files were moved
                 self.install()
-            else:
+            elif self.state.exists():
                 self.aside = self.new_replaced()
                 os.rename(self.place, self.aside / self.place.name)
         make_folder(self.place)
@@ -81,7 +79,7 @@ class RunFiles:
     def own(self) -> list[Path]:
         """What runs of this name write into their folder, temporary files of a killed one among it."""
         pattern = re.escape(self.stem) + r"(_epoch_\d+|_best_epoch_\d+|_training_results|\.resume)\.(pt|json|csv)"
-        pattern = rf"{pattern}|\.{pattern}\.\w+|{READY}"
+        pattern = rf"{pattern}|\.{pattern}\.\w+|{re.escape(self.ended.name)}"
         there = self.place.iterdir() if self.place.exists() else ()
         return sorted(file for file in there if re.fullmatch(pattern, file.name))
 
@@ -90,12 +88,21 @@ class RunFiles:
         return snapshots.snapshot_path(self.place, f"{self.stem}_best" if best else self.stem, epoch)
 
     @property
+    def state(self) -> Path:
+        return self.place / f"{self.stem}.resume.pt"
+
+    @property
+    def ended(self) -> Path:
+        """What the state is called once the run has ended and what it replaces has been put aside."""
+        return self.place / f"{self.stem}.ended.pt"
+
+    @property
     def log(self) -> Path:
         return self.place / f"{self.stem}_training_results.csv"
 
     def save_state(self, **state) -> None:
         """Everything that --resume needs (tensors and plain values only)."""
-        write_bytes(self.place / f"{self.stem}.resume.pt", snapshots.to_bytes(state))
+        write_bytes(self.state, snapshots.to_bytes(state))
 
     def withdraw(self) -> None:
         """Undo ``start`` of a run that has no snapshot yet: everything is as it was before."""
@@ -113,12 +120,12 @@ class RunFiles:
         A description is moved before its weights, and put aside after them: weights that are found have their own one.
         """
         kept = None
-        if not (self.place / READY).exists():
+        if not self.ended.exists():
             former = finished_files(self.folder, self.stem)
             kept = self.new_replaced() if former else None
             for file in sorted(former, key=lambda file: file.suffix != ".pt"):
                 os.rename(file, kept / file.name)
-            write_bytes(self.place / READY, b"")
+            os.rename(self.state, self.ended)
         for file in sorted(self.own(), key=lambda file: file.suffix == ".pt"):
             name = re.sub(r"_best_epoch_\d+", "_best", file.name)
             if re.fullmatch(re.escape(self.stem) + r"(_epoch_\d+|_best|_training_results)\.\w+", name):
@@ -128,7 +135,7 @@ class RunFiles:
 
     def remove(self) -> None:
         """Remove what is left in the run's folder, and the folder if nothing of anyone else's is in it."""
-        for file in sorted(self.own(), key=lambda file: file.name == READY):
+        for file in sorted(self.own(), key=lambda file: file in (self.state, self.ended)):
             file.unlink()
         with contextlib.suppress(OSError):
             self.place.rmdir()
@@ -166,8 +173,9 @@ def adopt(folder: Path, stem: str) -> None:
 
 def find_state(folder: str | Path, stem: str) -> Path | None:
     """Path of an interrupted run's state, in the run's folder or where former versions had it; or None."""
-    places = (snapshots.run_folder(folder, stem), Path(folder))
-    return next((p / f"{stem}.resume.pt" for p in places if (p / f"{stem}.resume.pt").exists()), None)
+    run = snapshots.run_folder(folder, stem)
+    places = (run / f"{stem}.resume.pt", run / f"{stem}.ended.pt", Path(folder) / f"{stem}.resume.pt")
+    return next((place for place in places if place.exists()), None)
 
 
 def load_state(folder: str | Path, stem: str) -> dict:
