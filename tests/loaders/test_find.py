@@ -334,6 +334,15 @@ class TestIdSets:
             assert len(train) == (35 if name == "cifar10" else 9)
             assert np.array_equal(pixels_of(test), made["test_batch" if name == "cifar10" else "test"][0])
 
+    @pytest.mark.parametrize("name", ("cifar10", "flowers"))
+    def test_own_images_have_classes_of_their_own_whatever_they_are_called(self, tmp_path, data, name):
+        own = str(write_own(tmp_path / "own", classes=12, train=36, test=24))
+        _, test, classes = loaders.load_id_pair(options(data, dataset=name, id=own))
+        assert classes == 12 and int(test.labels.max()) == 11
+        assert int(loaders.load_id(name, "test", data, own).labels.max()) == 11
+        with pytest.raises(UserError, match="labels go from 0 to 11, outside 0 to 9"):
+            loaders.load_id(name, "test", data, own, num_classes=10)     # a network for ten classes
+
     def test_image_size(self, tmp_path, data):
         for split, seed in (("train", 1), ("test", 2)):
             write_images(tmp_path / "mine" / split, *coloured(4, 2, 32, seed))
@@ -419,20 +428,20 @@ class TestOutliers:
                                    ("mine", "mine", 3), (str(path), "other", 4),
                                    ("other.npz", "other", 4), ("photos", "photos", 5),
                                    (f"folder:{folder}", "photos", 5), (f"path:{path}", "other", 4)):
-            found = loaders.load_outliers(options(data, dataset="cifar10", outliers=given))
+            found = loaders.load_outliers(options(data, dataset="cifar10", outliers=given), 32)
             assert (found.name, found.images.shape) == (name, (count, 3, 32, 32))
 
     def test_training_part_is_taken(self, tmp_path, data):
         for split, count in (("train", 3), ("test", 2)):
             write_npz(tmp_path / "o" / f"{split}.npz", noise(count, 32, seed=0))
-        assert len(loaders.load_outliers(options(data, outliers=str(tmp_path / "o")))) == 3
+        assert len(loaders.load_outliers(options(data, outliers=str(tmp_path / "o")), 32)) == 3
 
     def test_missing(self, data):
         for given, words in ((None, f"tiny_imagenet.*not found.*{data}/outliers/tiny_imagenet.npz.*download.py 300k"),
                              ("nonsense", "unknown data set 'nonsense'.*There is:.*tiny_imagenet"),
                              ("/nowhere/x.npz", "/nowhere/x.npz does not exist")):
             with pytest.raises(UserError, match=words):
-                loaders.load_outliers(options(data, dataset="cifar10", outliers=given))
+                loaders.load_outliers(options(data, dataset="cifar10", outliers=given), 32)
 
     def test_statistics(self):
         assert loaders.outlier_statistics("id") == (loaders.MEAN, loaders.STD)

@@ -13,6 +13,7 @@ from conftest import coloured, noise, pack, write_images
 from PIL import Image
 from scipy.io import savemat
 
+from utils import runtime
 from utils.loaders import readers
 from utils.runtime import UserError
 
@@ -265,6 +266,23 @@ def decode_all(path, **keywords):
     return readers.decode(readers.Folder(path) if path.is_dir() else readers.Archive(path), 32, **keywords)
 
 
+def pattern(*shape):
+    """uint8 array of a formula, the same on every machine."""
+    return (np.arange(np.prod(shape)) * 37 % 251).astype(np.uint8).reshape(shape)
+
+
+def test_decoded_pixels_are_the_recorded_ones(tmp_path):
+    """If this fails and the new pixels are wanted, raise DECODING in utils/loaders/readers.py and record them here."""
+    recorded = {"small.png": (32, 124.92, 134), "wide.png": (32, 124.99, 136), "grey.png": (32, 125.34, 148)}
+    Image.fromarray(pattern(20, 20, 3)).save(tmp_path / "small.png")
+    Image.fromarray(pattern(40, 60, 3)).save(tmp_path / "wide.png")
+    Image.fromarray(pattern(64, 64)).save(tmp_path / "grey.png")
+    pixels, labels, classes, bad = decode_all(tmp_path)
+    found = {name: (len(image), round(float(image.mean()), 2), int(image[5, 7, 1]))
+             for name, image in zip(sorted(recorded), pixels)}
+    assert (readers.DECODING, found, labels, classes, bad) == (1, recorded, None, None, [])
+
+
 class TestFoldersAndArchives:
     @pytest.fixture
     def folder(self, tmp_path):
@@ -476,6 +494,18 @@ class TestCache:
         assert (after.shape == before.shape and np.array_equal(after, before)) == (change in ("time", "crop"))
         self.read(folder, data, **keywords)
         assert len(decoded) == 2
+
+    def test_what_another_decoding_left_is_not_read(self, folder, data, decoded, monkeypatch):
+        self.read(folder, data)
+        monkeypatch.setattr(readers, "DECODING", readers.DECODING + 1)
+        self.read(folder, data)
+        assert len(decoded) == 2
+
+    def test_old_pixels_go_when_there_are_too_many(self, folder, data, decoded, monkeypatch):
+        monkeypatch.setattr(runtime.cache, "LIMIT", 1)
+        self.read(folder, data)
+        self.read(folder, data, size=16)
+        assert len(list((data / "cache").iterdir())) == 1
 
     def test_damaged_cache_is_made_again(self, folder, data, decoded):
         expected = self.read(folder, data)

@@ -134,7 +134,8 @@ def load_id(name, split, data=DATA, path=None, size=None, skip_bad=False, num_cl
     if images.labels is None:
         raise UserError(f"data set '{name}' ({images.source}) has no labels; "
                         f"ID images need class folders or an .npz with 'labels'")
-    expected = num_classes or (DATASETS[name].num_classes if name in DATASETS else len(images.classes or ()))
+    known = DATASETS[name].num_classes if name in DATASETS and path is None else None   # one's own have classes of their own
+    expected = num_classes or known or len(images.classes or ())
     height, width = images.images.shape[2:]
     if height != width:
         raise UserError(f"data set '{name}' ({images.source}): images are {height} high and {width} wide, not square")

@@ -1,5 +1,4 @@
 """Read images from official files, folders, archives and arrays: each gives (uint8 (N,H,W,3), labels, classes)."""
-import contextlib
 import hashlib
 import io
 import os
@@ -15,10 +14,14 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from data.download import IMAGE_ENDINGS
-from utils.runtime import UserError, write_bytes
+from utils.runtime import Cache, UserError
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
+DECODING = 1               # raise it when the same files give other pixels, labels or classes; tests/loaders/test_readers.py finds it
+CACHE_LIMIT = 4 << 30      # bytes of decoded images below data/cache; 100,000 images of 32x32 take 0.3 GB
+# To be raised when the same file gives other pixels, labels or classes than before: what was decoded before is not read then.
+DECODING = 1
 
 
 class ArraysOnly(pickle.Unpickler):
@@ -234,20 +237,17 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
 def read_images(path, data, size, crop_only, skip_bad):
     """``decode`` a folder or archive once; afterwards its pixels come from an array file below the data folder's cache.
 
-    The cache key holds every file's name, size and time of change, and this code: what has changed is decoded again.
+    The file's name holds every image's name, size and time of change, and DECODING: what has changed is decoded again.
     """
     source = Folder(path) if path.is_dir() else Archive(path)
     files = [path / name for name in source.names] if path.is_dir() else [path]
-    stamps = [stamp(file) for file in files]
-    key = hashlib.sha256("\n".join([str(path.resolve()), str(size), str(crop_only), *stamps]).encode() + Path(__file__).read_bytes()).hexdigest()[:16]
-    cached = Path(data) / "cache" / f"{path.name}-{key}.npz"
-    with contextlib.suppress(Exception):   # a damaged cache file is made again
-        with np.load(cached, allow_pickle=False) as content:
-            bad = [str(name) for name in content["bad"]]
-            if skip_bad or not bad:
-                labels = content["labels"] if "labels" in content.files else None
-                classes = tuple(map(str, content["classes"])) if "classes" in content.files else None
-                return content["pixels"], labels, classes, bad
+    parts = [str(path.resolve()), str(size), str(crop_only), str(DECODING), *map(stamp, files)]
+    cache = Cache(Path(data) / "cache")
+    name = f"{path.name}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}"
+    found = cache.load(name)
+    if found and (skip_bad or not len(found["bad"])):
+        classes = tuple(map(str, found["classes"])) if "classes" in found else None
+        return found["pixels"], found.get("labels"), classes, [str(bad) for bad in found["bad"]]
 
     def progress(names):
         return tqdm(names, desc=f"decoding {path.name}", unit="image", disable=None, leave=False)
@@ -255,10 +255,7 @@ def read_images(path, data, size, crop_only, skip_bad):
     arrays = {"pixels": pixels, "bad": np.array(bad, dtype=str)}
     if labels is not None:
         arrays.update(labels=labels, classes=np.array(classes))
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    with contextlib.suppress(OSError, UserError):   # a read-only or full folder only costs the next run its decoding
-        write_bytes(cached, buffer.getbuffer())
+    cache.save(name, arrays)
     return pixels, labels, classes, bad
 
 

@@ -1,4 +1,5 @@
 """Device, seeds, disk and exit status: what every other room stands on."""
+from .cache import Cache
 from .device import (
     autocast,
     compile_inference,
@@ -17,6 +18,7 @@ from .files import (
     json_bytes,
     make_folder,
     portable,
+    prune,
     sha256_file,
     short_path,
     write_bytes,

@@ -1,0 +1,55 @@
+"""A folder of arrays that need not be made again: .npz files, of which the longest unused go when there are too many."""
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .errors import UserError
+from .files import write_bytes
+
+# Bytes that a cache may take: 4 GB, or what the environment says.
+LIMIT = float(os.environ.get("SR_OOD_CACHE_GB", "4")) * 1e9
+
+
+class Cache:
+    """Arrays by name below a folder; a name may begin with a sub-folder's, the same depth for all names.
+
+    Whatever goes wrong with a file costs its making again, and nothing else.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of that name; None where there are none, or the file is damaged."""
+        with contextlib.suppress(Exception):  # missing, or half of a file
+            with np.load(self.path(name), allow_pickle=False) as content:
+                arrays = {key: content[key] for key in content.files}
+            with contextlib.suppress(OSError):
+                os.utime(self.path(name))  # used just now: it goes last
+            return arrays
+        return None
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Write the arrays, then remove what is above ``LIMIT``; a full or read-only disk costs the next run its work."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        with contextlib.suppress(OSError, UserError):
+            write_bytes(self.path(name), buffer.getbuffer())
+            self.prune(keep=self.path(name))
+
+    def prune(self, keep: Path) -> None:
+        """Remove the files that have not been used for longest until at most ``LIMIT`` bytes are left; never ``keep``."""
+        depth = len(keep.relative_to(self.folder).parts) - 1  # other folders than the cache's own lie below it
+        files = [(f.stat().st_mtime_ns, f.stat().st_size, f) for f in self.folder.glob("*/" * depth + "*.npz")]
+        excess = sum(size for _, size, _ in files) - LIMIT
+        for _, size, file in sorted(files):
+            if excess > 0 and file != keep:
+                file.unlink(missing_ok=True)
+                excess -= size
