@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import models
 from utils import loaders, runtime, scores
-from utils.loaders import MEAN, STD, Batches, check_fits
+from utils.loaders import STD, Batches, check_fits
 from utils.runtime import (
     CIFAR,
     UserError,
@@ -21,15 +21,15 @@ from utils.runtime import (
     compile_inference,
     inference_batch,
     prepare,
-    prune,
     write_bytes,
 )
 
 CACHE = CIFAR / "cache"
-FORWARD = 1                  # raise it with every change to the pass or a network that changes outputs; test_network.py finds them
-CACHE_LIMIT = 4 << 30        # bytes; a WRN-40-2 leaves about 80 MB of the papers' test sets and CIFAR's training images
+FORWARD_CODE = [str(file) for package in (models, loaders, runtime) for file in Path(package.__file__).parent.rglob("*.py")] + [__file__]
 # Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a GPU about a million, a guess.
 COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
+
+
 
 
 def multiply_adds(model, images):
@@ -49,33 +49,27 @@ def multiply_adds(model, images):
     return sum(counts)
 
 
-def own_code(model: torch.nn.Module, arch: str) -> str:
-    """What else tells a network of one's own from others with the same weights: its modules and their source files.
-
-    The text of the files counts because their author knows nothing of FORWARD.
-    """
-    if arch in models.MODELS:
-        return ""
-    makers = {type(m) for m in model.modules() if not type(m).__module__.startswith("torch.")}
-    makers |= {importlib.import_module(arch.partition(":")[0])} if ":" in arch else set()
-    return f"{arch} {model} {sorted(map(file_hash, makers))}"
+def source_hash(*files, text=""):
+    """Short sha256 of source files and a text: outputs cached by an older formula or network are not read by a newer one."""
+    return hashlib.sha256(text.encode() + b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:8]
 
 
-def file_hash(code: object) -> str:
-    """sha256 of the source file of a class or module, "" for one made without a file."""
-    with contextlib.suppress(TypeError, OSError):
-        return runtime.sha256_file(inspect.getfile(code))
-    return ""
+def source_files(model, arch):
+    """Files with the code of every module of a network, and of the module that ``module:function`` names."""
+    found = set(FORWARD_CODE)
+    for code in [*{type(module) for module in model.modules()}, *([importlib.import_module(arch.partition(":")[0])] if ":" in arch else [])]:
+        with contextlib.suppress(TypeError, OSError):    # made without a file
+            found.add(inspect.getfile(code))
+    return found
 
 
 class Network:
     """A loaded snapshot, and the outputs it gives for image sets.
 
     ``outputs(images)`` are those of one forward pass; ``stepped_outputs(images, score)`` those at the images moved by a
-    score's input step. Both are read from the cache where an earlier run has left them. ``cache``: its folder.
+    score's input step. Both are read from the cache where an earlier run has left them.
 
-    ``compile``: "on", "off", or "auto" = what ``plan`` settles. ``compiled`` says what the outputs are of: True, the
-    compiled network, False, the eager one (in bfloat16 they round differently), None while that is not settled.
+    ``compile``: "on", "off", or "auto" = only if what ``plan`` was told of costs more than compiling does.
     """
 
     def __init__(self, model, sha256, device, precision, batch_size=200, cache=None, compile="off", arch=""):
@@ -83,46 +77,34 @@ class Network:
         self.precision, self.batch_size = precision, inference_batch(batch_size, device)
         self.cache, self.memory = Path(cache or CACHE), {}
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
-        self.compiled = {"on": True, "off": False, "auto": None}[compile]
-        self.kernel = None                 # the compiled network, or the network itself where compiling failed
-        self.code = arch, own_code(model, arch)
+        self.compile, self.compiled = compile, None
+        # the same weights may belong to networks that differ in code, in options without weights or in --arch alone
+        asked = "" if compile == "auto" else compile     # compiled and eager bfloat16 round differently: who asks for one gets no outputs of the other
+        self.network_code = source_hash(*source_files(model, arch), text=f"{arch} {model} {device.type} {torch.__version__} {asked}")
+        self.score_code = source_hash(*Path(scores.__file__).parent.rglob("*.py"))
 
-    def outputs(self, images: loaders.ImageSet) -> scores.Outputs:
+    def outputs(self, images):
         """Outputs of an ImageSet: logits (N,C) and features (N,D) float32 in the set's order."""
-        self.plan([images])
-        key = self.key(images, self.precision, self.compiled)
-        return self.with_head(self.cached(key, lambda: self.run(images, self.forward)), images)
+        return self.with_head(self.cached(self.key(images), lambda: self.run(images, self.forward)), images)
 
-    def key(self, images: loaders.ImageSet, *what: object) -> str:
-        """Name of an ImageSet's outputs among those of this snapshot: a hash of what changes them."""
-        parts = (FORWARD, self.code, images.fingerprint, MEAN, STD, self.device.type, *what)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    def key(self, images):
+        """Name of an ImageSet's outputs in the cache."""
+        return f"{images.fingerprint[:16]}-{self.precision}-{self.network_code}"
 
-    def plan(self, image_sets: list[loaders.ImageSet]) -> None:
-        """Settle once whether outputs are compiled, given the sets they are wanted of, and compile if any set needs it.
+    def plan(self, image_sets):
+        """Settle whether "auto" compiles, given the sets whose outputs will be asked for."""
+        count = sum(len(images) for images in image_sets if not self.path(self.key(images)).exists())
+        if self.compile == "auto":
+            self.compile = "on" if count and count * multiply_adds(self.model, image_sets[0]) > COMPILE_ABOVE.get(self.device.type, math.inf) else "off"
 
-        "auto" is eager where eager outputs of all sets are cached, else compiled where compiled ones are, or where the
-        passes cost more than compiling does. Where compiling fails, outputs are eager.
-        """
-        missing = {kind: sum(len(images) for images in image_sets if not self.is_cached(self.key(images, self.precision, kind)))
-                   for kind in (False, True)}
-        if self.compiled is None:
-            limit = COMPILE_ABOVE.get(self.device.type, math.inf)
-            self.compiled = missing[False] > 0 and (
-                missing[True] == 0 or missing[False] * multiply_adds(self.model, image_sets[0]) > limit)
-        if self.compiled and missing[True] and self.kernel is None:
-            self.forward(torch.zeros(1, *image_sets[0].images.shape[1:], device=self.device))
-            self.compiled = self.kernel is not self.model
-
-    def stepped_outputs(self, images: loaders.ImageSet, score: scores.Score) -> scores.Outputs:
+    def stepped_outputs(self, images, score):
         """Outputs at x - eps * sign(gradient of the score's objective) / std per channel, in normalised space.
 
-        The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image. The source file of
-        a score of one's own is part of the key, as in ``own_code``.
+        The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image.
         """
-        stats = [(name, hashlib.sha256(value.tobytes()).hexdigest()) for name, value in sorted(score.stats.items())]
-        own = file_hash(type(score)) if getattr(score, "own", False) else ""
-        key = self.key(images, "step", score.name, sorted(score.hyper.items()), stats, own)
+        inputs = hashlib.sha256("".join([score.label, repr(sorted(score.hyper.items())), *(f"{k}{v.tobytes()}" for k, v in sorted(score.stats.items()))]).encode())
+        code = source_hash(inspect.getfile(type(score)), text=self.score_code)      # a score of one's own lies elsewhere
+        key = f"{images.fingerprint[:16]}-{score.name}-{inputs.hexdigest()[:16]}-{self.network_code}-{code}"
         return self.with_head(self.cached(key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))), images)
 
     def with_head(self, arrays, images):
@@ -147,9 +129,6 @@ class Network:
             self.memory[key] = self.load_or_make(key, make)
         return self.memory[key]
 
-    def is_cached(self, key: str) -> bool:
-        return key in self.memory or self.path(key).exists()
-
     def path(self, key):
         """The cache file of a key."""
         return self.cache / self.sha256[:16] / f"{key}.npz"
@@ -165,7 +144,6 @@ class Network:
         np.savez(buffer, **arrays)
         with contextlib.suppress(OSError, UserError):   # a full disk only costs the next run its pass
             write_bytes(path, buffer.getbuffer())
-            prune(self.cache, "*/*.npz", CACHE_LIMIT)
         return arrays
 
     def run(self, images, forward):
@@ -186,13 +164,13 @@ class Network:
     def forward(self, x):
         """(logits, features) of a normalised batch, in the network's precision, compiled where that has been settled."""
         with autocast(self.device, self.precision):
-            if not self.compiled:
+            if self.compile != "on":
                 return self.model(x)
             full = torch.cat([x, x[-1:].expand(self.batch_size - len(x), -1, -1, -1)])   # compiled for whole batches only
             full = full.contiguous(memory_format=torch.channels_last)
-            if self.kernel is None:
-                self.kernel = compile_inference(self.model, full)
-            return [part[:len(x)] for part in self.kernel(full)]
+            if self.compiled is None:
+                self.compiled = compile_inference(self.model, full)
+            return [part[:len(x)] for part in self.compiled(full)]
 
     def forward_stepped(self, x, score):
         """(logits, features) at the batch moved by the score's input step, in float32."""
@@ -203,9 +181,20 @@ class Network:
         with torch.no_grad():
             return self.model(x - score.eps * gradient.sign() / std)
 
-    def fit(self, score: scores.Score, train_images: loaders.ImageSet) -> scores.Score:
-        """Fit a score on the ID training images, which takes a moment once their outputs are there."""
-        return score.fit(self.outputs(train_images))
+    def fit(self, score, train_images):
+        """Fit a score on the ID training images, or load what it learnt from the cache."""
+        if not score.cache_stats:
+            return score.fit(self.outputs(train_images))
+        fitted = []
+
+        def learn():
+            fitted.append(score.fit(self.outputs(train_images)))
+            return score.stats
+        options = hashlib.sha256(repr(sorted(score.hyper.items())).encode()).hexdigest()[:12]
+        stats = self.cached(f"{train_images.fingerprint[:16]}-{self.precision}-fit-{score.name}-{options}-{self.network_code}-{self.score_code}", learn)
+        if not fitted:
+            score.stats = stats
+        return score
 
     def score(self, score, images):
         """(N,) float64 scores of an ImageSet, larger = more OOD; UserError naming the image if one is NaN."""

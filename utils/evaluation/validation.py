@@ -69,9 +69,9 @@ class Validation:
 
 
 def varied(score, dataset, hyper):
-    """The same score with other hyper-parameters; one of the user's own keeps its name."""
+    """The same score with other hyper-parameters; one of the user's own keeps its name, and that nothing it learns is cached."""
     made = type(score)(dataset, **{**score.hyper, **hyper})
-    vars(made).update({key: value for key, value in vars(score).items() if key in ("name", "own")})
+    vars(made).update({key: value for key, value in vars(score).items() if key in ("name", "own", "cache_stats")})
     return made
 
 

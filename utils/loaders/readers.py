@@ -18,8 +18,6 @@ from utils.runtime import Cache, UserError
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
-DECODING = 1               # raise it when the same files give other pixels, labels or classes; tests/loaders/test_readers.py finds it
-CACHE_LIMIT = 4 << 30      # bytes of decoded images below data/cache; 100,000 images of 32x32 take 0.3 GB
 # To be raised when the same file gives other pixels, labels or classes than before: what was decoded before is not read then.
 DECODING = 1
 

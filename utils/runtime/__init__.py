@@ -18,7 +18,6 @@ from .files import (
     json_bytes,
     make_folder,
     portable,
-    prune,
     sha256_file,
     short_path,
     write_bytes,

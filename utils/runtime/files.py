@@ -54,17 +54,6 @@ def write_files(contents):
         raise
 
 
-def prune(folder: Path, pattern: str, limit: int) -> None:
-    """Remove the oldest files of a cache until the rest take at most ``limit`` bytes; the newest stays in any case."""
-    files = [(file.stat().st_mtime_ns, file.stat().st_size, file) for file in folder.glob(pattern)]
-    total = sum(size for _, size, _ in files)
-    for _, size, file in sorted(files)[:-1]:
-        if total <= limit:
-            break
-        file.unlink(missing_ok=True)     # another process may have removed it
-        total -= size
-
-
 def make_folder(path):
     """The folder, made where it is missing; UserError when it cannot be."""
     path = Path(path).expanduser()

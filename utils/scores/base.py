@@ -61,6 +61,7 @@ class Score:
     defaults = {}
     per_dataset = {}     # {"imagenet": {"k": 1000}}: what a data set's name begins with -> what differs from defaults
     grid = {}            # {"k": (10, 50, 100)}
+    cache_stats = True   # False where stats only repeat the training features
 
     def __init__(self, dataset=None, **chosen):
         unknown = sorted(set(chosen) - set(self.defaults))
