@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils import loaders
+from utils import loaders, runtime
 from utils.evaluation import network as network_module
 from utils.evaluation.network import Network, multiply_adds
 from utils.loaders import normalise
@@ -167,10 +167,42 @@ def test_code_of_every_module_is_in_the_key(tmp_path, monkeypatch):
     assert keys[0] != keys[1]
 
 
-def test_who_asks_for_eager_outputs_gets_no_compiled_ones(tmp_path):
-    keys = {compile: Network(Small(), "a" * 64, torch.device("cpu"), "bf16", cache=tmp_path, compile=compile).key(images_of(2, 1))
-            for compile in ("auto", "on", "off")}
-    assert len(set(keys.values())) == 3
+CHANGES = ("sha256", "images", "labels", "precision", "kind", "device", "mean", "FORWARD")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_the_outputs_is_in_the_key(tmp_path, monkeypatch, change):
+    def key(change):
+        images = images_of(2, 2 if change == "images" else 1)
+        if change == "labels":
+            images = loaders.make_set(images.images.permute(0, 2, 3, 1).numpy(), [2, 2], images.name)
+        network = network_in(tmp_path, sha=("b" if change == "sha256" else "a") * 64)
+        other = {"precision": "bf16", "kind": "compiled", "device": torch.device("cuda"), "mean": (0.5, 0.5, 0.5)}
+        vars(network).update({name: value for name, value in other.items() if name == change})
+        monkeypatch.setattr(network_module, "FORWARD", 2 if change == "FORWARD" else 1)
+        return network.key(images)
+    assert key(None) == key(None) != key(change)
+
+
+def test_no_source_file_of_ours_is_in_the_key():
+    """A comment that is edited makes no outputs anew; FORWARD and the test of recorded outputs hold the rest."""
+    import models
+    assert network_module.own_code(models.build("wrn", 10, 10, 1), "wrn") == []
+    assert len(network_module.own_code(Small(), "")) == 1
+
+
+@pytest.mark.parametrize("number", ["FORWARD", "FITTED"])
+def test_what_was_fitted_otherwise_is_not_read(tmp_path, monkeypatch, number):
+    train, fits = images_of(60, 1), []
+
+    class Counted(SCORES["mahalanobis"]):
+        def fit(self, train):
+            fits.append(1)
+            return super().fit(train)
+    for value, expected in ((1, 1), (1, 1), (2, 2)):
+        monkeypatch.setattr(network_module, number, value)
+        network_in(tmp_path).fit(Counted(), train)
+        assert len(fits) == expected
 
 
 def test_multiplications_of_a_wide_resnet():
@@ -179,29 +211,86 @@ def test_multiplications_of_a_wide_resnet():
     assert 0.32e9 < count < 0.34e9   # WRN-40-2 on 32x32 is known as 0.33 G multiply-adds
 
 
-def test_compiling_is_settled_by_what_is_not_cached(tmp_path, monkeypatch):
+@pytest.fixture
+def pretended(monkeypatch):
+    """Compiling that takes no time and gives a function of the model; returns how often it was done."""
+    made = []
+
+    def compile_inference(model, example):
+        made.append(len(example))
+        return lambda x: model(x)
+    monkeypatch.setattr(network_module, "compile_inference", compile_inference)
+    return made
+
+
+def asked(folder, compile, sets, above=1e18):
+    """A network that was asked for the outputs of all sets, planned as test.py does."""
+    network = Network(Small(), "a" * 64, torch.device("cpu"), "fp32", 7, cache=folder, compile=compile)
+    network_module.COMPILE_ABOVE["cpu"] = above
+    network.plan(sets)
+    for images in sets:
+        network.outputs(images)
+    return network
+
+
+@pytest.fixture(autouse=True)
+def limit_as_it_was(monkeypatch):
+    monkeypatch.setattr(network_module, "COMPILE_ABOVE", dict(network_module.COMPILE_ABOVE))
+
+
+def test_auto_compiles_if_the_work_is_worth_it(tmp_path, pretended):
+    sets = [images_of(23, 1), images_of(9, 2)]
+    assert asked(tmp_path / "a", "auto", sets).kind == "eager" and pretended == []
+    assert asked(tmp_path / "b", "auto", sets, above=1).kind == "compiled" and pretended == [7]
+
+
+@pytest.mark.parametrize("kind, compile", [("eager", "off"), ("compiled", "on")])
+def test_auto_takes_what_is_cached_and_says_which_it_was(tmp_path, pretended, kind, compile):
+    sets = [images_of(23, 1), images_of(9, 2)]
+    asked(tmp_path, compile, sets)
+    for above in (1, 1e18):
+        again = asked(tmp_path, "auto", sets, above)
+        assert (again.kind, again.model.images) == (kind, 0)
+
+
+def test_outputs_of_one_result_are_of_one_kind(tmp_path, pretended):
+    few, many = images_of(2, 1), images_of(200, 2)
+    work = multiply_adds(Small(), few)
+    asked(tmp_path, "on", [many])
+    network = asked(tmp_path, "auto", [many, few], above=60 * work)     # not worth compiling for, if the others were not there
+    assert network.kind == "compiled" and len(list(tmp_path.rglob("*-compiled-*.npz"))) == 2
+    assert not list(tmp_path.rglob("*-eager-*.npz"))
+
+
+@pytest.mark.parametrize("first, then", [("on", "off"), ("off", "on")])
+def test_who_asks_for_one_kind_gets_no_outputs_of_the_other(tmp_path, pretended, first, then):
     images = images_of(23, 1)
-    monkeypatch.setattr(network_module, "COMPILE_ABOVE", {"cpu": 1})
-    network = network_in(tmp_path)
-    network.compile = "auto"
-    network.plan([images])
-    assert network.compile == "on"
-    network.compile = "off"
-    network.outputs(images)
-    again = network_in(tmp_path)
-    again.compile = "auto"
-    again.plan([images])
-    assert again.compile == "off"
+    asked(tmp_path, first, [images])
+    assert asked(tmp_path, then, [images]).model.images >= 23
+
+
+def test_what_cannot_be_compiled_is_kept_as_eager(tmp_path, monkeypatch):
+    monkeypatch.setattr(network_module, "compile_inference", lambda model, example: model)
+    images = images_of(23, 1)
+    assert asked(tmp_path, "on", [images]).kind == "eager"
+    again = asked(tmp_path, "off", [images])
+    assert (again.kind, again.model.images) == ("eager", 0)
 
 
 @pytest.mark.parametrize("works", [True, False])
 def test_compiled_or_fallen_back_the_outputs_are_the_same(tmp_path, monkeypatch, works):
     images = images_of(23, 1)   # three batches of 7 and one of 2
-    compiled = network_in(tmp_path / "a")
-    compiled.compile = "on"
     def refuse(*args, **keywords):
         raise RuntimeError("no compiler")
     monkeypatch.setattr(torch, "compile", (lambda model, **keywords: lambda x: model(x)) if works else refuse)
-    plain = network_in(tmp_path / "b")
+    compiled, plain = asked(tmp_path / "a", "on", [images]), asked(tmp_path / "b", "off", [images])
+    assert compiled.kind == ("compiled" if works else "eager")
     for name in ("logits", "features"):
         np.testing.assert_allclose(getattr(compiled.outputs(images), name), getattr(plain.outputs(images), name), rtol=1e-5, atol=1e-5)
+
+
+def test_old_outputs_go_when_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime.cache, "LIMIT", 1)
+    for seed in (1, 2, 3):
+        network_in(tmp_path).outputs(images_of(5, seed))
+    assert len(list(tmp_path.rglob("*.npz"))) == 1

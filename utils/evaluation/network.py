@@ -1,10 +1,10 @@
-"""One forward pass an image set: logits and features for every score, kept in a cache keyed by snapshot and data."""
-import contextlib
+"""One forward pass an image set: logits and features for every score, kept in a cache keyed by what changes them."""
 import hashlib
 import importlib
 import inspect
-import io
 import math
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +12,27 @@ import torch
 from tqdm import tqdm
 
 import models
-from utils import loaders, runtime, scores
-from utils.loaders import STD, Batches, check_fits
+from utils import runtime, scores, snapshots
+from utils.loaders import MEAN, STD, Batches, ImageSet, check_fits
 from utils.runtime import (
     CIFAR,
+    Cache,
     UserError,
     autocast,
     compile_inference,
     inference_batch,
     prepare,
-    write_bytes,
 )
 
 CACHE = CIFAR / "cache"
-FORWARD_CODE = [str(file) for package in (models, loaders, runtime) for file in Path(package.__file__).parent.rglob("*.py")] + [__file__]
+# To be raised when the same weights and images give other outputs than before: what is cached is not read then. A test
+# holds the outputs of fixed networks and says so when they change.
+FORWARD = 1
+# Likewise for what scores learn when they are fitted, and for the objectives of their input steps.
+FITTED = 1
+EAGER, COMPILED = "eager", "compiled"    # their bfloat16 outputs are rounded differently
 # Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a GPU about a million, a guess.
 COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
-
-
 
 
 def multiply_adds(model, images):
@@ -49,18 +52,37 @@ def multiply_adds(model, images):
     return sum(counts)
 
 
-def source_hash(*files, text=""):
-    """Short sha256 of source files and a text: outputs cached by an older formula or network are not read by a newer one."""
-    return hashlib.sha256(text.encode() + b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:8]
+def digest(*parts) -> str:
+    """Short sha256 of bytes and of other values as text."""
+    return hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else str(p).encode() for p in parts)).hexdigest()[:16]
 
 
-def source_files(model, arch):
-    """Files with the code of every module of a network, and of the module that ``module:function`` names."""
-    found = set(FORWARD_CODE)
-    for code in [*{type(module) for module in model.modules()}, *([importlib.import_module(arch.partition(":")[0])] if ":" in arch else [])]:
-        with contextlib.suppress(TypeError, OSError):    # made without a file
-            found.add(inspect.getfile(code))
-    return found
+def own_code(model: torch.nn.Module, arch: str) -> list[bytes]:
+    """Source files of a user's own network: nobody raises FORWARD when they change.
+
+    Those of all its modules, which may lie in several files, and the one that ``module:function`` names.
+    """
+    ours = (Path(models.__file__).parent, Path(torch.__file__).parent)
+    parts = {type(module) for module in model.modules()}
+    if ":" in arch:
+        parts.add(importlib.import_module(arch.partition(":")[0]))
+    files = set()
+    for part in parts:
+        try:
+            files.add(Path(inspect.getfile(part)))
+        except (TypeError, OSError):    # made without a file
+            continue
+    return [file.read_bytes() for file in sorted(files) if not any(file.is_relative_to(place) for place in ours)]
+
+
+def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
+    """(network, description) of a snapshot file; args: device, ngpu, precision, compile, test_bs and arch of test.py."""
+    model, description = snapshots.load_model(file, args.arch)
+    device = runtime.pick_device(args.device, args.ngpu)
+    precision = runtime.pick_precision(args.precision, device)
+    network = Network(model, runtime.sha256_file(file), device, precision, args.test_bs, compile=args.compile,
+                      arch=description["arch"])
+    return network, description
 
 
 class Network:
@@ -69,43 +91,61 @@ class Network:
     ``outputs(images)`` are those of one forward pass; ``stepped_outputs(images, score)`` those at the images moved by a
     score's input step. Both are read from the cache where an earlier run has left them.
 
-    ``compile``: "on", "off", or "auto" = only if what ``plan`` was told of costs more than compiling does.
+    ``compile``: "on", "off", or "auto" = what the cache has, else compiled if the work is worth it (``plan``). ``kind``
+    says which of the two the outputs are, cached or not; None before "auto" is settled.
     """
 
     def __init__(self, model, sha256, device, precision, batch_size=200, cache=None, compile="off", arch=""):
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
         self.precision, self.batch_size = precision, inference_batch(batch_size, device)
-        self.cache, self.memory = Path(cache or CACHE), {}
+        self.cache, self.memory = Cache(cache or CACHE), {}
         self.model.requires_grad_(False)   # the input step differentiates by the image alone
-        self.compile, self.compiled = compile, None
-        # the same weights may belong to networks that differ in code, in options without weights or in --arch alone
-        asked = "" if compile == "auto" else compile     # compiled and eager bfloat16 round differently: who asks for one gets no outputs of the other
-        self.network_code = source_hash(*source_files(model, arch), text=f"{arch} {model} {device.type} {torch.__version__} {asked}")
-        self.score_code = source_hash(*Path(scores.__file__).parent.rglob("*.py"))
+        self.kind, self.compiled = {"on": COMPILED, "off": EAGER, "auto": None}[compile], None
+        self.mean, self.std = MEAN, STD
+        self.code = own_code(model, arch)
 
-    def outputs(self, images):
+    def key(self, images: ImageSet, kind: str | None = None) -> str:
+        """Name of an ImageSet's outputs in the cache: all that changes them is in it."""
+        numerics = f"{self.precision}-{self.device.type}-{kind or self.kind}"
+        return f"{self.place(images)}-{numerics}-{digest(FORWARD, self.mean, self.std, *self.code)}"
+
+    def place(self, images: ImageSet) -> str:
+        return f"{self.sha256[:16]}/{images.fingerprint[:16]}"
+
+    def plan(self, image_sets: list[ImageSet]) -> None:
+        """Settle whether "auto" compiles, given the sets whose outputs will be asked for: all will be of one kind.
+
+        The kind of which the cache has all; else compiled if that costs less, of a pass over what is missing half the
+        multiplications' time, and once half of ``COMPILE_ABOVE``.
+        """
+        if self.kind is not None:
+            return
+        missing = {kind: sum(len(images) for images in image_sets if not self.cache.path(self.key(images, kind)).exists())
+                   for kind in (EAGER, COMPILED)}
+        self.kind = min(missing, key=missing.get)
+        if missing[self.kind]:
+            work = multiply_adds(self.model, image_sets[0])
+            compiling = COMPILE_ABOVE.get(self.device.type, math.inf) + missing[COMPILED] * work
+            self.kind = COMPILED if missing[EAGER] * work > compiling / 2 else EAGER
+
+    def outputs(self, images: ImageSet) -> scores.Outputs:
         """Outputs of an ImageSet: logits (N,C) and features (N,D) float32 in the set's order."""
-        return self.with_head(self.cached(self.key(images), lambda: self.run(images, self.forward)), images)
+        self.plan([images])
+        arrays = self.cached(lambda: self.key(images), lambda: self.run(images, self.forward))
+        return self.with_head(arrays, images)
 
-    def key(self, images):
-        """Name of an ImageSet's outputs in the cache."""
-        return f"{images.fingerprint[:16]}-{self.precision}-{self.network_code}"
-
-    def plan(self, image_sets):
-        """Settle whether "auto" compiles, given the sets whose outputs will be asked for."""
-        count = sum(len(images) for images in image_sets if not self.path(self.key(images)).exists())
-        if self.compile == "auto":
-            self.compile = "on" if count and count * multiply_adds(self.model, image_sets[0]) > COMPILE_ABOVE.get(self.device.type, math.inf) else "off"
-
-    def stepped_outputs(self, images, score):
+    def stepped_outputs(self, images: ImageSet, score: scores.Score) -> scores.Outputs:
         """Outputs at x - eps * sign(gradient of the score's objective) / std per channel, in normalised space.
 
-        The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image.
+        The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image. A score of the
+        user's own counts with its source file, for the reason ``own_code`` gives.
         """
-        inputs = hashlib.sha256("".join([score.label, repr(sorted(score.hyper.items())), *(f"{k}{v.tobytes()}" for k, v in sorted(score.stats.items()))]).encode())
-        code = source_hash(inspect.getfile(type(score)), text=self.score_code)      # a score of one's own lies elsewhere
-        key = f"{images.fingerprint[:16]}-{score.name}-{inputs.hexdigest()[:16]}-{self.network_code}-{code}"
-        return self.with_head(self.cached(key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))), images)
+        learnt = [part for key, value in sorted(score.stats.items()) for part in (key, value.tobytes())]
+        own = [Path(inspect.getfile(type(score))).read_bytes()] if getattr(score, "own", False) else []
+        inputs = digest(FORWARD, FITTED, self.mean, self.std, *self.code, score.name, sorted(score.hyper.items()), *learnt, *own)
+        key = f"{self.place(images)}-step-{self.device.type}-{inputs}"
+        arrays = self.cached(lambda: key, lambda: self.run(images, lambda x: self.forward_stepped(x, score)))
+        return self.with_head(arrays, images)
 
     def with_head(self, arrays, images):
         """Outputs of arrays, with a copy of the network's head and the set's labels; UserError when they are not finite.
@@ -123,32 +163,21 @@ class Network:
         except ValueError as error:
             raise UserError(f"'{images.name}': {error}: the snapshot is broken, or trained in a way that diverged") from None
 
-    def cached(self, key, make):
-        """Arrays of ``make()``, from memory or the cache file of this snapshot and key where there is a whole one."""
-        if key not in self.memory:
-            self.memory[key] = self.load_or_make(key, make)
-        return self.memory[key]
+    def cached(self, key: Callable[[], str], make: Callable[[], dict]) -> dict[str, np.ndarray]:
+        """Arrays from memory or the cache, or those of ``make()``, which are written there.
 
-    def path(self, key):
-        """The cache file of a key."""
-        return self.cache / self.sha256[:16] / f"{key}.npz"
-
-    def load_or_make(self, key, make):
-        """Arrays of the cache file, or those of ``make()``, which are written there."""
-        path = self.path(key)
-        with contextlib.suppress(Exception):   # missing, damaged or half-written by an older version: made again
-            with np.load(path, allow_pickle=False) as content:
-                return {name: content[name] for name in content.files}
-        arrays = make()
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        with contextlib.suppress(OSError, UserError):   # a full disk only costs the next run its pass
-            write_bytes(path, buffer.getbuffer())
+        The key is asked for again after making: outputs that could not be compiled are eager ones.
+        """
+        arrays = self.memory.get(key()) or self.cache.load(key())
+        if arrays is None:
+            arrays = make()
+            self.cache.save(key(), arrays)
+        self.memory[key()] = arrays
         return arrays
 
     def run(self, images, forward):
         """Fill preallocated arrays batch by batch; the device is waited for once a batch, when it copies out."""
-        batches = Batches(images, self.batch_size, self.device)
+        batches = Batches(images, self.batch_size, self.device, mean=self.mean, std=self.std)
         arrays, start = None, 0
         for x, _ in tqdm(batches, images.name, len(batches), unit="batch", disable=None, leave=False):
             parts = forward(x)
@@ -164,12 +193,13 @@ class Network:
     def forward(self, x):
         """(logits, features) of a normalised batch, in the network's precision, compiled where that has been settled."""
         with autocast(self.device, self.precision):
-            if self.compile != "on":
+            if self.kind != COMPILED:
                 return self.model(x)
             full = torch.cat([x, x[-1:].expand(self.batch_size - len(x), -1, -1, -1)])   # compiled for whole batches only
             full = full.contiguous(memory_format=torch.channels_last)
             if self.compiled is None:
                 self.compiled = compile_inference(self.model, full)
+                self.kind = EAGER if self.compiled is self.model else COMPILED
             return [part[:len(x)] for part in self.compiled(full)]
 
     def forward_stepped(self, x, score):
@@ -177,26 +207,29 @@ class Network:
         with torch.enable_grad():
             x.requires_grad_(True)
             gradient, = torch.autograd.grad(score.objective(*self.model(x)), x)
-        std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=x.device).view(1, 3, 1, 1)
         with torch.no_grad():
             return self.model(x - score.eps * gradient.sign() / std)
 
-    def fit(self, score, train_images):
+    def fit(self, score: scores.Score, train_images: ImageSet) -> scores.Score:
         """Fit a score on the ID training images, or load what it learnt from the cache."""
         if not score.cache_stats:
             return score.fit(self.outputs(train_images))
+        self.plan([train_images])
         fitted = []
+
+        def key():
+            return f"{self.key(train_images)}-fit-{score.name}-{digest(FITTED, sorted(score.hyper.items()))}"
 
         def learn():
             fitted.append(score.fit(self.outputs(train_images)))
             return score.stats
-        options = hashlib.sha256(repr(sorted(score.hyper.items())).encode()).hexdigest()[:12]
-        stats = self.cached(f"{train_images.fingerprint[:16]}-{self.precision}-fit-{score.name}-{options}-{self.network_code}-{self.score_code}", learn)
+        stats = self.cached(key, learn)
         if not fitted:
             score.stats = stats
         return score
 
-    def score(self, score, images):
+    def score(self, score: scores.Score, images: ImageSet) -> np.ndarray:
         """(N,) float64 scores of an ImageSet, larger = more OOD; UserError naming the image if one is NaN."""
         outputs = self.stepped_outputs(images, score) if "gradient" in score.needs else self.outputs(images)
         values = np.asarray(score.score(outputs), dtype=np.float64)
