@@ -162,7 +162,7 @@ def test_every_long_option_in_both_spellings(script, monkeypatch):
         raise Seen(parser)
     monkeypatch.setattr(options.Parser, "parse_args", stop)
     with pytest.raises(Seen) as seen:
-        load_script(script).parse([])
+        load_script(script).main([])
     known = set(seen.value.args[0]._option_string_actions)
     for option in (o for o in known if o.startswith("--")):
         for spelling in (option[2:].replace("-", "_"), option[2:].replace("_", "-")):
@@ -211,7 +211,7 @@ def test_saved_scores_give_the_metrics_again(digits):
             for row in entry["sets"]:
                 outer = scores[f"{entry['score']}/{row['set']}"]
                 assert (len(outer), row["draws"]) == (row["n"], 3)
-                again = protocol.measure_set(inner, outer, row["set"], 3, 5, "paper")
+                again = protocol.measure_set(inner, outer, row["set"], protocol.Protocol(num_to_avg=3, seed=5))
                 whole = metrics.detection_metrics(inner, outer)
                 for metric in metrics.METRICS:
                     assert row[metric] == pytest.approx(again[metric]) and row["whole"][metric] == pytest.approx(100 * whole[metric])

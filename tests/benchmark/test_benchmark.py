@@ -188,7 +188,7 @@ def test_plain_evaluation_agrees_with_the_project(evaluation, specification, tmp
     sets = loaders.parse_ood(whole.ood_names(folder), "synthetic")
     assert len(sets) == len(plain["fpr95"]) == 6
     for ood in sets:
-        row = protocol.measure_set(inner, network.score(score, ood), ood.name, 10, 1, "paper")
+        row = protocol.measure_set(inner, network.score(score, ood), ood.name)
         assert plain["fpr95"][ood.name] == pytest.approx(row["fpr95"], abs=1) and row["draws"] == 10
         assert plain["auroc"][ood.name] == pytest.approx(row["auroc"], abs=0.1)
     assert min(plain["auroc"].values()) < max(plain["auroc"].values())

@@ -1,12 +1,23 @@
 """Draws, the rows of the papers' table, and what is written of them."""
+import argparse
 import csv
 import json
 
 import numpy as np
 import pytest
 
+from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.evaluation.protocol import draw_indices, mean_row, measure_set
+from utils.evaluation.protocol import (
+    USUAL,
+    Case,
+    Protocol,
+    departures,
+    draw_indices,
+    is_usual,
+    mean_row,
+    measure_set,
+)
 from utils.metrics import METRICS, detection_metrics
 
 
@@ -16,7 +27,7 @@ def scores(n=500, m=300, seed=0, shift=1.0):
 
 
 def measure(ids, oods, name="svhn", draws=10, seed=1, protocol="paper"):
-    return measure_set(ids, oods, name, draws, seed, protocol)
+    return measure_set(ids, oods, name, Protocol(num_to_avg=draws, seed=seed, protocol=protocol))
 
 
 class TestDraws:
@@ -143,9 +154,93 @@ class TestTables:
         assert len(name("a/b_epoch_1.pt", many)) < 60
 
 
+def record_of(sha256, rows):
+    return {"command": "test.py --model x", "snapshot": {"sha256": sha256},
+            "scores": [{"score": "energy", "sets": rows[:2], "average": rows[2]}]}
+
+
+def case_of(file, description=None, **options):
+    """A case of test.py with these options, as far as its result's name goes."""
+    args = argparse.Namespace(**{"score": "energy", "save": "results", "protocol": "paper", **options})
+    return Case(file, {"dataset": "cifar10", **(description or {})}, None, None, [], args)
+
+
+class TestNames:
+    FILE = snapshots.SNAPSHOTS / "tune_sr" / "cifar10_wrn_s1_tune_epoch_9.pt"
+
+    def name(self, tmp_path, description=None, file=FILE, labels=("energy",), **options):
+        return report.result_path(case_of(file, description, save=str(tmp_path), **options), list(labels)).name
+
+    @pytest.mark.parametrize("description", [{}, {"recipe": {"epochs": 10}, "epoch": 9}])
+    def test_the_last_epoch_has_the_plain_name(self, tmp_path, description):
+        assert self.name(tmp_path, description) == "cifar10_wrn_s1_tune_sr_energy"
+
+    def test_another_epoch_has_it_in_its_name(self, tmp_path):
+        assert self.name(tmp_path, {"recipe": {"epochs": 20}, "epoch": 9}) == "cifar10_wrn_s1_tune_epoch_9_sr_energy"
+
+    def test_a_run_that_has_not_ended_is_named_by_the_folder_it_goes_to(self, tmp_path):
+        file = self.FILE.parent / f"cifar10_wrn_s1_tune{snapshots.RUN}" / self.FILE.name
+        assert self.name(tmp_path, {"recipe": {"epochs": 20}, "epoch": 9}, file) == "cifar10_wrn_s1_tune_epoch_9_sr_energy"
+
+    def test_what_is_not_usual_makes_another_name(self, tmp_path):
+        unusual = [{"ood": "svhn"}, {"id_train": "/x"}, {"num_to_avg": 3}, {"seed": 2}, {"tune_scores": True}, {"T": 2.0}, {"noise": 0.0},
+                   {"image_size": 64}, {"id": "/x"}, {"data": "/x"}, {"precision": "bf16"}, {"skip_bad": True}, {"arch": "a:b"},
+                   {"protocol": "full"}]
+        names = {self.name(tmp_path, **options) for options in [{}, *unusual]}
+        assert len(names) == len(unusual) + 1
+        assert self.name(tmp_path, out_as_pos=True, device="cuda") in names     # the same numbers
+        assert self.name(tmp_path, file=tmp_path / self.FILE.name, labels=["energy"]) not in names
+        plain = self.name(tmp_path, {"dataset": "flowers"})
+        assert self.name(tmp_path, {"dataset": "flowers"}, id="/x") == plain     # always given by --id
+
+    def test_names_are_those_of_the_recorded_results(self, tmp_path):
+        """Each recorded result, made anew, replaces the one that is there."""
+        found = [(path, report.read_result(path)) for path in (report.RESULTS / "recorded").glob("*_wrn_*.json")]
+        assert len(found) > 5
+        for path, result in found:
+            arguments = {**result["arguments"], "data": str(runtime.DATA), "save": str(tmp_path)}
+            case = Case(snapshots.SNAPSHOTS / f"{result['snapshot']['name']}.pt", result["snapshot"], None, None, [], argparse.Namespace(**arguments))
+            assert report.result_path(case, [entry["score"] for entry in result["scores"]]).name == path.stem
+
+    def test_recorded_results_are_usual(self):
+        found = [report.read_result(path) for path in (report.RESULTS / "recorded").glob("*_wrn_*.json")]
+        assert found and all(is_usual(result) for result in found)
+
+    @pytest.mark.parametrize("option, value, usual", [("num_to_avg", 3, False), ("protocol", "full", False), ("id", "/x", False), ("T", 2.0, True),
+                                                      ("data", "/x", True), ("precision", "bf16", True), ("out_as_pos", True, True)])
+    def test_usual_is_equal_to_the_record(self, option, value, usual):
+        arguments = {"ood": "", "id": None, "model": "x", option: value}
+        assert departures(arguments) == {option: value}
+        assert is_usual({"arguments": arguments, "protocol": arguments.get("protocol", "paper")}) is usual
+        assert departures({"model": "x"}) == {} and Protocol.of({}) == USUAL
+
+
+class TestAnotherSnapshotOfTheName:
+    def write(self, path, sha256, rows, **vectors):
+        report.write_result(path, record_of(sha256, rows), vectors or None)
+
+    def test_its_result_is_kept(self, tmp_path, rows, capsys):
+        path = tmp_path / "x_energy"
+        self.write(path, "a" * 64, rows, former=np.zeros(3))
+        before = {file.name.removeprefix("x_energy"): file.read_bytes() for file in tmp_path.iterdir()}
+        self.write(path, "b" * 64, rows)
+        assert {f"_aaaaaaaa{end}": content for end, content in before.items()} == {
+            file.name.removeprefix("x_energy"): file.read_bytes() for file in tmp_path.iterdir() if "aaaaaaaa" in file.name}
+        assert report.read_result(tmp_path / "x_energy.json")["snapshot"]["sha256"] == "b" * 64
+        assert "x_energy_aaaaaaaa.json" in capsys.readouterr().out and not (tmp_path / "x_energy_scores.npz").exists()
+
+    @pytest.mark.parametrize("content", [None, "{", "[]", '{"rows": []}'])
+    def test_its_own_or_no_result_is_replaced(self, tmp_path, rows, capsys, content):
+        self.write(tmp_path / "x_energy", "b" * 64, rows)
+        if content:
+            (tmp_path / "x_energy.json").write_text(content)
+        self.write(tmp_path / "x_energy", "b" * 64, rows)
+        assert len(list(tmp_path.iterdir())) == 2 and capsys.readouterr().out == ""
+
+
 class TestFiles:
     def test_json_and_csv_hold_the_same_numbers(self, tmp_path, rows):
-        record = {"command": "test.py --model x", "scores": [{"score": "energy", "sets": rows[:2], "average": rows[2]}]}
+        record = record_of("a" * 64, rows)
         report.write_result(tmp_path / "new" / "a.b_energy", record)
         assert report.read_result(tmp_path / "new" / "a.b_energy.json") == json.loads(json.dumps(record)) == record
         lines = list(csv.DictReader((tmp_path / "new" / "a.b_energy.csv").open()))
@@ -160,9 +255,9 @@ class TestFiles:
         assert lines[2]["n"] == ""
         assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a.b_energy.csv", "a.b_energy.json"]
 
-    def test_scores_of_every_image(self, tmp_path):
+    def test_scores_of_every_image(self, tmp_path, rows):
         vectors = {"energy/id": np.arange(3.0), "energy/svhn": np.array([0.5, np.inf])}
-        report.write_scores(tmp_path / "a", vectors)
+        report.write_result(tmp_path / "a", record_of("a" * 64, rows), vectors)
         with np.load(tmp_path / "a_scores.npz", allow_pickle=False) as content:
             assert content.files == list(vectors)
             assert all(np.array_equal(content[name], vector) for name, vector in vectors.items())

@@ -1,4 +1,6 @@
 """--tune-scores sees ID training images and generated noise only, and takes the best line of its grid."""
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,8 @@ from torch import nn
 
 from utils import loaders
 from utils.evaluation.network import Network
-from utils.evaluation.validation import Validation, format_grid, noise_sets
-from utils.loaders import digits
+from utils.evaluation.validation import Validation, format_grid, noise_sets, tune_scores
+from utils.loaders import readers
 from utils.runtime import UserError
 from utils.scores import SCORES, choose
 
@@ -64,11 +66,19 @@ def test_shuffled_pixels_keep_the_pixels(train_set):
         assert torch.equal(before.flatten(1).sort(dim=1).values, after.flatten(1).sort(dim=1).values)
 
 
-def test_no_ood_set_is_opened(network, train_set, monkeypatch):
-    monkeypatch.setattr(loaders, "load", lambda *a, **k: pytest.fail("a data set was opened"))
-    for name in ("held_out_digits", "photo_patches", "gaussian", "rademacher", "blobs"):
-        monkeypatch.setattr(digits, name, lambda *a: pytest.fail("an OOD set was made"))
-    Validation(network, train_set).tune(choose("knn", "digits")[0], "digits")
+def test_no_image_set_is_opened(network, train_set, monkeypatch):
+    def opened(*arguments, **keywords):
+        pytest.fail("an image set was opened")
+    for name, entry in loaders.DATASETS.items():
+        monkeypatch.setitem(loaders.DATASETS, name, dataclasses.replace(entry, make=opened))
+    for reader in ("official_reader", "read_array", "read_images"):
+        monkeypatch.setattr(readers, reader, opened)
+    for trap in (lambda: loaders.load("gaussian"), lambda: loaders.load_id("digits", "test"), lambda: loaders.parse_ood("", "digits"),
+                 lambda: loaders.load("x", path=__file__)):
+        with pytest.raises(pytest.fail.Exception):
+            trap()
+    tuned, grids = tune_scores(choose("knn,msp", "digits"), network, train_set, "digits")
+    assert [score.name for score in tuned] == ["knn", "msp"] and grids["knn"] and grids["msp"] == []
 
 
 @pytest.mark.parametrize("name", [name for name, cls in SCORES.items() if cls.grid and name not in ("odin", "mahalanobis", "nci")])

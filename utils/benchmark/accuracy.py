@@ -18,7 +18,7 @@ def measure_precisions(file, id_set, ood_sets, device):
         for score in scores.choose(SCORES, DATASET):
             inner = network.score(score, id_set)
             for ood in ood_sets:
-                measured = protocol.measure_set(inner, network.score(score, ood), ood.name, 10, 1, "paper")
+                measured = protocol.measure_set(inner, network.score(score, ood), ood.name)
                 rows.setdefault((score.label, ood.name), {})[precision] = {metric: measured[metric] for metric in METRICS}
     return rows
 

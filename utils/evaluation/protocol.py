@@ -1,9 +1,146 @@
-"""The protocol: which sets, how many draws, and the rows of a table they give."""
+"""The protocol: which image sets, which draws of them, and the rows of a table that these give."""
 import zlib
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils import loaders
 from utils.metrics import METRICS, detection_metrics, quirks
+from utils.runtime import DATA, UserError
+from utils.scores import Score
+
+from .network import Network
+
+
+def beside(default: Any) -> Any:
+    """A field that does not make it another protocol."""
+    return field(default=default, compare=False)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a table's numbers come about; the defaults are the papers' protocol, what is usual ([Energy], [SR]).
+
+    Fields are options of test.py. Two results with equal protocols may stand in one table. The other fields do not count
+    there, but tell two results of one snapshot apart: hyper-parameters (a score's label has them too), the place of the
+    images (which sets there are, and of how many images, is in the result), and what rounds the outputs.
+    """
+
+    ood: str = ""                   # OOD sets; "": the data set's own, loaders.OOD_SETS
+    id_train: str | None = None     # ID training images of one's own, for scores that are fitted
+    num_to_avg: int = 10            # draws
+    seed: int = 1                   # of the draws
+    tune_scores: bool = False       # hyper-parameters chosen on held-out ID images
+    T: float | None = beside(None)
+    noise: float | None = beside(None)
+    image_size: int | None = None   # side that images are brought to; None: the data set's own
+    id: str | None = None           # ID images of one's own
+    data: str = beside(str(DATA))
+    precision: str = beside("auto")
+    skip_bad: bool = beside(False)
+    arch: str | None = beside(None)
+    protocol: str = "paper"         # "paper": draws of OOD images; "full": whole sets, once
+    share: int = 5                  # a draw has len(ID) // share OOD images: 2,000 for CIFAR's 10,000
+    out_as_pos: bool = beside(False)    # the positive class of the printed table: ID, or OOD; a result has both
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> "Protocol":
+        """The protocol of test.py's arguments; what these do not name is as usual."""
+        return cls(**{f.name: arguments[f.name] for f in fields(cls) if f.name in arguments})
+
+
+USUAL = Protocol()
+
+
+def departures(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """{option: value} of all that is not as usual in test.py's arguments, in the order of the fields."""
+    given = vars(Protocol.of(arguments))
+    return {option: value for option, value in given.items() if value != getattr(USUAL, option)}
+
+
+def is_usual(result: Mapping[str, Any]) -> bool:
+    """Whether a result file's record is of the papers' protocol."""
+    return Protocol.of({**result["arguments"], "protocol": result["protocol"]}) == USUAL
+
+
+class Sets(NamedTuple):
+    """The image sets of an evaluation; ``train``, ID training images without augmentation, for scores that are fitted."""
+
+    id: loaders.ImageSet
+    ood: list[loaders.ImageSet]
+    train: loaders.ImageSet | None
+
+    def all(self) -> list[loaders.ImageSet]:
+        return [self.id, *self.ood, *([self.train] if self.train else [])]
+
+
+class Case(NamedTuple):
+    """What test.py evaluates: a snapshot's file, description and network, the image sets, the scores, and its options."""
+
+    file: Path
+    description: dict[str, Any]
+    network: Network
+    sets: Sets
+    scores: list[Score]
+    args: Namespace
+
+    @property
+    def protocol(self) -> Protocol:
+        return Protocol.of(vars(self.args))
+
+
+class Rows(NamedTuple):
+    """What came of it: an entry a score as result files have them, {score/set: (N,) scores}, and the grids of --tune-scores."""
+
+    measured: list[dict[str, Any]]
+    vectors: dict[str, np.ndarray]
+    grids: dict[str, list]
+
+    def add(self, score: Score, table: list[dict[str, Any]], vectors: dict[str, np.ndarray]) -> None:
+        self.measured.append({"score": score.label, "hyper": score.hyper, "sets": table[:-1], "average": table[-1]})
+        self.vectors.update({f"{score.label}/{name}": values for name, values in vectors.items()})
+
+
+def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> str:
+    """Name of the ID data set of a snapshot, "own" for images without a name; UserError where only --id PATH can give them."""
+    name = description.get("dataset") or ("own" if args.id else None)
+    own = description.get("data", name) != name
+    if args.id is None and (own or name not in loaders.ID_SETS):
+        raise UserError(f"{file.name} was trained on images of your own ({description.get('data', 'unknown')}). Give them: --id PATH")
+    known = loaders.DATASETS[name].num_classes if args.id is None else description["num_classes"]
+    if description["num_classes"] != known:
+        raise UserError(f"{file} is a snapshot for {description['num_classes']} classes; '{name}' has {known}")
+    return name
+
+
+def load_id_set(description: Mapping[str, Any], file: Path, args: Namespace, split: str = "test") -> loaders.ImageSet:
+    """ID images of a snapshot, of the size it was trained at; args: data, id, id_train, image_size, skip_bad.
+
+    UserError: labels that the snapshot does not have, or class names in another order.
+    """
+    path = args.id if split == "test" else args.id_train or args.id
+    size = args.image_size or description.get("image_size")
+    images = loaders.load_id(dataset_of(description, file, args), split, args.data, path, size, args.skip_bad,
+                             description["num_classes"])
+    loaders.check_classes(images.classes, description.get("classes"), images.source, file)
+    return images
+
+
+def load_sets(description: Mapping[str, Any], file: Path, args: Namespace, with_train: bool) -> Sets:
+    """The image sets that test.py's options name; UserError where one is missing, or ID training images are the test images."""
+    id_set = load_id_set(description, file, args)
+    side = id_set.images.shape[-1]
+    ood_sets = loaders.parse_ood(args.ood, dataset_of(description, file, args), args.data, side, args.skip_bad)
+    train_set = None
+    if with_train:
+        train_set = load_id_set({**description, "image_size": side}, file, args, "train")
+        if train_set.fingerprint == id_set.fingerprint:
+            raise UserError("the ID training images that scores are fitted on are the test images. Give others: --id-train PATH")
+    return Sets(id_set, ood_sets, train_set)
 
 
 def draw_indices(count, size, draws, seed, name):
@@ -17,15 +154,15 @@ def draw_indices(count, size, draws, seed, name):
     return [rng.choice(count, size, replace=False) for _ in range(draws)]
 
 
-def measure_set(id_scores, ood_scores, name, draws, seed, protocol):
+def measure_set(id_scores: np.ndarray, ood_scores: np.ndarray, name: str, protocol: Protocol = USUAL) -> dict[str, Any]:
     """Metrics in percent of one OOD set: mean and sd over the draws, and over the whole set.
 
-    protocol "paper": draws of len(ID)//5 OOD images ([Energy]); "full": the whole set once. The sd is the sample
-    standard deviation over the draws, 0 where there is only one.
+    Scores (N,) and (M,), larger = more OOD. The sd is the sample standard deviation over the draws, 0 where there is
+    only one.
     """
     whole = detection_metrics(id_scores, ood_scores)
-    size = max(len(id_scores) // 5, 1) if protocol == "paper" else len(ood_scores)
-    parts = draw_indices(len(ood_scores), size, draws, seed, name)
+    size = max(len(id_scores) // protocol.share, 1) if protocol.protocol == "paper" else len(ood_scores)
+    parts = draw_indices(len(ood_scores), size, protocol.num_to_avg, protocol.seed, name)
     rows = [whole] if len(parts) == 1 else [detection_metrics(id_scores, ood_scores[part]) for part in parts]
     values = {metric: 100 * np.array([row[metric] for row in rows]) for metric in METRICS}
     return {"set": name, "n": len(ood_scores), "drawn": len(parts[0]), "draws": len(parts),

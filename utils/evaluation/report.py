@@ -2,23 +2,32 @@
 import csv
 import io
 import json
+import os
 import re
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from utils import loaders, snapshots
 from utils.metrics import METRICS
-from utils.runtime import CIFAR, UserError, write_bytes, write_json, write_text
+from utils.runtime import (
+    CIFAR,
+    UserError,
+    describe_machine,
+    make_folder,
+    portable,
+    short_path,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+from .network import COMPILED
+from .protocol import Case, Rows, departures
 
 RESULTS = CIFAR / "results"
-
-
-
-
-
-
-
-
 FLAGS = {"constant": "the score is the same for all images", "ties": "more than 1 % of the images have exactly the score of another",
          "separated": "every ID image scores below every OOD image",
          "inverted": "every OOD image scores below every ID image"}
@@ -53,22 +62,95 @@ def format_summary(scores, metric="fpr95", title="FPR95"):
     return "\n".join(lines)
 
 
-def result_name(snapshot, scores, protocol, unusual=None):
+def format_summaries(measured, out_as_pos=False):
+    """FPR95 and AUROC of several scores, a line a score; nothing for one alone."""
+    if len(measured) < 2:
+        return ""
+    return "".join(f"\n{format_summary(measured, metric, title)}\n" for metric, title in
+                   (("fpr95_out" if out_as_pos else "fpr95", "FPR95"), ("auroc", "AUROC")))
+
+
+def announce(model: str, folder: str | None) -> Iterator[Path]:
+    """The snapshot files that --model and --load mean, each printed when its turn comes."""
+    files = [snapshots.find_one(folder, stem=model)] if folder else snapshots.find_snapshots(model)
+    if len(files) > 1:
+        print(f"'{model}' is the name of {len(files)} snapshots: {', '.join(snapshots.short_name(f) for f in files)}. "
+              f"Each is scored; name one with its folder to score it alone.")
+    for file in files:
+        print(f"\n{snapshots.short_name(file)}")
+        yield file
+
+
+def result_name(snapshot: Path, labels: list[str], protocol: str = "paper", unusual: list[str] | None = None,
+                whole: bool = True) -> str:
     """File name of a result: the snapshot's name and folder (but for pretrained), the scores, the protocol.
 
-    ``tune_sr/cifar10_wrn_s1_tune_epoch_9.pt`` with energy gives ``cifar10_wrn_s1_tune_sr_energy``. ``unusual``: what else
-    tells this result from the usual one of that name (other images, draws, a folder elsewhere); a short hash of it follows.
+    ``tune_sr/cifar10_wrn_s1_tune_epoch_9.pt`` with energy gives ``cifar10_wrn_s1_tune_sr_energy``; the epoch stays in the
+    name where it is not the last of its run (``whole``). ``unusual``: what else tells this result from the usual one of
+    that name (other images, draws, a folder elsewhere); a short hash of it follows.
     """
-    stem = re.sub(r"_epoch_\d+$", "", snapshot.stem)
-    folder = snapshot.parent.name.removeprefix("tune_")
-    names = "+".join(re.sub(r"[^\w.+-]+", "-", score) for score in scores)
-    names = names if len(names) <= 60 else f"{len(scores)}-scores-{zlib.crc32(names.encode()):08x}"
+    stem = re.sub(r"_epoch_\d+$", "", snapshot.stem) if whole else snapshot.stem
+    folder = snapshots.folder_of(snapshot).name.removeprefix("tune_")
+    names = "+".join(re.sub(r"[^\w.+-]+", "-", label) for label in labels)
+    names = names if len(names) <= 60 else f"{len(labels)}-scores-{zlib.crc32(names.encode()):08x}"
     parts = [stem] + [folder] * (folder != "pretrained") + [names] + [protocol] * (protocol != "paper")
     return "_".join(parts + [f"{zlib.crc32(str(unusual).encode()):08x}"] * bool(unusual))
 
 
-def write_result(path, record):
-    """Write ``path``.json with everything, and ``path``.csv with a line for each score and set."""
+def result_path(case: Case, labels: list[str]) -> Path:
+    """Where the result of a case with these scores goes, without suffix."""
+    args, description = vars(case.args), case.description
+    apart = {key: value for key, value in departures(args).items() if key not in ("protocol", "out_as_pos")}
+    if description.get("dataset") not in loaders.ID_SETS:
+        apart.pop("id", None)    # images of one's own are always given by --id
+    unusual = [f"{key}={value}" for key, value in apart.items()]
+    unusual += [str(case.file.parent)] * (not case.file.is_relative_to(snapshots.SNAPSHOTS))
+    labels = ["all"] if case.args.score.strip().lower() == "all" else labels
+    # a file that says nothing of its run has no other epochs beside it
+    whole = "recipe" not in description or snapshots.is_complete(description)
+    return make_folder(case.args.save) / result_name(case.file, labels, case.args.protocol, unusual, whole)
+
+
+def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dict:
+    """All that made a result: command, options, snapshot, images, how the outputs were computed; and its rows."""
+    network, args, sets = case.network, vars(case.args), case.sets
+    features = network.outputs(sets.id).features
+    return {
+        "command": ["test.py", *case.args.command],
+        "arguments": {key: portable(value) for key, value in args.items() if key != "command"},
+        "protocol": args["protocol"], "seed": args["seed"], "num_to_avg": args["num_to_avg"],
+        "precision": network.precision, "compiled": network.kind == COMPILED,
+        "snapshot": {"name": snapshots.short_name(case.file), "sha256": network.sha256,
+                     **{key: value for key, value in case.description.items() if key != "sha256"}},
+        "id": {**sets.id.describe(), "error": id_error, "accuracy": 100 - id_error,
+               "mean_l1": float(abs(features).sum(axis=1).mean())},
+        "train": sets.train and sets.train.describe(), "ood": [ood.describe() for ood in sets.ood],
+        "scores": found.measured, "tuned": found.grids,
+        "machine": describe_machine(network.device), "seconds": round(seconds, 1)}
+
+
+def set_aside(path: Path, sha256: str) -> None:
+    """Give a result of another snapshot, whose name ``path`` is to be written, that snapshot's sha256 in its name."""
+    try:
+        other = read_result(path.with_name(path.name + ".json"))["snapshot"]["sha256"]
+    except (UserError, KeyError, TypeError):    # none there, or none of test.py's
+        return
+    if other != sha256:
+        aside = path.with_name(f"{path.name}_{other[:8]}")
+        for ending in (".json", ".csv", "_scores.npz"):
+            file = path.with_name(path.name + ending)
+            if file.exists():
+                os.replace(file, aside.with_name(aside.name + ending))
+        print(f"\nnote: the former result of this name is of another snapshot, and is {short_path(aside)}.json now")
+
+
+def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None = None) -> None:
+    """Write ``path``.json with everything, ``path``.csv with a line for each score and set, and per-image scores if given.
+
+    Those are an .npz with one array ``score/set`` each. A result of another snapshot that has this name is kept under
+    another one.
+    """
+    set_aside(path, record["snapshot"]["sha256"])
     write_json(path.with_name(path.name + ".json"), record)
     text = io.StringIO()
     table = csv.writer(text)
@@ -79,9 +161,13 @@ def write_result(path, record):
                             *(f"{row[m]:.4f}" for m in METRICS), *(f"{row['sd'][m]:.4f}" for m in METRICS),
                             *(f"{row['whole'][m]:.4f}" for m in METRICS), " ".join(row["flags"])])
     write_text(path.with_name(path.name + ".csv"), text.getvalue())
+    if vectors is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **vectors)
+        write_bytes(path.with_name(path.name + "_scores.npz"), buffer.getbuffer())
 
 
-def read_result(path):
+def read_result(path: Path) -> dict:
     """The record of a result file; UserError naming the file when it is not one."""
     try:
         record = json.loads(path.read_text())
@@ -90,10 +176,3 @@ def read_result(path):
     if not isinstance(record, dict):
         raise UserError(f"{path} is not a result file: a {type(record).__name__}, no record. Move it away, or make it anew")
     return record
-
-
-def write_scores(path, vectors):
-    """Per-image scores: an .npz with one array ``score/set`` each."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vectors)
-    write_bytes(path.with_name(path.name + "_scores.npz"), buffer.getbuffer())

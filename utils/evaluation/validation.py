@@ -7,9 +7,12 @@ from itertools import product
 
 import numpy as np
 
-from utils.loaders import make_set
+from utils.loaders import ImageSet, make_set
 from utils.metrics import detection_metrics
 from utils.runtime import UserError
+from utils.scores import Score, as_user_error
+
+from .network import Network
 
 HELD_OUT = 1000
 
@@ -66,6 +69,20 @@ class Validation:
         present = {key: score.hyper[key] for key in grid}
         best = min(rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"], row["hyper"] != present))
         return varied(score, dataset, best["hyper"]), rows
+
+
+def tune_scores(chosen: list[Score], network: Network, train_set: ImageSet, dataset: str) -> tuple[list[Score], dict[str, list]]:
+    """Each score with the best values of its grid, and {score: rows of its grid}, which are printed; one without a grid stays."""
+    held_out, tuned, grids = Validation(network, train_set), [], {}
+    for score in chosen:
+        rows = []
+        if score.grid:
+            with as_user_error(score):
+                score, rows = held_out.tune(score, dataset)
+            print("\n" + format_grid(score, rows))
+        tuned.append(score)
+        grids[score.name] = rows
+    return list({score.label: score for score in tuned}.values()), grids
 
 
 def varied(score, dataset, hyper):

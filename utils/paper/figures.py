@@ -1,10 +1,12 @@
 """The figures of a data set's table: densities, ROC curves, FPR95 bars, sparsity and training curves, from result files and snapshots."""
+import argparse
 import csv
 
 import numpy as np
 
-from utils import loaders, runtime, snapshots
-from utils.evaluation.network import Network
+from utils import runtime, snapshots
+from utils.evaluation.network import load_network
+from utils.evaluation.protocol import load_id_set
 
 from . import plots, tables
 
@@ -71,12 +73,10 @@ def vectors_to_show(result, path, score):
 
 def id_features(result, args):
     """Features (N,D) of the ID test images under a result's snapshot, from the cache that test.py left."""
+    given = argparse.Namespace(**{**result["arguments"], **vars(args), "arch": None, "precision": result["precision"]})
     file = snapshots.find_one(result["snapshot"]["name"])
-    model, description = snapshots.load_model(file)
-    device = runtime.pick_device(args.device)
-    images = loaders.load_id(description["dataset"], "test", args.data, args.id, description.get("image_size"), args.skip_bad)
-    network = Network(model, runtime.sha256_file(file), device, result["precision"], arch=description["arch"])
-    return network.outputs(images).features
+    network, description = load_network(file, given)
+    return network.outputs(load_id_set(description, file, given)).features
 
 
 def training_log(result):

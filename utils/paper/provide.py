@@ -41,7 +41,7 @@ def measure(state, description, key, image_sets):
     for score in scores.choose("msp,energy", id_set.name):
         id_scores = network.score(score, id_set)
         for ood in ood_sets:
-            row = protocol.measure_set(id_scores, network.score(score, ood), ood.name, 10, 1, "paper")
+            row = protocol.measure_set(id_scores, network.score(score, ood), ood.name)
             values.update({f"{score.label} {ood.name} {metric} {kind}": part[metric]
                            for metric in metrics.METRICS for kind, part in (("draws", row), ("whole", row["whole"]))})
     return values, int(correct[part(len(id_set))].sum())

@@ -9,6 +9,7 @@ import json
 from typing import NamedTuple
 
 from utils.evaluation import report
+from utils.evaluation.protocol import is_usual
 from utils.losses import LOSSES
 from utils.runtime import CIFAR, write_files
 from utils.scores import SCORES
@@ -99,13 +100,11 @@ def enters(result):
 
     A score's hyper-parameters are in its label, which the tables look it up by.
     """
-    given, snapshot = result.get("arguments"), result.get("snapshot")
-    if given is None or snapshot is None or not is_complete(snapshot) or departures(snapshot):
+    snapshot = result.get("snapshot")
+    if "arguments" not in result or snapshot is None or not is_complete(snapshot) or departures(snapshot):
         return False
-    usual = {"ood": "", "id": None, "id_train": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, "image_size": None}
     folder = "pretrained" if "loss" not in snapshot else f"tune_{snapshot['loss']}"
-    return result["protocol"] == "paper" and all(given.get(key, value) == value for key, value in usual.items()) \
-        and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"] and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
+    return is_usual(result) and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"] and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
 
 
 def why_not(score, stage):

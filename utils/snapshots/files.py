@@ -84,7 +84,7 @@ def load_weights(model, state, path):
     own = model.state_dict()
     state = {**{name: value for name, value in own.items() if name.endswith("num_batches_tracked")}, **state}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [f"{n} {tuple(state[n].shape)} instead of {tuple(own[n].shape)}" for n in own
+    shapes = [f"has {n} of shape {tuple(state[n].shape)} instead of {tuple(own[n].shape)}" for n in own
               if n in state and state[n].shape != own[n].shape]
     if missing or extra or shapes:
         what = [f"lacks {missing[0]} and {len(missing) - 1} more" if missing else "",
