@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import coloured, noise
+from conftest import coloured, noise, write_own
 from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from utils import metrics
 from utils.evaluation import protocol
@@ -82,11 +83,41 @@ def digits(make_project):
     return project
 
 
+def by_hand(inner, outer):
+    """The metrics in percent with ID as the positive class, by scikit-learn and a loop; larger scores mean more OOD."""
+    is_id = np.r_[np.ones(len(inner)), np.zeros(len(outer))]
+    values = np.r_[inner, outer]
+    # the threshold whose recall of ID images is closest to 95 percent, of two as close the one with more
+    _, _, threshold = min((abs((inner <= t).sum() - 0.95 * len(inner)), -(inner <= t).sum(), t) for t in inner)
+    return {"fpr95": 100 * (outer <= threshold).mean(), "auroc": 100 * roc_auc_score(is_id, -values),
+            "aupr_in": 100 * average_precision_score(is_id, -values), "aupr_out": 100 * average_precision_score(1 - is_id, values)}
+
+
+def check_by_hand(project, name, draws=10, seed=1):
+    """A result's rows are what its saved scores give by hand, over whole sets and as the mean over the draws."""
+    record = result_of(project, name)
+    with np.load(project.latest_result(name, "_scores.npz")) as scores:
+        for entry in record["scores"]:
+            inner = scores[f"{entry['score']}/id"]
+            assert len(inner) == record["id"]["images"] and inner.dtype == np.float64
+            for row in entry["sets"]:
+                outer = scores[f"{entry['score']}/{row['set']}"]
+                parts = protocol.draw_indices(len(outer), len(inner) // 5, draws, seed, row["set"])
+                drawn = [by_hand(inner, outer[part]) for part in parts]
+                assert (len(outer), row["draws"], row["drawn"]) == (row["n"], len(parts), len(parts[0]))
+                for metric, value in by_hand(inner, outer).items():
+                    assert row["whole"][metric] == pytest.approx(value, abs=1e-6)
+                    assert row[metric] == pytest.approx(np.mean([one[metric] for one in drawn]), abs=1e-6)
+                    assert row["sd"][metric] == pytest.approx(np.std([one[metric] for one in drawn], ddof=1), abs=1e-6)
+    return record
+
+
 def test_digits_chain_with_no_further_flag(digits):
+    digits.do("test.py --model digits_wrn_pretrained --score energy --save-scores")
+    digits.do("test.py --model digits_wrn_s1_tune --score energy --save-scores")
     for name in ("digits_wrn_pretrained_energy", "digits_wrn_s1_tune_sr_energy", "digits_wrn_s1_tune_sroe_energy"):
-        sets = result_of(digits, name)["scores"][0]["sets"]
+        sets = check_by_hand(digits, name)["scores"][0]["sets"]
         assert [row["set"] for row in sets] == ["digits_6_9", "china_patches", "flower_patches", "gaussian", "rademacher", "blobs"]
-        assert all(0 <= row[m] <= 100 for row in sets for m in metrics.METRICS)
 
 
 @pytest.mark.parametrize("dataset,classes", [("cifar10", 10), ("cifar100", 100)])
@@ -203,18 +234,44 @@ def test_the_printed_table_the_json_and_the_csv_agree(digits):
 
 def test_saved_scores_give_the_metrics_again(digits):
     digits.do("test.py --model digits_wrn_pretrained --score energy,msp --save-scores --num_to_avg 3 --seed 5")
-    record = result_of(digits, "digits_wrn_pretrained_energy+msp")
-    with np.load(digits.latest_result("digits_wrn_pretrained_energy+msp", "_scores.npz")) as scores:
-        for entry in record["scores"]:
-            inner = scores[f"{entry['score']}/id"]
-            assert len(inner) == record["id"]["images"] and inner.dtype == np.float64
-            for row in entry["sets"]:
-                outer = scores[f"{entry['score']}/{row['set']}"]
-                assert (len(outer), row["draws"]) == (row["n"], 3)
-                again = protocol.measure_set(inner, outer, row["set"], protocol.Protocol(num_to_avg=3, seed=5))
-                whole = metrics.detection_metrics(inner, outer)
-                for metric in metrics.METRICS:
-                    assert row[metric] == pytest.approx(again[metric]) and row["whole"][metric] == pytest.approx(100 * whole[metric])
+    record = check_by_hand(digits, "digits_wrn_pretrained_energy+msp", 3, 5)
+    assert [entry["score"] for entry in record["scores"]] == ["energy", "msp"] and record["scores"][0]["sets"][0]["draws"] == 3
+
+
+def test_tuned_scores_and_their_grid(digits):
+    text = digits.do("test.py --model digits_wrn_pretrained --score knn,msp --ood gaussian --tune-scores")
+    record = json.loads(max(digits.results.glob("*.json"), key=lambda path: path.stat().st_mtime_ns).read_text())
+    grid, (chosen, _) = record["tuned"]["knn"], record["scores"]
+    best = next(row["fpr95"] for row in grid if row["hyper"]["k"] == chosen["hyper"]["k"])
+    assert len(grid) > 3 and best == min(row["fpr95"] for row in grid) and record["tuned"]["msp"] == []
+    assert text.count("<- chosen") == 1
+
+
+def test_another_epoch_and_another_run_keep_the_former_s_result(digits, tmp_path):
+    """Two epochs of a run have names of their own; what a new run of the same name replaces is kept."""
+    source = digits.snapshots / "pretrained" / "digits_wrn_pretrained_epoch_0"
+    place = digits.snapshots / "long"
+    place.mkdir()
+    for epoch in (3, 4):
+        (place / f"digits_wrn_pretrained_epoch_{epoch}.pt").write_bytes(source.with_suffix(".pt").read_bytes())
+        description = json.loads(source.with_suffix(".json").read_text())
+        description["recipe"]["epochs"], description["epoch"] = 5, epoch
+        (place / f"digits_wrn_pretrained_epoch_{epoch}.json").write_text(json.dumps(description))
+        digits.do(f"test.py --model long/digits_wrn_pretrained_epoch_{epoch} --ood gaussian --seed 1")
+    found = {path.stem: json.loads(path.read_text())["snapshot"]["epoch"] for path in digits.results.glob("*_long_*.json")}
+    assert sorted(found.values()) == [3, 4]
+    last, = (name for name, epoch in found.items() if epoch == 4)
+    assert last.startswith("digits_wrn_pretrained_long_energy_")
+    state = torch.load(source.with_suffix(".pt"), weights_only=True)
+    torch.save({name: value + 1e-3 if name == "fc.bias" else value for name, value in state.items()},
+               place / "digits_wrn_pretrained_epoch_4.pt")
+    description.pop("sha256")
+    (place / "digits_wrn_pretrained_epoch_4.json").write_text(json.dumps(description))
+    former = (digits.results / f"{last}.json").read_bytes()
+    text = digits.do("test.py --model long/digits_wrn_pretrained_epoch_4 --ood gaussian")
+    aside, = digits.results.glob(f"{last}_*.json")
+    assert aside.read_bytes() == former != (digits.results / f"{last}.json").read_bytes() and aside.name in text
+    shutil.rmtree(place)
 
 
 def test_load_is_the_folder_to_look_in(digits):
@@ -271,6 +328,35 @@ def test_a_second_run_needs_no_forward_pass(digits):
     assert first == second
     other = command.replace("energy,odin,mahalanobis", "msp,knn,vim")   # other scores of the same outputs
     digits.do(other, prelude=NO_PASS)
+
+
+DRAW = """
+import argparse, json, sys
+from utils.paper import figures
+result = json.load(open(sys.argv[1]))
+args = argparse.Namespace(data=sys.argv[2], id=None, image_size=None, skip_bad=False, device="auto", ngpu=1, compile="auto",
+                          precision="auto", arch="wrn", seed=1)
+print(figures.id_features(result, args).mean(), result["id"]["mean_l1"], result["compiled"])
+"""
+PRETEND = """
+import utils.evaluation.network as network
+network.COMPILE_ABOVE["cpu"] = 0
+network.compile_inference = lambda model, example: lambda x: model(x)
+"""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_figures_and_later_runs_find_what_test_py_left_and_say_what_it_was(digits, compiled):
+    command = "test.py --model digits_wrn_pretrained --score msp"
+    shutil.rmtree(digits.root / "CIFAR" / "cache", ignore_errors=True)
+    digits.do(command, prelude=PRETEND if compiled else "")
+    digits.do(command, prelude=NO_PASS)
+    assert result_of(digits, "digits_wrn_pretrained_msp")["compiled"] is compiled
+    (digits.root / "draw.py").write_text(DRAW)
+    path = digits.latest_result("digits_wrn_pretrained_msp")
+    mean, mean_l1, _ = digits.do(["draw.py", path, digits.root / "data"], prelude=NO_PASS).split()
+    assert float(mean) * 8 * 8 == pytest.approx(float(mean_l1), rel=1e-4)     # 64 features, none negative
+    assert not digits.run(command + " --compile " + ("off" if compiled else "on"), prelude=NO_PASS).status == 0
 
 
 def test_the_cache_is_not_another_snapshots_or_another_sets(digits, tmp_path):
@@ -340,6 +426,16 @@ def test_own_images_through_all_three_scripts(make_project, home):
         table = printed_table(project.do(f"test.py -m {name} --id {home}/flowers --score energy,knn:k=5 --ood folder:stones", cwd=home))
         assert list(table) == ["stones", "average"]
     project.refuse("test.py -m flowers_wrn_pretrained --ood gaussian", "--id PATH")
+
+
+def test_own_images_that_are_called_as_a_known_set(make_project, tmp_path):
+    """They have classes of their own, twelve here, and are scored only where they are given."""
+    project, own = make_project(), write_own(tmp_path / "own", classes=12, train=60, test=36)
+    project.do(f"baseline.py cifar10 --id {own} {TINY}")
+    project.do(f"tune.py cifar10 --id {own} --epochs 1 --batch_size 30")
+    for name in ("cifar10_wrn_pretrained", "cifar10_wrn_s1_tune"):
+        project.do(f"test.py -m {name} --id {own} --score energy,she --ood gaussian")
+        project.refuse(f"test.py -m {name} --ood gaussian", "images of your own", str(own), "--id PATH")
 
 
 def test_own_images_at_another_size(make_project, home):
