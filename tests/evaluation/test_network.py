@@ -1,6 +1,7 @@
 """Network: one pass a set, outputs in order, the input step, fitted statistics from the cache, errors that name the image."""
 import importlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,21 +189,31 @@ def test_no_source_file_of_ours_is_in_the_key():
     """A comment that is edited makes no outputs anew; FORWARD and the test of recorded outputs hold the rest."""
     import models
     assert network_module.own_code(models.build("wrn", 10, 10, 1), "wrn") == []
-    assert len(network_module.own_code(Small(), "")) == 1
+    assert Path(__file__).read_bytes() in network_module.own_code(Small(), "")
 
 
-@pytest.mark.parametrize("number", ["FORWARD", "FITTED"])
-def test_what_was_fitted_otherwise_is_not_read(tmp_path, monkeypatch, number):
-    train, fits = images_of(60, 1), []
+def test_the_function_and_the_options_of_ones_own_network_are_in_the_key(tmp_path, monkeypatch):
+    """The same weights, file and classes; what differs is the function that is named, or an option that has no weights."""
+    (tmp_path / "nets_of_mine.py").write_text("import torch\nclass Pool(torch.nn.AvgPool2d): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    def key(arch, size):
+        model = Small()
+        model.pool = importlib.import_module("nets_of_mine").Pool(size)
+        network = Network(model, "a" * 64, torch.device("cpu"), "fp32", cache=tmp_path, arch=f"nets_of_mine:{arch}")
+        return network.key(images_of(2, 1))
+    assert len({key("one", 2), key("one", 2), key("other", 2), key("one", 4)}) == 3
 
-    class Counted(SCORES["mahalanobis"]):
-        def fit(self, train):
-            fits.append(1)
-            return super().fit(train)
-    for value, expected in ((1, 1), (1, 1), (2, 2)):
-        monkeypatch.setattr(network_module, number, value)
-        network_in(tmp_path).fit(Counted(), train)
-        assert len(fits) == expected
+
+def test_what_a_score_has_learnt_and_the_hyper_parameters_are_in_the_key_of_a_step(tmp_path):
+    test = images_of(9, 3)
+    def passed(specification, train):
+        network = network_in(tmp_path)
+        network.fit(score := choose(specification)[0], images_of(80, train))
+        before = network.model.images
+        network.score(score, test)
+        return network.model.images - before
+    assert [passed("mahalanobis:eps=0.01", 1) > 0, passed("mahalanobis:eps=0.01", 1)] == [True, 0]
+    assert passed("mahalanobis:eps=0.02", 1) and passed("mahalanobis:eps=0.01", 2)
 
 
 def test_multiplications_of_a_wide_resnet():
@@ -275,6 +286,14 @@ def test_what_cannot_be_compiled_is_kept_as_eager(tmp_path, monkeypatch):
     assert asked(tmp_path, "on", [images]).kind == "eager"
     again = asked(tmp_path, "off", [images])
     assert (again.kind, again.model.images) == ("eager", 0)
+
+
+def test_if_compiling_fails_compiled_outputs_of_other_sets_are_not_mixed_in(tmp_path, pretended, monkeypatch):
+    sets = [images_of(23, 1), images_of(9, 2)]
+    asked(tmp_path, "on", sets[:1])
+    monkeypatch.setattr(network_module, "compile_inference", lambda model, example: model)
+    network = asked(tmp_path, "on", sets)
+    assert network.kind == "eager" and network.model.images >= 23 + 9
 
 
 @pytest.mark.parametrize("works", [True, False])

@@ -86,9 +86,9 @@ def tune_scores(chosen: list[Score], network: Network, train_set: ImageSet, data
 
 
 def varied(score, dataset, hyper):
-    """The same score with other hyper-parameters; one of the user's own keeps its name, and that nothing it learns is cached."""
+    """The same score with other hyper-parameters; one of the user's own keeps its name."""
     made = type(score)(dataset, **{**score.hyper, **hyper})
-    vars(made).update({key: value for key, value in vars(score).items() if key in ("name", "own", "cache_stats")})
+    vars(made).update({key: value for key, value in vars(score).items() if key in ("name", "own")})
     return made
 
 

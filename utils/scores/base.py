@@ -51,7 +51,7 @@ class Score:
     A subclass states its record (``name``, ``formula``, ``needs``, ``paper``), its hyper-parameters
     (``defaults`` as the paper gives them for CIFAR, ``per_dataset`` where another data set differs, ``grid`` for
     ``--tune-scores``) and defines ``score``; ``fit`` where it needs the ID training outputs. What ``fit`` learns it puts
-    into ``self.stats``, a dict of arrays, so that it can be cached and loaded without fitting again.
+    into ``self.stats``, a dict of arrays.
     """
 
     name = ""
@@ -61,7 +61,6 @@ class Score:
     defaults = {}
     per_dataset = {}     # {"imagenet": {"k": 1000}}: what a data set's name begins with -> what differs from defaults
     grid = {}            # {"k": (10, 50, 100)}
-    cache_stats = True   # False where stats only repeat the training features
 
     def __init__(self, dataset=None, **chosen):
         unknown = sorted(set(chosen) - set(self.defaults))

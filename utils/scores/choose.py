@@ -97,7 +97,6 @@ def load_own(module, name, chosen):
     if inspect.isclass(own) and issubclass(own, Score):
         score = own(**chosen)
         score.name = score.name or label
-        score.cache_stats = False   # its code may change from run to run
     elif not callable(own) or chosen:
         raise ValueError(f"score '{label}' is not a function" if not callable(own) else f"score '{label}' is a function and takes no key=value")
     else:

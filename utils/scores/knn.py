@@ -9,7 +9,6 @@ from .exact.nearest import QUERIES, inverse_norms, kth_distance, take_bank, unit
 class Banked(Score):
     """A score that compares with a bank of training features: the hyper-parameters k, bank and sample."""
 
-    cache_stats = False
 
     def check(self):
         if self.k < 1:
