@@ -21,7 +21,6 @@ ARRAY_ENDINGS = (".npz", ".npy")
 # To be raised when the same file gives other pixels, labels or classes than before: what was decoded before is not read then.
 DECODING = 1
 
-
 class ArraysOnly(pickle.Unpickler):
     """Unpickler for the official CIFAR batches that builds NumPy arrays and plain containers and nothing else."""
 
