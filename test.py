@@ -1,12 +1,12 @@
 """Stage 3: score in-distribution against out-of-distribution images and print the papers' table.
 
     python test.py --model cifar10_wrn_pretrained --score energy
-    python test.py --model cifar10_wrn_s1_tune --score energy            # every tune_LOSS folder that has it
-    python test.py --model tune_sroe/cifar10_wrn_s1_tune --score all     # all scores, one forward pass an image set
+    python test.py --model cifar10_wrn_s1_tune --score energy            # in every tune_LOSS folder
+    python test.py --model tune_sroe/cifar10_wrn_s1_tune --score all     # one pass an image set
     python test.py --model PATH.pt --score knn:k=100,mymodule:function --ood svhn,folder:PATH
     python test.py --list-scores
 
-The table: FPR95, AUROC, AUPR with ID as the positive class, mean ± sd over 10 draws of 2,000 OOD images ([Energy], [SR]).
+The table: FPR95, AUROC, AUPR (ID positive), mean ± sd over 10 draws of 2,000 OOD images.
 """
 
 import sys
@@ -44,17 +44,16 @@ def load(file, args):
 
 
 def outputs(case):
-    """One forward pass an image set leaves logits (N,C) and features (N,D) for all scores; returns the ID error in percent."""
+    """One pass an image set: logits (N,C), features (N,D) for all scores; the ID error, percent."""
     case.network.plan(case.sets.all())
-    if any("gradient" not in score.needs for score in case.scores):  # the others make passes of their own
-        for ood in case.sets.ood:
-            case.network.outputs(ood)
+    for images in case.shared_sets():
+        case.network.outputs(images)
     found = case.network.outputs(case.sets.id)
     return 100 * float((found.logits.argmax(axis=1) != found.labels).mean())
 
 
 def rows(case, id_error):
-    """Every image's scores, larger = more OOD, and the papers' table of each score: a row an OOD set, and their mean."""
+    """All images' scores, larger = more OOD; their table: a row an OOD set, then the mean."""
     network, sets, chosen, grids = case.network, case.sets, case.scores, {}
     if case.args.tune_scores:
         chosen, grids = tune_scores(chosen, network, sets.train, case.description.get("dataset"))
@@ -67,11 +66,11 @@ def rows(case, id_error):
                 id_scores = network.score(score, sets.id)
                 ood_scores = {ood.name: network.score(score, ood) for ood in sets.ood}
         except runtime.UserError as error:
-            if not scores.names_all(case.args.score):
+            if not scores.names_all(case.args.score):  # else the other scores can still be had
                 raise
-            print(f"note: {score.label} is left out: {error}", file=sys.stderr)  # the others can still be had
+            print(f"note: {score.label} is left out: {error}", file=sys.stderr)
             continue
-        table = [measure_set(id_scores, values, name, case.protocol) for name, values in ood_scores.items()]
+        table = [measure_set(id_scores, v, name, case.protocol) for name, v in ood_scores.items()]
         table.append(mean_row(table))
         found.add(score, table, {"id": id_scores, **ood_scores})
         print("\n" + results.format_set_table(score.label, table, id_error, case.args.out_as_pos))

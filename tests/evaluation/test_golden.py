@@ -3,6 +3,7 @@
 If a test fails and the new numbers are wanted: raise FORWARD in utils/evaluation/network.py, and record the numbers here.
 ``PYTHONPATH=. python tests/evaluation/test_golden.py`` prints them.
 """
+
 import tempfile
 import zlib
 
@@ -16,12 +17,18 @@ from utils.evaluation import network as network_module
 from utils.evaluation.network import Network
 
 RAISE = "outputs have changed: raise FORWARD in utils/evaluation/network.py and record the new numbers (see this file's head)"
-NETWORKS = {"wrn": dict(layers=10, widen_factor=1), "resnet18": {}, "resnet34": {}, "densenet": {}, "allconv": {}}
+NETWORKS = {
+    "wrn": dict(layers=10, widen_factor=1),
+    "resnet18": {},
+    "resnet34": {},
+    "densenet": {},
+    "allconv": {},
+}
 STEPPED = ["odin:eps=0.01", "mahalanobis:eps=0.01"]
 
 # Of each network: logits 0 and 1 of image 0, logit 2 of image 1, mean and maximum of the features.
 # Of each input step of the WRN: mean logit and mean feature.
-RECORDED_WITH = 1    # FORWARD
+RECORDED_WITH = 1  # FORWARD
 RECORDED = {
     "wrn": [-0.499737, 2.80465, 0.0528556, 1.2426, 5.39389],
     "resnet18": [-7.18483, -5.91316, 1.36988, 4.01992, 26.0524],
@@ -62,7 +69,9 @@ def fixed_images(count, seed=0):
 
 
 def network_of(arch, folder):
-    return Network(fixed_network(arch), arch, torch.device("cpu"), "fp32", 8, cache=folder, arch=arch)
+    return Network(
+        fixed_network(arch), arch, torch.device("cpu"), "fp32", 8, cache=folder, arch=arch
+    )
 
 
 def outputs_now(arch, folder):
@@ -72,7 +81,7 @@ def outputs_now(arch, folder):
 
 
 def stepped_now(label, folder):
-    score, = scores.choose(label)
+    (score,) = scores.choose(label)
     network = network_of("wrn", folder)
     if "train" in score.needs:
         network.fit(score, fixed_images(200, 1))
@@ -86,13 +95,20 @@ def now(name, folder):
 
 @pytest.mark.parametrize("name", [*models.MODELS, *STEPPED])
 def test_outputs_are_the_recorded_ones(name, tmp_path):
-    np.testing.assert_allclose(now(name, tmp_path), RECORDED[name], rtol=2e-3 if name in STEPPED else 1e-4, atol=1e-5, err_msg=RAISE)
+    np.testing.assert_allclose(
+        now(name, tmp_path),
+        RECORDED[name],
+        rtol=2e-3 if name in STEPPED else 1e-4,
+        atol=1e-5,
+        err_msg=RAISE,
+    )
     assert network_module.FORWARD == RECORDED_WITH
 
 
 def test_every_input_step_is_recorded():
-    assert {name.partition(":")[0] for name in STEPPED} \
-        == {score.name for score in scores.choose("all") if "gradient" in score.needs}
+    assert {name.partition(":")[0] for name in STEPPED} == {
+        score.name for score in scores.choose("all") if "gradient" in score.needs
+    }
 
 
 if __name__ == "__main__":

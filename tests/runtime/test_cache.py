@@ -1,4 +1,5 @@
 """Cached arrays: back as they were, made again where a file is damaged, and never more than the limit."""
+
 import os
 
 import numpy as np
@@ -23,7 +24,9 @@ def test_arrays_come_back_as_they_were(tmp_path):
     arrays = {"x": np.arange(6.0).reshape(2, 3), "names": np.array(["one", "two"])}
     cache.save("a/b-1.5", arrays)
     found = Cache(tmp_path).load("a/b-1.5")
-    assert list(found) == list(arrays) and all(np.array_equal(found[key], arrays[key]) for key in arrays)
+    assert list(found) == list(arrays) and all(
+        np.array_equal(found[key], arrays[key]) for key in arrays
+    )
     cache.path("a/b-1.5").write_bytes(cache.path("a/b-1.5").read_bytes()[:100])
     assert cache.load("a/b-1.5") is None
 
@@ -35,9 +38,14 @@ def test_the_longest_unused_go_first(tmp_path, monkeypatch, place):
         cache.save(f"{place}{number}", array(number))
         used(cache, f"{place}{number}", 1000 + number)
     monkeypatch.setattr(cache_module, "LIMIT", 3.5 * cache.path(f"{place}0").stat().st_size)
-    cache.load(f"{place}0")     # the oldest, but used just now
+    cache.load(f"{place}0")  # the oldest, but used just now
     cache.save(f"{place}3", array(3))
-    assert [cache.load(f"{place}{number}") is not None for number in range(4)] == [True, False, True, True]
+    assert [cache.load(f"{place}{number}") is not None for number in range(4)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.npz")) <= cache_module.LIMIT
 
 
@@ -51,7 +59,11 @@ def test_what_is_larger_than_the_limit_is_kept_until_the_next(tmp_path, monkeypa
 
 
 def test_other_files_of_the_folder_are_left_alone(tmp_path, monkeypatch):
-    others = [tmp_path / "sweep" / "x" / "train.npz", tmp_path / "sweep" / "train.npz", tmp_path / "notes.txt"]
+    others = [
+        tmp_path / "sweep" / "x" / "train.npz",
+        tmp_path / "sweep" / "train.npz",
+        tmp_path / "notes.txt",
+    ]
     for file in others:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"0" * 1000)

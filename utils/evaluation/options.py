@@ -1,16 +1,10 @@
 """The options of test.py."""
+
 import argparse
 import sys
 
 from utils import scores
-from utils.training.options import (
-    Parser,
-    add_common,
-    count,
-    non_negative,
-    positive,
-    positive_int,
-)
+from utils.training.options import Parser, add_common, count, non_negative, positive, positive_int
 
 from .protocol import USUAL
 from .report import RESULTS
@@ -23,28 +17,89 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """
     parser = Parser(prog="test.py", description=description)
     add = parser.add
-    add("--model", "--method_name", "-m", metavar="NAME|PATH", help="snapshot: a name (its newest epoch), folder/name or file")
-    add("--load", "-l", metavar="DIR", help="folder to look for --model in (default: every folder runs have written to)")
-    add("--score", default="energy", metavar="LIST", help=f"comma list of {', '.join(scores.SCORES)}, all, or module:function; "
-        "hyper-parameters as knn:k=100 (default: energy)")
-    add("--ood", default=USUAL.ood, metavar="LIST", help="comma list of data set names and folder:PATH (default: the papers' six sets)")
-    add("--id-train", metavar="PATH", help="own ID training images, for scores that are fitted (default: as --id)")
+    add(
+        "--model",
+        "--method_name",
+        "-m",
+        metavar="NAME|PATH",
+        help="snapshot: a name (its newest epoch), folder/name or file",
+    )
+    add(
+        "--load",
+        "-l",
+        metavar="DIR",
+        help="folder to look for --model in (default: every folder runs have written to)",
+    )
+    add(
+        "--score",
+        default="energy",
+        metavar="LIST",
+        help=f"comma list of {', '.join(scores.SCORES)}, all, or module:function; "
+        "hyper-parameters as knn:k=100 (default: energy)",
+    )
+    add(
+        "--ood",
+        default=USUAL.ood,
+        metavar="LIST",
+        help="comma list of data set names and folder:PATH (default: the papers' six sets)",
+    )
+    add(
+        "--id-train",
+        metavar="PATH",
+        help="own ID training images, for scores that are fitted (default: as --id)",
+    )
     add("--T", type=positive, help="temperature of energy (default: 1) and odin (default: 1000)")
-    add("--noise", type=non_negative, help="input step of odin (default: 0.0014) and mahalanobis (default: 0, none)")
-    add("--num_to_avg", type=positive_int, default=USUAL.num_to_avg, metavar="N", help=f"draws to average (default: {USUAL.num_to_avg})")
-    add("--protocol", choices=("paper", "full"), default=USUAL.protocol,
-        help=f"paper: draws of len(ID)//{USUAL.share} OOD images; full: whole sets (default: {USUAL.protocol})")
+    add(
+        "--noise",
+        type=non_negative,
+        help="input step of odin (default: 0.0014) and mahalanobis (default: 0, none)",
+    )
+    add(
+        "--num_to_avg",
+        type=positive_int,
+        default=USUAL.num_to_avg,
+        metavar="N",
+        help=f"draws to average (default: {USUAL.num_to_avg})",
+    )
+    add(
+        "--protocol",
+        choices=("paper", "full"),
+        default=USUAL.protocol,
+        help=f"paper: draws of len(ID)//{USUAL.share} OOD images; full: whole sets (default: {USUAL.protocol})",
+    )
     add("--out_as_pos", action="store_true", help="print the table with OOD as the positive class")
     add("--seed", type=count, default=USUAL.seed, help=f"of the draws (default: {USUAL.seed})")
     add("--test_bs", type=positive_int, default=200, metavar="N", help="batch size (default: 200)")
-    add("--arch", metavar="NAME", help="network of a file without description: a name or module:function")
+    add(
+        "--arch",
+        metavar="NAME",
+        help="network of a file without description: a name or module:function",
+    )
     for name, kind in (("--layers", int), ("--widen-factor", int), ("--droprate", float)):
-        add(name, type=kind, help="accepted and without effect: a snapshot says what network it is of")
-    add("--save", "-s", default=str(RESULTS), metavar="DIR", help="folder of the result files (default: CIFAR/results)")
+        add(
+            name,
+            type=kind,
+            help="accepted and without effect: a snapshot says what network it is of",
+        )
+    add(
+        "--save",
+        "-s",
+        default=str(RESULTS),
+        metavar="DIR",
+        help="folder of the result files (default: CIFAR/results)",
+    )
     add("--save-scores", action="store_true", help="write every image's scores beside the result")
-    add("--tune-scores", action="store_true", help="choose each score's hyper-parameters on held-out ID training images "
-        "against generated noise, and print the grid (default: off)")
-    add("--list-scores", action="store_true", help="print every score's name, formula, needs and paper")
+    add(
+        "--tune-scores",
+        action="store_true",
+        help="choose each score's hyper-parameters on held-out ID training images "
+        "against generated noise, and print the grid (default: off)",
+    )
+    add(
+        "--list-scores",
+        action="store_true",
+        help="print every score's name, formula, needs and paper",
+    )
     add_common(parser)
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(words)

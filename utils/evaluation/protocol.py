@@ -1,4 +1,5 @@
 """The protocol: which image sets, which draws of them, and the rows of a table that these give."""
+
 import zlib
 from argparse import Namespace
 from collections.abc import Mapping
@@ -30,22 +31,24 @@ class Protocol:
     images (which sets there are, and of how many images, is in the result), and what rounds the outputs.
     """
 
-    ood: str = ""                   # OOD sets; "": the data set's own, loaders.OOD_SETS
-    id_train: str | None = None     # ID training images of one's own, for scores that are fitted
-    num_to_avg: int = 10            # draws
-    seed: int = 1                   # of the draws
-    tune_scores: bool = False       # hyper-parameters chosen on held-out ID images
+    ood: str = ""  # OOD sets; "": the data set's own, loaders.OOD_SETS
+    id_train: str | None = None  # ID training images of one's own, for scores that are fitted
+    num_to_avg: int = 10  # draws
+    seed: int = 1  # of the draws
+    tune_scores: bool = False  # hyper-parameters chosen on held-out ID images
     T: float | None = beside(None)
     noise: float | None = beside(None)
-    image_size: int | None = None   # side that images are brought to; None: the data set's own
-    id: str | None = None           # ID images of one's own
+    image_size: int | None = None  # side that images are brought to; None: the data set's own
+    id: str | None = None  # ID images of one's own
     data: str = beside(str(DATA))
     precision: str = beside("auto")
     skip_bad: bool = beside(False)
     arch: str | None = beside(None)
-    protocol: str = "paper"         # "paper": draws of OOD images; "full": whole sets, once
-    share: int = 5                  # a draw has len(ID) // share OOD images: 2,000 for CIFAR's 10,000
-    out_as_pos: bool = beside(False)    # the positive class of the printed table: ID, or OOD; a result has both
+    protocol: str = "paper"  # "paper": draws of OOD images; "full": whole sets, once
+    share: int = 5  # a draw has len(ID) // share OOD images: 2,000 for CIFAR's 10,000
+    out_as_pos: bool = beside(
+        False
+    )  # the positive class of the printed table: ID, or OOD; a result has both
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> "Protocol":
@@ -92,6 +95,10 @@ class Case(NamedTuple):
     def protocol(self) -> Protocol:
         return Protocol.of(vars(self.args))
 
+    def shared_sets(self) -> list[loaders.ImageSet]:
+        """The OOD sets, where a score reads their outputs; one with an input step makes passes of its own."""
+        return self.sets.ood if any("gradient" not in score.needs for score in self.scores) else []
+
 
 class Rows(NamedTuple):
     """What came of it: an entry a score as result files have them, {score/set: (N,) scores}, and the grids of --tune-scores."""
@@ -100,8 +107,12 @@ class Rows(NamedTuple):
     vectors: dict[str, np.ndarray]
     grids: dict[str, list]
 
-    def add(self, score: Score, table: list[dict[str, Any]], vectors: dict[str, np.ndarray]) -> None:
-        self.measured.append({"score": score.label, "hyper": score.hyper, "sets": table[:-1], "average": table[-1]})
+    def add(
+        self, score: Score, table: list[dict[str, Any]], vectors: dict[str, np.ndarray]
+    ) -> None:
+        self.measured.append(
+            {"score": score.label, "hyper": score.hyper, "sets": table[:-1], "average": table[-1]}
+        )
         self.vectors.update({f"{score.label}/{name}": values for name, values in vectors.items()})
 
 
@@ -110,36 +121,55 @@ def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> s
     name = description.get("dataset") or ("own" if args.id else None)
     own = description.get("data", name) != name
     if args.id is None and (own or name not in loaders.ID_SETS):
-        raise UserError(f"{file.name} was trained on images of your own ({description.get('data', 'unknown')}). Give them: --id PATH")
+        raise UserError(
+            f"{file.name} was trained on images of your own ({description.get('data', 'unknown')}). Give them: --id PATH"
+        )
     known = loaders.DATASETS[name].num_classes if args.id is None else description["num_classes"]
     if description["num_classes"] != known:
-        raise UserError(f"{file} is a snapshot for {description['num_classes']} classes; '{name}' has {known}")
+        raise UserError(
+            f"{file} is a snapshot for {description['num_classes']} classes; '{name}' has {known}"
+        )
     return name
 
 
-def load_id_set(description: Mapping[str, Any], file: Path, args: Namespace, split: str = "test") -> loaders.ImageSet:
+def load_id_set(
+    description: Mapping[str, Any], file: Path, args: Namespace, split: str = "test"
+) -> loaders.ImageSet:
     """ID images of a snapshot, of the size it was trained at; args: data, id, id_train, image_size, skip_bad.
 
     UserError: labels that the snapshot does not have, or class names in another order.
     """
     path = args.id if split == "test" else args.id_train or args.id
     size = args.image_size or description.get("image_size")
-    images = loaders.load_id(dataset_of(description, file, args), split, args.data, path, size, args.skip_bad,
-                             description["num_classes"])
+    images = loaders.load_id(
+        dataset_of(description, file, args),
+        split,
+        args.data,
+        path,
+        size,
+        args.skip_bad,
+        description["num_classes"],
+    )
     loaders.check_classes(images.classes, description.get("classes"), images.source, file)
     return images
 
 
-def load_sets(description: Mapping[str, Any], file: Path, args: Namespace, with_train: bool) -> Sets:
+def load_sets(
+    description: Mapping[str, Any], file: Path, args: Namespace, with_train: bool
+) -> Sets:
     """The image sets that test.py's options name; UserError where one is missing, or ID training images are the test images."""
     id_set = load_id_set(description, file, args)
     side = id_set.images.shape[-1]
-    ood_sets = loaders.parse_ood(args.ood, dataset_of(description, file, args), args.data, side, args.skip_bad)
+    ood_sets = loaders.parse_ood(
+        args.ood, dataset_of(description, file, args), args.data, side, args.skip_bad
+    )
     train_set = None
     if with_train:
         train_set = load_id_set({**description, "image_size": side}, file, args, "train")
         if train_set.fingerprint == id_set.fingerprint:
-            raise UserError("the ID training images that scores are fitted on are the test images. Give others: --id-train PATH")
+            raise UserError(
+                "the ID training images that scores are fitted on are the test images. Give others: --id-train PATH"
+            )
     return Sets(id_set, ood_sets, train_set)
 
 
@@ -154,21 +184,37 @@ def draw_indices(count, size, draws, seed, name):
     return [rng.choice(count, size, replace=False) for _ in range(draws)]
 
 
-def measure_set(id_scores: np.ndarray, ood_scores: np.ndarray, name: str, protocol: Protocol = USUAL) -> dict[str, Any]:
+def measure_set(
+    id_scores: np.ndarray, ood_scores: np.ndarray, name: str, protocol: Protocol = USUAL
+) -> dict[str, Any]:
     """Metrics in percent of one OOD set: mean and sd over the draws, and over the whole set.
 
     Scores (N,) and (M,), larger = more OOD. The sd is the sample standard deviation over the draws, 0 where there is
     only one.
     """
     whole = detection_metrics(id_scores, ood_scores)
-    size = max(len(id_scores) // protocol.share, 1) if protocol.protocol == "paper" else len(ood_scores)
+    size = (
+        max(len(id_scores) // protocol.share, 1)
+        if protocol.protocol == "paper"
+        else len(ood_scores)
+    )
     parts = draw_indices(len(ood_scores), size, protocol.num_to_avg, protocol.seed, name)
-    rows = [whole] if len(parts) == 1 else [detection_metrics(id_scores, ood_scores[part]) for part in parts]
+    rows = (
+        [whole]
+        if len(parts) == 1
+        else [detection_metrics(id_scores, ood_scores[part]) for part in parts]
+    )
     values = {metric: 100 * np.array([row[metric] for row in rows]) for metric in METRICS}
-    return {"set": name, "n": len(ood_scores), "drawn": len(parts[0]), "draws": len(parts),
-            **{metric: float(v.mean()) for metric, v in values.items()},
-            "sd": {metric: float(v.std(ddof=1)) if len(v) > 1 else 0.0 for metric, v in values.items()},
-            "whole": {metric: 100 * whole[metric] for metric in METRICS}, "flags": quirks(id_scores, ood_scores)}
+    return {
+        "set": name,
+        "n": len(ood_scores),
+        "drawn": len(parts[0]),
+        "draws": len(parts),
+        **{metric: float(v.mean()) for metric, v in values.items()},
+        "sd": {metric: float(v.std(ddof=1)) if len(v) > 1 else 0.0 for metric, v in values.items()},
+        "whole": {metric: 100 * whole[metric] for metric in METRICS},
+        "flags": quirks(id_scores, ood_scores),
+    }
 
 
 def mean_row(rows):
@@ -176,6 +222,16 @@ def mean_row(rows):
 
     ``draws`` are those of the set with the fewest: where that is one draw of all its images, the sd leaves that set's part out.
     """
-    return {"set": "average", "draws": min(row["draws"] for row in rows), **{metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS},
-            "sd": {metric: float(np.sqrt(sum(row["sd"][metric] ** 2 for row in rows)) / len(rows)) for metric in METRICS},
-            "whole": {metric: float(np.mean([row["whole"][metric] for row in rows])) for metric in METRICS}, "flags": []}
+    return {
+        "set": "average",
+        "draws": min(row["draws"] for row in rows),
+        **{metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS},
+        "sd": {
+            metric: float(np.sqrt(sum(row["sd"][metric] ** 2 for row in rows)) / len(rows))
+            for metric in METRICS
+        },
+        "whole": {
+            metric: float(np.mean([row["whole"][metric] for row in rows])) for metric in METRICS
+        },
+        "flags": [],
+    }

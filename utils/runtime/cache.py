@@ -45,8 +45,13 @@ class Cache:
 
     def prune(self, keep: Path) -> None:
         """Remove the files that have not been used for longest until at most ``LIMIT`` bytes are left; never ``keep``."""
-        depth = len(keep.relative_to(self.folder).parts) - 1  # other folders than the cache's own lie below it
-        files = [(f.stat().st_mtime_ns, f.stat().st_size, f) for f in self.folder.glob("*/" * depth + "*.npz")]
+        depth = (
+            len(keep.relative_to(self.folder).parts) - 1
+        )  # other folders than the cache's own lie below it
+        files = [
+            (f.stat().st_mtime_ns, f.stat().st_size, f)
+            for f in self.folder.glob("*/" * depth + "*.npz")
+        ]
         excess = sum(size for _, size, _ in files) - LIMIT
         for _, size, file in sorted(files):
             if excess > 0 and file != keep:
