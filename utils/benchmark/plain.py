@@ -86,18 +86,29 @@ def open_vino(model, x):
     return f"OpenVINO {precision}", lambda: compiled(x.numpy())
 
 
-def other_runtimes(model, x):
-    """{name: function} of the inference libraries that are installed; a function returns logits (N,C) and features (N,D)."""
+def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
+    """{name: function} of the inference libraries that are installed and work here; others are left out with a note.
+
+    A function returns logits (N,C) and features (N,D). It is called once: some convert a network that they then cannot
+    run, or answer with nothing.
+    """
+    with torch.no_grad():
+        shapes = [tuple(part.shape) for part in model(x)]
     found = {}
     for make in (onnx_runtime, open_vino):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")    # of what these libraries use of PyTorch
                 name, function = make(model, x)
+                outputs = function()
+            given = [np.shape(outputs[i]) for i in range(len(outputs))]
+            if given != shapes:
+                raise ValueError(f"outputs of the shapes {given} in place of {shapes}")
         except ImportError:
             continue
-        except Exception as error:   # a converter that does not take this network: the others still can be measured
-            print(f"{make.__name__} is left out: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        except Exception as error:   # noqa: BLE001 (whatever a library raises: the others still can be measured)
+            reason = (str(error).splitlines() or [""])[0]
+            print(f"{make.__name__} is left out: {type(error).__name__}: {reason}")
             continue
         found[name] = function
     return found
