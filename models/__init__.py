@@ -1,7 +1,7 @@
 """The networks: a table of them, and one way to build each."""
 from .allconv import AllConvNet
 from .densenet import DenseNet
-from .foreign import HEAD_ALIASES, check_contract, infer, load_function
+from .foreign import HEAD_ALIASES, check_contract, clean_name, infer, load_function
 from .resnet import ResNet
 from .wrn import WideResNet
 
@@ -13,7 +13,6 @@ MODELS = {
     "densenet": lambda num_classes, layers, widen_factor, droprate: DenseNet(num_classes, droprate),
     "allconv": lambda num_classes, *_: AllConvNet(num_classes),
 }
-
 
 
 def build(arch, num_classes, layers=40, widen_factor=2, droprate=0.3):
@@ -36,15 +35,3 @@ def build(arch, num_classes, layers=40, widen_factor=2, droprate=0.3):
     if arch not in MODELS:
         raise ValueError(f"unknown network '{arch}'. There is: {', '.join(MODELS)}, or module:function of your own")
     return MODELS[arch](num_classes, layers, widen_factor, droprate)
-
-
-
-
-
-
-
-
-
-
-
-

@@ -3,9 +3,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .kernels.dropout import dropout
-from .kernels.fused import bn_relu_dropout
-from .layers import FullPrecisionConv2d, check_size, initialise, pool_and_classify
+from .layers import (
+    FullPrecisionConv2d,
+    bn_relu_dropout,
+    check_size,
+    dropout,
+    initialise,
+    pool_and_classify,
+)
 
 GROWTH = 12           # channels each layer adds
 BLOCK_LAYERS = 16     # (depth 100 - 4) / 3 blocks / 2 convolutions a layer

@@ -78,7 +78,14 @@ def try_forward(model, arch):
     return result
 
 
-def infer(state_dict):
+def clean_name(name: str) -> str:
+    """A parameter's own name: without what DataParallel and torch.compile put before it, a published head as ``fc``."""
+    name = re.sub(r"^((module|_orig_mod)\.)+", "", name)
+    alias = next((alias for alias in HEAD_ALIASES if name.startswith(alias)), None)
+    return HEAD_ALIASES[alias] + name[len(alias):] if alias else name
+
+
+def infer(state_dict: dict) -> dict | None:
     """dict(arch, num_classes, layers, widen_factor) of a file without description, or None when no network here fits.
 
     Reads names and shapes only, with or without the prefixes of DataParallel and torch.compile and under any name of
@@ -87,9 +94,7 @@ def infer(state_dict):
     """
     shapes = {}
     for name, value in state_dict.items():
-        name = re.sub(r"^((module|_orig_mod)\.)+", "", name)
-        alias = next((a for a in HEAD_ALIASES if name.startswith(a)), None)
-        shapes[HEAD_ALIASES[alias] + name[len(alias):] if alias else name] = tuple(getattr(value, "shape", ()))
+        shapes[clean_name(name)] = tuple(getattr(value, "shape", ()))
     description = guess(shapes)
     if description is None:
         return None

@@ -1,6 +1,24 @@
-"""What the networks share: initial weights, a first convolution, a check of the input's size, and the pooled linear head."""
+"""What the networks share: activation and dropout, initial weights, a first convolution, a check of the input's size, and the pooled linear head."""
+from contextlib import suppress
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Zero each value of x with chance p in training and scale the others by 1/(1-p); the identity otherwise."""
+    return F.dropout(x, p, training)
+
+
+def bn_relu_dropout(x: Tensor, bn: nn.BatchNorm2d, p: float = 0.0) -> Tensor:
+    """dropout(relu(bn(x)), p) for x (N,C,H,W); p is 0 in evaluation."""
+    return dropout(F.relu(bn(x), inplace=True), p, True)
+
+
+with suppress(ModuleNotFoundError):  # the same values, up to rounding and the dropout mask, sooner on a CPU
+    from .kernels.dropout import dropout  # noqa: F811
+    from .kernels.fused import bn_relu_dropout  # noqa: F811
 
 
 def initialise(model):

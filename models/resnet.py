@@ -2,8 +2,7 @@
 from torch import nn
 from torch.nn import functional as F
 
-from .kernels.fused import bn_relu_dropout
-from .layers import FullPrecisionConv2d, pool_and_classify
+from .layers import FullPrecisionConv2d, bn_relu_dropout, pool_and_classify
 
 
 class BasicBlock(nn.Module):

@@ -1,8 +1,7 @@
 """Wide residual network for small images."""
 from torch import nn
 
-from .kernels.fused import bn_relu_dropout
-from .layers import FullPrecisionConv2d, initialise, pool_and_classify
+from .layers import FullPrecisionConv2d, bn_relu_dropout, initialise, pool_and_classify
 
 
 class BasicBlock(nn.Module):

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from models import kernels as switch
+
 from .dropout import LEVELS, dropout
 
 SOURCE = Path(__file__).with_name("fused.cpp")
@@ -37,7 +39,7 @@ def bn_relu_dropout(x, bn, p=0.0):
 
 def fits(x, bn):
     """Whether the kernels can take this input: what they cannot take is as right, only slower, in PyTorch's operators."""
-    return (enabled and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4
+    return (enabled and not switch.stock and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4
             and x.shape[1] % 2 == 0 and x.numel() > x.shape[1] and x.is_contiguous(memory_format=torch.channels_last)
             and bn.affine and bn.weight.dtype == torch.float32 and bn.momentum is not None)
 

@@ -8,12 +8,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 import models
-from models import densenet
+from models import kernels, layers
 from models.kernels import fused
-from models.kernels.dropout import dropout
 from utils import loaders, runtime, scores, snapshots
 from utils.benchmark import __main__ as benchmark
 from utils.benchmark import accuracy, measure, plain
@@ -34,7 +32,7 @@ FIELDS = {"part", "what", "rate", "ratio", "spread", "rounds", "seconds", "peak_
 def nothing_left_patched():
     before = fused.enabled
     yield
-    assert (fused.enabled, fused.dropout, densenet.dropout) == (before, dropout, dropout)
+    assert (fused.enabled, kernels.stock) == (before, False)
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +115,29 @@ def test_plain_steps_use_stock_operators_only(monkeypatch):
         ours()
 
 
+def test_a_new_networks_dropout_is_stock_too(monkeypatch):
+    class New(torch.nn.Module):
+        def forward(self, x):
+            return layers.dropout(x, 0.5, self.training)
+
+    def fail(*_):
+        pytest.fail("an operator of this project")
+    x = torch.ones(8, 4)
+    torch.manual_seed(0)
+    expected = torch.nn.functional.dropout(x, 0.5)
+    monkeypatch.setattr(sys.modules["models.kernels.dropout"], "keep_mask", fail)
+    torch.manual_seed(0)
+    with plain.operators(stock=True):
+        assert torch.equal(New()(x), expected)
+    with pytest.raises(pytest.fail.Exception), plain.operators(stock=False):
+        New()(x)
+
+
 def test_operators_are_put_back_after_an_error():
     for before in (True, False):
         fused.enabled = before
         with pytest.raises(KeyError), plain.operators(stock=True):
-            assert not fused.enabled and fused.dropout is densenet.dropout is F.dropout
+            assert not fused.enabled and kernels.stock
             assert torch.backends.cudnn.enabled and torch.backends.cudnn.allow_tf32    # a plain user's GPU has cuDNN
             raise KeyError
         assert fused.enabled == before

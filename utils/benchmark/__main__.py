@@ -13,11 +13,10 @@ from collections import deque
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 import models
 from utils import loaders, runtime
-from utils.losses import SROE, Batch
+from utils.losses import LOSSES, Batch
 from utils.metrics import detection_metrics
 from utils.training import make_optimizer, options, prepare_training
 
@@ -32,6 +31,7 @@ from .plain import (
     sklearn_metrics,
 )
 
+SROE = LOSSES["sroe"]()
 STEPS = {"cpu": 2}   # of training a call, of which a loader's start is a part; on a GPU 100, for its queue to be full
 WORKERS = {"cpu": 0} # of the plain loader: a CPU that trains has no core to spare; beside a GPU 8
 
@@ -96,9 +96,9 @@ def step(network, optimizer, x, y, device, precision, outliers):
     """One step of training, or of fine-tuning with SROE where the last ``outliers`` images are auxiliary ones."""
     with runtime.autocast(device, precision):
         logits, features = network(x)
-    n = len(x) - outliers
-    batch = Batch(x[:n], x[n:], y[:n], logits, features)
-    loss = sum(SROE()(batch).values()) if outliers else F.cross_entropy(logits, y)
+    inside = len(x) - outliers
+    batch = Batch(x[:inside], x[inside:], y[:inside], logits, features)
+    loss = sum(SROE(batch).values()) if outliers else batch.cross_entropy()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

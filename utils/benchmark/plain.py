@@ -9,9 +9,8 @@ import warnings
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from models import densenet
+from models import kernels
 from models.kernels import fused
 from utils import loaders
 
@@ -43,16 +42,14 @@ def pil_loader(images, batch_size, augment=False, workers=0):
 @contextlib.contextmanager
 def operators(stock):
     """In this context networks run with PyTorch's own operators and settings (``stock``) or with this project's; then as before."""
-    before = fused.enabled, fused.dropout, densenet.dropout
-    fused.enabled = not stock
-    if stock:
-        fused.dropout = densenet.dropout = F.dropout
+    before = fused.enabled, kernels.stock
+    fused.enabled, kernels.stock = not stock, stock
     settings = torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True) if stock else contextlib.nullcontext()
     try:
         with settings:
             yield
     finally:
-        fused.enabled, fused.dropout, densenet.dropout = before
+        fused.enabled, kernels.stock = before
 
 
 def sklearn_metrics(id_scores, ood_scores):

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import models
+from models.foreign import clean_name
 from utils.loaders import ID_SETS
 from utils.runtime import UserError, json_bytes, sha256_file, write_files
 
@@ -57,16 +58,6 @@ def read_pt(path):
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} is not a readable snapshot (corrupted, or more than tensors in it): {reason[:200]}") from None
-
-
-def clean_name(name):
-    """A parameter's own name: without what DataParallel and torch.compile put before it, a published head as ``fc``."""
-    while name.startswith(("module.", "_orig_mod.")):
-        name = name.split(".", 1)[1]
-    for alias, head in models.HEAD_ALIASES.items():
-        if name.startswith(alias):
-            name = head + name[len(alias):]
-    return name
 
 
 def read_weights(path):
