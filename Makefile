@@ -1,7 +1,8 @@
 # Two commands do everything on a fresh machine:
 #   make reproduce                    the whole chain on images that need no download, then a table and a figure
 #   make reproduce DATASET=cifar10    the same for CIFAR-10 (place the images first: python data/download.py cifar10 ood 300k)
-#   make test                         the tests
+#   make test                         lint, then the tests but for the long ones
+#   make lint, make test-long         each alone
 # Bring your own torch: TORCH="torch==2.13.0 torchvision==0.28.0" (before the first make, or after make clean), or run make in an
 # active environment that has torch.
 
@@ -18,12 +19,19 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 endif
 
-.PHONY: reproduce test clean
+.PHONY: reproduce lint test test-long clean
 reproduce: $(READY)
 	$(PYTHON) reproduce.py $(DATASET)
 
-test: $(READY)
+lint: $(READY)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+test: lint
 	$(PYTHON) -m pytest tests -q
+
+test-long: $(READY)
+	$(PYTHON) -m pytest tests -q -m long
 
 .venv/bin/python:
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
