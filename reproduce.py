@@ -2,9 +2,9 @@
 
     python reproduce.py digits                    # needs no download; about two minutes on two cores
     python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood 300k
-    python reproduce.py cifar10 --preset quick    # the same with a short schedule
-    python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/RESULTS.md, .csv, .tex
-    python reproduce.py cifar10 --table all --train    # every table; snapshots that are missing are trained with the papers' recipes
+    python reproduce.py cifar10 --preset quick    # the same with a short schedule, in files and folders of its own
+    python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/README.md, RESULTS.csv, .tex
+    python reproduce.py cifar10 --table all --train    # every table; what is missing is trained with the papers' recipes
     python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation images and generated noise
     python reproduce.py cifar10 --ablation        # SR with one thing changed at a time, and whole runs that are there: what does what
 
@@ -14,13 +14,14 @@ again, an interrupted one goes on; anything else is trained, and what it replace
 import sys
 
 from utils import loaders, runtime
-from utils.paper import ablation, methods, studies, tables
+from utils.paper import methods, studies, tables
 from utils.training import options, recipes
 
 
-def parse(argv):
+def parse(argv: list[str] | None):
     parser = options.Parser(prog="reproduce.py", description=__doc__)
-    parser.add_argument("dataset", nargs="?", default="digits", help=f"{', '.join(loaders.ID_SETS)} (default: digits)")
+    parser.add_argument("dataset", nargs="?", default=loaders.NO_DOWNLOAD,
+                        help=f"{', '.join(loaders.ID_SETS)} (default: {loaders.NO_DOWNLOAD})")
     parser.add("--fresh", action="store_true", help="train every stage anew")
     parser.add("--arch", default=None, metavar="NAME", help="default: wrn; with --table: every network of the table, or only the one named")
     parser.add("--seed", type=options.count, default=1, help="of training (default: 1)")
@@ -41,38 +42,22 @@ def parse(argv):
         parser.error(f"{chosen[0]} has a recipe of its own: no --fresh and no --preset")
     if args.table and args.id:
         parser.error("--table is about the papers' images: no --id")
+    if args.table and args.preset != "paper":
+        parser.error("--table is about the papers' recipes: no --preset")
     args.one_network, args.arch = args.arch is not None, args.arch or "wrn"
     return args
 
 
 def main(argv=None):
     args = parse(argv)
-    for chosen, study in ((args.sweep, studies), (args.ablation, ablation)):
-        if chosen:
-            return study.run(args)
-    return methods.paper_table(args) if args.table else methods.chain(args)
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+    if args.sweep:
+        studies.sweep(args)
+    elif args.ablation:
+        studies.ablation(args)
+    elif args.table:
+        methods.paper_table(args)
+    else:
+        methods.chain(args)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@ from utils import loaders, runtime, scores, snapshots
 from utils.evaluation import protocol
 from utils.evaluation.network import Network
 
-SNAPSHOT, DATASET = "cifar10_wrn_pretrained", "cifar10"
+DATASET = loaders.ID_SETS[0]
+SNAPSHOT = f"{DATASET}_wrn_pretrained"
 SCORES = "msp,energy"
 METRICS = {"fpr95": "FPR95", "auroc": "AUROC"}
 

@@ -205,7 +205,7 @@ def check_chain(dataset, data, own_id=False):
     wanted = [] if own_id else [dataset]
     missing = [name for name in wanted + ood_names(dataset, data) if not is_there(name, "test", data)]
     if not is_there(outlier_name(dataset, data), "train", data):
-        missing.append("300k")
+        missing.append(OUTLIERS[-1])
     if missing:
         raise UserError(f"of the images that the chain needs there is no {', '.join(missing)} in {data}. Run: {download_command(missing, data)}")
 

@@ -1,10 +1,13 @@
 """The table of data sets, and what a set is: one uint8 tensor of images and its labels."""
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Callable, Optional
 
 import numpy as np
 import torch
+
+from utils.runtime import DATA
 
 from . import digits
 
@@ -19,6 +22,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+SOURCES = json.loads((DATA / "sources.json").read_text(encoding="utf-8"))
+STAND_INS = json.loads((DATA / "stand_ins.json").read_text(encoding="utf-8"))
 
 
 @dataclass
@@ -73,10 +80,7 @@ DATASETS = {
     "isun": DataSet(("iSUN",), download=True),
     "300k": DataSet(("300K_random_images.npy",), download=True),
     "tiny_imagenet": DataSet(),
-    "textures_dtd": DataSet(),
-    "places": DataSet(),
-    "scenes_crop": DataSet(),
-    "scenes_resize": DataSet(),
+    **{name: DataSet() for name in STAND_INS["sets"]},
     "digits_6_9": DataSet(make=digits.held_out_digits),
     "china_patches": DataSet(make=digits.photo_patches("china.jpg")),
     "flower_patches": DataSet(make=digits.photo_patches("flower.jpg")),
@@ -92,8 +96,10 @@ ID_SETS = [name for name, entry in DATASETS.items() if entry.num_classes]
 
 # The six sets of the papers' protocol in the papers' order. Where the first of a line is not at hand the next, a set of
 # the same kind but of other images, stands in for it under its own name.
-SIX_SETS = (("textures", "textures_dtd"), ("svhn",), ("places365", "places"), ("lsun_c", "scenes_crop"),
-            ("lsun_r", "scenes_resize"), ("isun",))
+SIX_SETS = tuple(
+    (name, *(other for other, entry in STAND_INS["sets"].items() if entry["for"] == name))
+    for name in SOURCES["groups"]["ood"]
+)
 
 
 OOD_SETS = {"digits": tuple((name,) for name in
@@ -104,6 +110,10 @@ OUTLIER_SETS = {"digits": ("digit_outliers",)}
 
 
 OUTLIERS = ("tiny_imagenet", "300k")
+
+# What needs no download: the chain's default, and real photographs whose scores tell one network from another.
+NO_DOWNLOAD = "digits"
+PHOTOGRAPHS = "china_patches"
 
 
 def make_set(pixels, labels, name, classes=None, source=""):

@@ -1,4 +1,4 @@
-"""The methods of the tables, and the commands that train, fine-tune and score them, as a user would type them."""
+"""The commands that train, fine-tune and score the methods of the tables, as a user would type them."""
 import argparse
 import csv
 import functools
@@ -6,22 +6,17 @@ import io
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.losses import LOSSES
 from utils.training import arch_name, files, options, recipes
 
-from . import figures, plots, tables
+from . import figures, pages, plots, tables
+from .tables import METHODS, TABLE_METHODS, USUAL, file_name
 
-METHODS = (("MSP", None, "msp"), ("ODIN", None, "odin"), ("Mahalanobis", None, "mahalanobis"), ("Energy", None, "energy"),
-           ("SR", "sr", "energy"), ("SROE", "sroe", "energy"))
-
-
-TABLE_METHODS = (*METHODS[:5], ("OE", "oe", "msp"), ("Energy fine-tune", "energy", "energy"), METHODS[5])
-
-
-def chain(args):
+def chain(args: argparse.Namespace) -> None:
     """Train, fine-tune, score; one table, one figure."""
     start = time.perf_counter()
     loaders.check_chain(args.dataset, args.data, own_id=args.id is not None)
@@ -35,15 +30,15 @@ def chain(args):
     measured = {loss: evaluate(file, [LOSSES[loss].score], args) for loss, file in tuned.items()}
     rows = [(method, (measured[loss] if loss else baseline), score) for method, loss, score in METHODS]
     write_table(args, rows)
-    groups = [(method, figures.vectors_to_show(*result, score)) for method, result, score in rows if method in ("Energy", "SR", "SROE")]
-    figure = plots.plot_densities(groups, figures.FOLDER / f"{args.dataset}_densities", figures.ENERGY_LABEL)
+    groups = [(method, figures.vectors_to_show(*result, score)) for method, result, score in rows if score == "energy"]
+    figure = plots.plot_densities(groups, figures.FOLDER / file_name(args, "densities"), figures.ENERGY_LABEL)
     print(f"figure: {runtime.short_path(figure[0])}\n{time.perf_counter() - start:.0f} seconds in all")
 
 
-def paper_table(args):
+def paper_table(args: argparse.Namespace) -> None:
     """Score the snapshots that a paper's table needs, render all tables again, draw the figures."""
-    if args.dataset not in ("cifar10", "cifar100"):
-        raise runtime.UserError(f"there is no published table of {args.dataset}. There is: cifar10, cifar100")
+    if args.dataset not in tables.ID_SETS:
+        raise runtime.UserError(f"there is no published table of {args.dataset}. There is: {', '.join(tables.ID_SETS)}")
     names = list(tables.TABLES) if args.table == "all" else [args.table]
     keys = [key for name in names for key in tables.published_rows(tables.TABLES[name], args.dataset)]
     wanted = {}    # (network, stage) -> the scores its rows need, and the two that figures show
@@ -64,24 +59,24 @@ def paper_table(args):
                 measured[network, stage] = evaluate(file, list(wanted[network, stage]), given)
     if not measured:
         raise runtime.UserError(f"there is no snapshot of {args.dataset} to measure. Run: python reproduce.py {args.dataset} --table {args.table} --train")
-    made = tables.write()
+    made = pages.write_published((tables.RECORDED, report.RESULTS))
     rows = [(method, *measured["wrn", loss or "pretrained"], score) for method, loss, score in TABLE_METHODS if ("wrn", loss or "pretrained") in measured]
     rows = [row for row in rows if any(entry["score"] == row[3] for entry in row[1]["scores"])]
     if rows:
         write_table(args, [(method, (result, path), score) for method, result, path, score in rows])
-        made += [f"{path}.png" for path in figures.draw(args.dataset, rows, args)]
+        made += [f"{path}.png" for path in figures.draw(rows, args)]
     for path in made:
         print(f"-> {runtime.short_path(path)}")
 
 
-def snapshot_of(stage, args, pretrained=None):
+def snapshot_of(stage: str, args: argparse.Namespace, pretrained: Path | None = None) -> Path | None:
     """The whole run's snapshot of a stage, made from ``pretrained``; with --train it is trained where it is missing, else None."""
     folder = stage if stage == "pretrained" else f"tune_{stage}"
     stem = f"{args.dataset}_{args.arch}_" + ("pretrained" if pretrained is None else f"s{args.seed}_tune")
     reason = f"there is no snapshot {folder}/{stem}"
     if any(f.parent.name == folder and snapshots.stem_of(f) == stem for f in snapshots.all_snapshots()):
         file = snapshots.find_one(f"{folder}/{stem}")
-        description = snapshots.describe(file, snapshots.read_weights(file))
+        description = snapshots.read_description(file) or {}
         if args.train and args.fresh:
             reason = f"{snapshots.short_name(file)} is trained anew"
         elif not snapshots.is_complete(description):
@@ -102,30 +97,38 @@ def snapshot_of(stage, args, pretrained=None):
     return train(command, folder, stem, "pretrain" if pretrained is None else "tune", None if pretrained is None else stage, args, pretrained)
 
 
-def train(command, folder, stem, stage, loss, args, parent=None):
-    """Path of a stage's snapshot, trained unless it is there: with this recipe, and made from this parent."""
-    place = snapshots.SNAPSHOTS / folder
-    recipe = recipes.resolve(stage, args.dataset, loss, args.preset, args.arch) | {"seed": args.seed, "arch": args.arch}
+def train(command: list[str], folder: str, stem: str, stage: str, loss: str | None, args: argparse.Namespace,
+          parent: Path | None = None) -> Path:
+    """Path of a stage's snapshot, trained unless it is there: with this recipe, and made from this parent.
+
+    A preset that changes the stage has folders of its own, ``tune_sr_quick``: it takes no place of a run of the papers' recipe.
+    """
+    recipe, usual = (recipes.resolve(stage, args.dataset, loss, preset, args.arch) for preset in (args.preset, USUAL["preset"]))
+    preset = USUAL["preset"] if recipe == usual else args.preset
+    place = snapshots.SNAPSHOTS / (folder if recipe == usual else f"{folder}_{preset}")
+    recipe |= {"seed": args.seed, "arch": args.arch}
     last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
     sources = {"data": id_fingerprint(args), "parent": parent and runtime.sha256_file(parent), "outliers": outlier_fingerprint(args, loss)}
     if not args.fresh and is_of(last, recipe, sources):
         print(f"{snapshots.short_name(last)} is there (--fresh trains it anew)")
         return last
-    chosen = {"arch": "wrn", "seed": 1, "preset": "paper"}
-    command = [*command, args.dataset, *(word for key, usual in chosen.items() if getattr(args, key) != usual
-                                         for word in (f"--{key}", str(getattr(args, key))))]
+    chosen = {"arch": args.arch, "seed": args.seed, "preset": preset}
+    command = [*command, args.dataset, *(word for key, value in chosen.items() if value != USUAL[key]
+                                         for word in (f"--{key}", str(value)))]
+    if place.name != folder:
+        command += ["--save", f"./snapshots/{place.name}"]
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
         command += ["--load", str(parent)]
-    going_on = not args.fresh and files.goes_on(place, stem, recipe | {"preset": args.preset, "precision": args.precision}, sources)
+    going_on = not args.fresh and files.goes_on(place, stem, recipe | {"preset": preset, "precision": args.precision}, sources)
     shell([*command, *["--resume"] * going_on], args)
     return last
 
 
-def is_of(file, recipe, sources):
+def is_of(file: Path, recipe: dict, sources: dict) -> bool:
     """Whether a snapshot is there and was trained with this recipe on these images and outliers and, if fine-tuned, from this pre-trained one."""
     if not file.exists():
         return False
-    description = snapshots.describe(file, snapshots.read_weights(file))
+    description = snapshots.read_description(file) or {}
     made = {"data": description.get("data_fingerprint"), "parent": description.get("parent_sha256"),
             "outliers": (description.get("outliers") or {}).get("fingerprint")}
     return files.agrees(description.get("recipe", {}), recipe) and made == sources
@@ -151,7 +154,7 @@ def outlier_fingerprint(args, loss):
     return loaders.load_outliers(argparse.Namespace(**{**vars(args), "outliers": None}), side).fingerprint
 
 
-def evaluate(file, score_names, args):
+def evaluate(file: Path, score_names: list[str], args: argparse.Namespace) -> tuple[dict, Path]:
     """Run test.py and return (its result, the path of its files without suffix)."""
     shell(["test.py", "--model", snapshots.short_name(file), "--score", ",".join(score_names), "--save-scores"], args)
     found = [path for path in report.RESULTS.glob(f"{report.result_name(file, score_names, 'paper')}*.json")
@@ -165,8 +168,8 @@ def shell(command, args):
     run_script([*command, *options.common_words(args)])
 
 
-def write_table(args, rows):
-    """Print the final table (rows: methods; columns: the sets and their mean) and write it as CSV, that of another seed than 1 beside it."""
+def write_table(args: argparse.Namespace, rows: list[tuple]) -> None:
+    """Print the final table (rows: methods; columns: the sets and their mean) and write it as CSV."""
     table = []
     for method, (result, _), score in rows:
         entry = next(entry for entry in result["scores"] if entry["score"] == score)
@@ -180,12 +183,12 @@ def write_table(args, rows):
         for cell in [*row["sets"], row["average"]]:
             writer.writerow([row["score"], f"{row['error']:.4f}", cell["set"], cell.get("n", ""),
                              *(f"{value:.4f}" for metric in ("fpr95", "auroc", "aupr_in") for value in (cell[metric], cell["sd"][metric]))])
-    path = report.RESULTS / f"{args.dataset}{f'_s{args.seed}' if args.seed != 1 else ''}_table.csv"
+    path = report.RESULTS / f"{file_name(args, 'table')}.csv"
     runtime.write_text(path, text.getvalue())
     print(f"table: {runtime.short_path(path)}")
 
 
-def run_script(command):
+def run_script(command: list) -> None:
     """Print and run a script of the project, [script, word, ...]; SystemExit with its status if it fails, its error being on stderr."""
     script, *words = map(str, command)
     print(f"\n$ python {' '.join([script, *words])}", flush=True)

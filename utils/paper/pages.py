@@ -1,39 +1,39 @@
-"""Render the tables of README.md from the code's records and the recorded results: ``python -m utils.paper.pages``.
+"""Render the tables of the pages from the code's records and the recorded results: ``python -m utils.paper.pages``.
 
-A block stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; everything between the two is replaced. Runs write to
-CIFAR/results and CIFAR/figures; the page shows what ``--record DATASET`` has copied from there to their recorded/ folders, so
-that a run of one's own does not change the page. (reproduce.py --table writes CIFAR/RESULTS.* anew from both.)
+A block stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, or ``<!-- NAME DATASET -->``; everything between the two is
+replaced. Runs write to CIFAR/results and CIFAR/figures; the pages show what ``--record DATASET`` has copied from there to
+their recorded/ folders, so that a run of one's own does not change them. (reproduce.py --table renders the papers' tables
+from both: CIFAR/README.md, RESULTS.csv and RESULTS.tex.)
 """
+import argparse
+import ast
 import re
 import sys
+import textwrap
+from pathlib import Path
 
-from utils import runtime
+from utils import loaders, runtime
 from utils.evaluation import report
 from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import options, recipes
 
-from . import tables
-from .rendered import (
-    network_of,
-    render_ablation,
-    render_answer,
-    render_every,
-    render_result,
-    render_same_score,
-    render_seeds,
-    render_snapshots,
-    render_sweep,
-    render_whole,
-    table,
-)
+from . import rendered, tables
+from .rendered import network_of, table
 from .tables import RECORDED
 
-README = runtime.ROOT / "README.md"
 FIGURES = runtime.CIFAR / "figures"
+KINDS = r"(s\d+_)?table|sweep_alpha|ablation|densities|bars|roc|sparsity|training_\w+"    # of a data set's tables, studies, figures
 
 
-def render_scores():
+def page_files() -> list[Path]:
+    """Every page of the project."""
+    root = runtime.ROOT
+    return [path for path in (root / "README.md", runtime.CIFAR / "README.md", root / "data/README.md", root / "models/README.md",
+                              *sorted(root.glob("utils/*/README.md"))) if path.exists()]
+
+
+def render_scores() -> str:
     """Every score with its formula, needs, defaults and paper."""
     rows = []
     for name, cls in SCORES.items():
@@ -43,14 +43,21 @@ def render_scores():
     return table(["`--score`", "value (larger = more OOD)", "needs", "defaults", "paper"], rows)
 
 
-def render_options():
+def render_losses() -> str:
+    """Every loss of tune.py: formula, outliers, hyper-parameters, the score of its paper, the paper."""
+    rows = []
+    for name, loss in LOSSES.items():
+        defaults = ", ".join(f"{key}={value}" for key, value in loss.defaults.items())
+        rows.append([f"`{name}`", loss.title, f"`{loss.formula}`", "yes" if loss.outliers else "no", defaults or "-", f"`{loss.score}`", loss.paper])
+    return table(["`--loss`", "method", "terms", "outliers", "defaults", "scored with", "paper"], rows)
+
+
+def render_options() -> str:
     """Recipe options of the training scripts with every default and its origin."""
     rows = []
     for stage, script in (("pretrain", "baseline.py"), ("tune", "tune.py")):
         parser = options.Parser(prog=script)
         options.add_training(parser, stage)
-        if stage == "tune":
-            options.add_tuning(parser)
         for action in parser._actions:
             described = recipes.describe(action.dest, stage)
             if described:
@@ -58,38 +65,26 @@ def render_options():
     return table(["option", "script", "default (origin)"], rows)
 
 
-def render_losses():
-    """Every loss of tune.py."""
-    return table(["`--loss`", "method", "outliers", "scored with"],
-                 [[f"`{name}`", loss.title, "yes" if loss.outliers else "no", f"`{loss.score}`"] for name, loss in LOSSES.items()])
+def render_images() -> str:
+    """Every set that data/download.py knows, then those that stand in: what it is, its images, where it lies."""
+    sources, rows = loaders.SOURCES["sets"], []
+    for name, entry in sources.items():
+        rows.append([f"`{name}`", entry["title"], f"{entry['images']:,}", f"`{entry['layout']}`", entry["licence"]])
+    for name, entry in loaders.STAND_INS["sets"].items():
+        rows.append([f"`{name}`", f"in the place of `{entry['for']}`: {entry['kind']}", "yours", f"`ood/{name}.npz`", "-"])
+    return table(["name", "what", "images", "path below the data folder", "licence"], rows)
 
 
-def record(name):
-    """Copy the results of a data set's tables, and its figures, to the recorded/ folders that git tracks.
-
-    A recorded result goes once a new one of the same stage is of another snapshot or has its scores; all else stays.
-    """
-    measured = {key: found for key, found in tables.measured_results((report.RESULTS,)).items() if key[0] == name}
-    paths = {path for _, _, path in measured.values()}
-    if not paths:
-        raise runtime.UserError(f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}")
-    files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
-    files += [*report.RESULTS.glob(f"{name}_table.csv"), *report.RESULTS.glob(f"{name}_s*_table.csv"), *report.RESULTS.glob(f"{name}_sweep_alpha.json"),
-              *report.RESULTS.glob(f"{name}_ablation.json"), *FIGURES.glob(f"{name}_*")]
-    for file in files:
-        runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
-    for old in RECORDED.glob(f"{name}_*.json"):
-        result = report.read_result(old)
-        if "snapshot" in result and tables.enters(result) and old.name not in {path.name for path in paths}:
-            stage = (name, result["snapshot"]["arch"], result["snapshot"].get("loss", "pretrained"))
-            new = {key[3]: found[1] for key, found in measured.items() if key[:3] == stage}
-            if new and (set(new) >= {entry["score"] for entry in result["scores"]}
-                        or next(iter(new.values()))["snapshot"]["sha256"] != result["snapshot"]["sha256"]):
-                old.unlink()
-                old.with_suffix(".csv").unlink(missing_ok=True)
+def render_loop() -> str:
+    """The training loop of tune.py, as it stands there: the innermost ``for`` around ``backward()``."""
+    source = (runtime.ROOT / "tune.py").read_text(encoding="utf-8")
+    loops = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.For) and "backward" in {
+        call.func.attr for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)}]
+    loop = max(loops, key=lambda node: node.col_offset)
+    return "```python\n" + textwrap.dedent("\n".join(source.splitlines()[loop.lineno - 1:loop.end_lineno])) + "\n```"
 
 
-def render_memory():
+def render_memory() -> str:
     """Seconds and peak memory of the scores that keep or pass over all training features."""
     rows, machines = [], []
     for path in sorted(RECORDED.glob("benchmark_scores*.json")):
@@ -103,13 +98,13 @@ def render_memory():
     return table(["score", "training images x width", "features in", "queries", "fit, s", "score, s", "peak memory of the process, GiB"], rows) + f"\n\n{'; '.join(machines)}."
 
 
-def render_performance():
+def render_performance() -> str:
     """Every alternative of each machine's recorded benchmark, and what bfloat16 moves there."""
     paths = [path for path in sorted(RECORDED.glob("benchmark*.json")) if not path.name.startswith("benchmark_scores")]
-    return "\n\n".join(map(performance_of, map(report.read_result, paths))) or "Not measured yet."
+    return "\n\n".join(map(performance_of, map(report.read_result, paths))) or rendered.NOTHING
 
 
-def performance_of(record):
+def performance_of(record: dict) -> str:
     """The table of one run of ``utils.benchmark`` and what it was measured on."""
     rows = [[row["part"], row["what"].strip(), f"{row['rate']:,.0f}", f"{row['ratio']:.2f}",
              "-" if row["spread"] is None else f"{row['spread']:.0%}", "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"]
@@ -130,39 +125,82 @@ def performance_of(record):
     return table(["part", "what", "per second", "ratio", "spread", "peak MiB"], rows) + "\n\n" + caption
 
 
-BLOCKS = {"memory": render_memory, "scores": render_scores, "options": render_options, "losses": render_losses,
-          "performance": render_performance, "digits": lambda: render_result("digits"), "digits_seeds": lambda: render_seeds("digits"), "cifar10": lambda: render_result("cifar10"),
-          "same_score": render_same_score, "every": render_every, "answer": render_answer, "snapshots": render_snapshots, "sweep": render_sweep,
-          "ablation": render_ablation, "whole": render_whole}
+BLOCKS = {"loop": render_loop, "scores": render_scores, "losses": render_losses, "options": render_options, "images": render_images,
+          "memory": render_memory, "performance": render_performance, "snapshots": rendered.render_snapshots, "published": rendered.render_published,
+          **{name: getattr(rendered, f"render_{name}") for name in    # of a data set, which stands in the marker
+             ("summary", "result", "seeds", "same_score", "every", "answer", "sweep", "ablation", "whole")}}
 
 
-def render(text):
-    """README text with every block made anew."""
-    for name, block in BLOCKS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        if pattern.search(text):
-            content = block()
-            text = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
-    return text
+def render(text: str, folders: tuple[Path, ...] = (RECORDED,)) -> str:
+    """A page's text with every block made anew; the papers' tables are of the results in ``folders``."""
+    def block(match):
+        name, words = match[2], match[3].split()
+        if name not in BLOCKS:
+            raise runtime.UserError(f"<!-- {name} --> is no block of a page. There is: {', '.join(BLOCKS)}")
+        content = rendered.published_of(tables.measured_results(folders)) if name == "published" else BLOCKS[name](*words)
+        return f"{match[1]}{content}\n{match[4]}"
+    return re.sub(r"(<!-- (\w+)((?: \w+)*) -->\n).*?(<!-- /\2 -->)", block, text, flags=re.S)
+
+
+def render_all(folders: tuple[Path, ...] = (RECORDED,)) -> dict[Path, str]:
+    """{path: content} of every page, RESULTS.csv and RESULTS.tex."""
+    measured = tables.measured_results(folders)
+    made = {path: render(path.read_text(encoding="utf-8"), folders) for path in page_files()}
+    return {**made, tables.OUTPUT.with_suffix(".csv"): tables.render_csv(measured), tables.OUTPUT.with_suffix(".tex"): tables.render_tex(measured)}
+
+
+def write_published(folders: tuple[Path, ...]) -> list[Path]:
+    """Write the papers' tables of the results in ``folders`` and return their paths."""
+    places = (runtime.CIFAR / "README.md", *(tables.OUTPUT.with_suffix(suffix) for suffix in (".csv", ".tex")))
+    made = {path: text.encode() for path, text in render_all(folders).items() if path in places}
+    runtime.write_files(made)
+    return list(made)
+
+
+def stale(folders: tuple[Path, ...] = (RECORDED,)) -> dict[Path, str]:
+    """{path: content} of what ``render_all`` makes otherwise than it is on disk."""
+    return {path: text for path, text in render_all(folders).items() if not path.exists() or path.read_bytes() != text.encode()}
+
+
+def record(name: str) -> None:
+    """Copy the results of a data set's tables, and its figures, to the recorded/ folders that git tracks.
+
+    A recorded result goes once a new one of the same stage is of another snapshot or has its scores; all else stays.
+    """
+    measured = {key: found for key, found in tables.measured_results((report.RESULTS,)).items() if key[0] == name}
+    paths = {path for _, _, path in measured.values()}
+    if not paths:
+        raise runtime.UserError(f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}")
+    files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
+    files += [file for folder in (report.RESULTS, FIGURES) for file in folder.glob(f"{name}_*") if re.fullmatch(f"{re.escape(name)}_({KINDS})", file.stem)]
+    for file in files:
+        runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
+    for old in RECORDED.glob(f"{name}_*.json"):
+        result = report.read_result(old)
+        if "snapshot" in result and tables.enters(result) and old.name not in {path.name for path in paths}:
+            stage = (name, result["snapshot"]["arch"], result["snapshot"].get("loss", "pretrained"))
+            new = {key[3]: found[1] for key, found in measured.items() if key[:3] == stage}
+            if new and (set(new) >= {entry["score"] for entry in result["scores"]}
+                        or next(iter(new.values()))["snapshot"]["sha256"] != result["snapshot"]["sha256"]):
+                old.unlink()
+                old.with_suffix(".csv").unlink(missing_ok=True)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = options.Parser(prog="python -m utils.paper.pages", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 2 if a page is stale")
+    parser.add_argument("--record", nargs="+", default=[], metavar="DATASET", help="first copy these data sets' results to recorded/")
+    return parser.parse_args(argv)
 
 
 def main(argv=None):
-    parser = options.Parser(prog="python -m utils.paper.pages", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit status 2 if README.md is stale")
-    parser.add_argument("--record", nargs="+", default=[], metavar="DATASET", help="first copy these data sets' results to recorded/")
-    args = parser.parse_args(argv)
+    args = parse(argv)
     for name in args.record:
         record(name)
-    text = README.read_text()
-    fresh = render(text)
-    stale = [path for path, content in tables.render((RECORDED,)).items() if not path.exists() or path.read_bytes() != content]
-    if args.check and (fresh != text or stale):
-        what = ["README.md"] * (fresh != text) + [str(runtime.short_path(path)) for path in stale]
-        raise runtime.UserError(f"{', '.join(what)}: stale. Run: python -m utils.paper.pages")
-    if stale:
-        tables.write((RECORDED,))
-    if fresh != text:
-        runtime.write_text(README, fresh)
+    found = stale()
+    if args.check and found:
+        raise runtime.UserError(f"{', '.join(str(runtime.short_path(path)) for path in found)}: stale. Run: python -m utils.paper.pages")
+    runtime.write_files({path: text.encode() for path, text in found.items()})
 
 
 if __name__ == "__main__":

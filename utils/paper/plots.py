@@ -26,16 +26,6 @@ STYLE = {
 }
 styled = matplotlib.rc_context(STYLE)   # as a decorator: the settings hold during the call only
 
-DISPLAY = {"textures": "Textures", "svhn": "SVHN", "places365": "Places365", "lsun_c": "LSUN-C", "lsun_r": "LSUN-R",
-           "isun": "iSUN", "average": "Average", "near": "Near OOD", "far": "Far OOD", "tin": "TinyImageNet",
-           "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
-
-
-def display(name):
-    """How a data set is written in a figure: ``lsun_c`` -> LSUN-C; an unknown name stays as it is."""
-    return DISPLAY.get(name, str(name))
-
-
 @styled
 def save_figure(fig, path_stem):
     """Write ``path_stem``.png (200 dpi) and ``path_stem``.svg, each under a temporary name that is then renamed.
@@ -121,9 +111,9 @@ def plot_densities(groups, path_stem, score_name):
             draw_density(ax, sets.get("ID", np.empty(0)), sets[name], window)
             ax.tick_params(labelbottom=name in there[-columns:] if single else name == there[-1])
             if single:
-                ax.set_title(display(name), loc="left")
+                ax.set_title(name, loc="left")
             elif not any(name in earlier for _, earlier in groups[:column]):
-                ax.set_ylabel(display(name))
+                ax.set_ylabel(name)
         if not single:
             axes[0, column].set_title(title, fontweight="bold")
     label_densities(fig, groups[0][0] if single else None, score_name)
@@ -146,7 +136,7 @@ def plot_roc(curves, path_stem, title=None):
     fig = Figure(figsize=(6.4, 5.0), layout="constrained")
     ax = fig.subplots()
     for k, (label, (fpr, tpr)) in enumerate(need(curves, "the dict of curves").items()):
-        ax.plot(100 * np.asarray(fpr, dtype=float), 100 * np.asarray(tpr, dtype=float), label=display(label),
+        ax.plot(100 * np.asarray(fpr, dtype=float), 100 * np.asarray(tpr, dtype=float), label=label,
                 color=COLOURS[k % len(COLOURS)], linestyle=DASHES[k // len(COLOURS) % len(DASHES)], clip_on=False)
     ax.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle=":", label="Chance")
     ax.axhline(95, color="black", linewidth=1, linestyle="--", zorder=1, label="95 % of ID accepted")
@@ -186,7 +176,7 @@ def plot_bars(table, path_stem, metric="FPR95 (%)", limit=100):
     for ax, name in zip(axes.flat, names, strict=False):    # the last row may have empty places
         cells = [table[m].get(name) or (None, None) for m in methods]
         draw_bar_panel(ax, [as_numbers(cell) for cell in cells], limit)
-        ax.set_title(display(name), loc="left", fontweight="bold" if name == "average" else "normal")
+        ax.set_title(name, loc="left", fontweight="bold" if name == "Average" else "normal")
         ax.set(xlim=(0, 1.55 * limit), xticks=(0, limit / 2, limit), yticks=range(len(methods)))
         ax.set_yticklabels(methods)
         ax.set_ylim(len(methods) - 0.4, -0.6)

@@ -3,6 +3,7 @@
 Weights of more than one dimension are stored as float16 if that moves no metric by 0.01 (percent, msp and energy, every OOD
 set), else all as float32. manifest.json lists what there is. Needs the data set's images.
 """
+import argparse
 import json
 import sys
 
@@ -54,7 +55,7 @@ def part(count):
 
 def reference(model):
     """Energy scores in float32 of a few photographs' patches that need no download: a copy that gives others is not this network."""
-    images = loaders.load("china_patches", "test")
+    images = loaders.load(loaders.PHOTOGRAPHS, "test")
     images = images.subset(np.arange(REFERENCE))
     network = Network(model, "reference", next(model.parameters()).device, "fp32", compile="off")
     logits = network.run(images, network.forward)["logits"]
@@ -120,12 +121,16 @@ def write_manifest():
     runtime.write_json(MANIFEST, {"snapshots": entries})
 
 
-def main(argv=None):
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="python -m utils.paper.provide", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help="snapshots, as test.py --model takes them")
     parser.add_argument("--float32", action="store_true", help="do not try float16")
     parser.add_argument("--data", default=str(runtime.DATA))
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse(argv)
     for name in args.names:
         print(f"-> {runtime.short_path(provide(snapshots.find_one(name), args.data, args.float32))}")
     write_manifest()

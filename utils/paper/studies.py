@@ -1,20 +1,25 @@
-"""SR's alpha on ID validation images and generated noise: ``python reproduce.py cifar10 --sweep``. No OOD test set is seen.
+"""Short fine-tunings with SR that tell what its parts do: ``reproduce.py DATASET --sweep`` and ``--ablation``.
 
-Some of the training images are held out for validation, others fine-tuned on, shortly. Pre-training has seen the held-out
-images too, so their accuracy is not a test accuracy; alphas are compared with one another only. What has been fine-tuned
-is kept, so that the same command goes on after an interruption.
+The sweep compares alphas on ID validation images and generated noise; no OOD test set is seen. Some of the training images
+are held out for it, others fine-tuned on. Pre-training has seen the held-out images too, so their accuracy is not a test
+accuracy; alphas are compared with one another only. The ablation changes one thing at a time and scores the OOD test sets,
+and whole runs of SR from the same network beside them: it explains SR's numbers, and nothing is chosen by it. What has been
+fine-tuned is kept, so that the same command goes on after an interruption.
 """
+import argparse
 import io
+from pathlib import Path
 
 import numpy as np
 
 from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.evaluation.validation import noise_sets
-from utils.training import arch_name, files, options
+from utils.training import arch_name, files, options, recipes
 
 from . import plots
 from .methods import run_script
+from .tables import file_name
 
 ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)    # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
 IMAGES = 10_000      # fine-tuned on at most, in EPOCHS epochs of a complete schedule
@@ -23,9 +28,20 @@ HELD_OUT = 2500      # validation images at most, and a tenth of all at most
 PREPARED = ("id", "image_size", "skip_bad")    # options that have done their work once ``prepare`` has written the images
 LIMIT = 0.5          # percent of validation accuracy that a recommended alpha may cost
 TIE = 0.5            # points of FPR95 that a validation set of this size cannot tell apart: about its standard error
+VARIANTS = {    # of the ablation: options of tune.py
+    "SR": {"alpha": 0.02},
+    "without the L1 norm (alpha 0)": {"alpha": 0.0},
+    "alpha 0.05": {"alpha": 0.05},
+    "without dropout": {"droprate": 0.0},
+    "with the random crop": {"padding": 4},
+    "without the random crop": {"padding": 0},
+    "with the crop, without the L1 norm": {"padding": 4, "alpha": 0.0},
+    "without the crop and the L1 norm": {"padding": 0, "alpha": 0.0},
+    "learning rate 0.01": {"learning_rate": 0.01},
+}
 
 
-def run(args):
+def sweep(args: argparse.Namespace) -> None:
     """Fine-tune and score every alpha, print the table, write CIFAR/results/{dataset}_sweep_alpha.json and the figure."""
     parent = find_parent(args)
     folder, noise, count = prepare(args, parent)
@@ -36,68 +52,114 @@ def run(args):
                           *options.common_words(args, PREPARED))
         entry = result["scores"][0]
         rows.append({"alpha": alpha, "accuracy": result["id"]["accuracy"], "mean_l1": result["id"]["mean_l1"], "fpr95": entry["average"]["fpr95"],
-                     "auroc": entry["average"]["auroc"], "sets": entry["sets"], "snapshot": result["snapshot"]["sha256"]})
+                     "auroc": entry["average"]["auroc"], "sets": entry["sets"], **provenance(file, result)})
     best = recommend(rows)
     print("\n" + format_rows(rows, best))
-    record = {**provenance(args, parent, count, result), "rows": rows, "recommended": best,
-              "rule": f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, then the highest AUROC"}
-    path = report.RESULTS / f"{study_name(args, 'sweep_alpha')}.json"
-    runtime.write_json(path, record)
+    path = write_study(args, "sweep_alpha", parent, count, result, rows=rows, recommended=best,
+                       rule=f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, then the highest AUROC")
     figure = plots.plot_sweep([row["alpha"] for row in rows], {
         "Accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
-        "FPR95, noise (%)": [row["fpr95"] for row in rows], "AUROC, noise (%)": [row["auroc"] for row in rows]}, runtime.CIFAR / "figures" / study_name(args, "sweep_alpha"), best, xlabel="alpha, weight of the L1 norm")
+        "FPR95, noise (%)": [row["fpr95"] for row in rows], "AUROC, noise (%)": [row["auroc"] for row in rows]},
+        runtime.CIFAR / "figures" / path.stem, best, xlabel="alpha, weight of the L1 norm")
     print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
 
 
-def provenance(args, parent, count, result):
-    """What a study's result file says of its making; ``result`` is test.py's of one of its networks."""
-    return {"arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "arch": args.arch, "seed": args.seed,
-            "parent": runtime.sha256_file(parent), "parent_name": snapshots.short_name(parent), "images": count, "epochs": EPOCHS,
-            **{key: result[key] for key in ("id", "ood", "num_to_avg", "precision", "machine")}}
+def ablation(args: argparse.Namespace) -> None:
+    """Fine-tune and score every variant, print the table, write CIFAR/results/{dataset}_ablation.json."""
+    parent = find_parent(args)
+    folder, _, count = prepare(args, parent)
+    words, whole = options.common_words(args), whole_runs(args, parent)
+    done, rows, recipes_done = [("before", {}, parent)], [], []
+    for name, changes in VARIANTS.items():
+        recipe = recipe_of(args, changes)
+        if recipe not in recipes_done:    # what the usual recipe has so already is no variant of it
+            recipes_done.append(recipe)
+            done.append((name, changes, fine_tune(args, folder, parent, **changes)))
+    for name, changes, file in done + whole:
+        result = evaluate(file, *words)
+        entry = result["scores"][0]
+        rows.append({"name": name, "changes": changes, "error": result["id"]["error"], "mean_l1": result["id"]["mean_l1"],
+                     "sets": entry["sets"], "average": entry["average"], **provenance(file, result)})
+    print("\n" + report.format_summary([{**row, "score": row["name"]} for row in rows], "fpr95", "FPR95"))
+    path = write_study(args, "ablation", parent, count, result, rows=rows)
+    print(f"-> {runtime.short_path(path)}")
 
 
-def study_name(args, study):
-    """File name of a study's result; another network or seed than the usual does not take the usual one's place."""
-    usual = args.arch == "wrn" and args.seed == 1
-    return f"{args.dataset}_{study}" if usual else f"{args.dataset}_{arch_name(args.arch)}_s{args.seed}_{study}"
+def whole_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dict, Path]]:
+    """(name, what its recipe has otherwise, path) of SR's finished runs on all images from the pre-trained snapshot ``parent``."""
+    found = []
+    for file in snapshots.all_snapshots():
+        description = snapshots.read_description(file) or {}    # without one, nothing tells how it was made
+        if (description.get("loss") == "sr" and description.get("seed") == args.seed and description.get("parent_sha256") == runtime.sha256_file(parent)
+                and snapshots.is_complete(description) and snapshots.epoch_of(file) >= 0):
+            changes = {key: value for key, (value, _) in recipes.departures(description).items()}
+            words = [f"whole run of SR, {description['recipe']['epochs']} epochs of {description['train_images']:,} images",
+                     *(f"{key} {value}" for key, value in changes.items())]
+            found.append((", ".join(words), changes, file))
+    return sorted(found, key=lambda run: len(run[1]))
 
 
-def find_parent(args):
+def provenance(file: Path, result: dict) -> dict:
+    """What a row says of its own making: which network, how and when it was trained, what it was scored on and by what."""
+    description = snapshots.read_description(file) or {}
+    return {"snapshot": result["snapshot"]["sha256"], "trained": {key: description.get(key) for key in ("written", "computed", "versions")},
+            **{key: result[key] for key in ("precision", "machine", "seconds")}}
+
+
+def write_study(args: argparse.Namespace, study: str, parent: Path, count: int, result: dict, **content) -> Path:
+    """Write a study's result file and return its path: what all its rows share, then ``content``; ``result`` is one row's."""
+    shared = {"arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "arch": args.arch, "seed": args.seed,
+              "parent": runtime.sha256_file(parent), "parent_name": snapshots.short_name(parent), "images": count, "epochs": EPOCHS,
+              "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")}, "ood": result["ood"],
+              "num_to_avg": result["num_to_avg"]}
+    path = report.RESULTS / f"{file_name(args, study)}.json"
+    runtime.write_json(path, {**shared, **content})
+    return path
+
+
+def find_parent(args: argparse.Namespace) -> Path:
     """Path of the pre-trained snapshot that short fine-tunings start from; UserError if its training is not at its end."""
     file = snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{arch_name(args.arch)}_pretrained")
-    description = snapshots.describe(file, snapshots.read_weights(file))
+    description = snapshots.read_description(file) or {}
     if description.get("recipe") and not snapshots.is_complete(description):
         raise runtime.UserError(f"{snapshots.short_name(file)} is not of a whole run. Finish it: python baseline.py {args.dataset} --resume")
     return file
 
 
-def fine_tune(args, folder, parent, **changes):
+def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: float) -> Path:
     """Path of the snapshot of a short SR fine-tuning with these options of tune.py changed; made unless it is there."""
     place = snapshots.SWEEP / "_".join([folder.name, *(f"{key}_{value:g}" for key, value in changes.items())])
     stem = f"{args.dataset}_{arch_name(args.arch)}_s{args.seed}_tune"
     file = snapshots.snapshot_path(place, stem, EPOCHS - 1)
-    recipe = {**changes, "precision": args.precision}
+    recipe = recipe_of(args, changes)
     if not is_made(file, recipe, parent):
         words = [word for key, value in changes.items() for word in (f"--{key}", value)]
-        words += ["--resume"] * files.goes_on(place, stem, {**recipe, "epochs": EPOCHS}, {"parent": runtime.sha256_file(parent)})
+        words += ["--resume"] * files.goes_on(place, stem, recipe, {"parent": runtime.sha256_file(parent)})
         run_script(["tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
-                            "--arch", args.arch, "--seed", args.seed, *options.common_words(args, PREPARED)])
+                    "--arch", args.arch, "--seed", args.seed, *options.common_words(args, PREPARED)])
     return file
 
 
-def evaluate(file, *words):
+def recipe_of(args: argparse.Namespace, changes: dict) -> dict:
+    """The options that tell one short fine-tuning from another; the network's own come from the pre-trained snapshot."""
+    recipe = {**recipes.resolve("tune", args.dataset, "sr", "paper", args.arch), **changes}
+    recipe.update(epochs=EPOCHS, seed=args.seed, precision=args.precision)
+    return {key: value for key, value in recipe.items() if key not in ("arch", "layers", "widen_factor", "test_bs")}
+
+
+def evaluate(file: Path, *words) -> dict:
     """The result of test.py with the energy score on a snapshot; its file is put among the caches."""
     place = runtime.CIFAR / "cache" / "sweep" / runtime.sha256_file(file)[:16]
     run_script(["test.py", "--model", file, "--score", "energy", *words, "--save", place])
     return report.read_result(max(place.glob("*.json"), key=lambda path: path.stat().st_mtime_ns))
 
 
-def prepare(args, parent):
+def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], int]:
     """(folder with train.npz and test.npz made from the training images, paths of noise sets made from test.npz, images in train.npz).
 
     Images of one's own are brought to the size that the network was trained at.
     """
-    size = args.image_size or (args.id and snapshots.describe(parent, snapshots.read_weights(parent)).get("image_size")) or None
+    size = args.image_size or (args.id and (snapshots.read_description(parent) or {}).get("image_size")) or None
     images = loaders.load_id(args.dataset, "train", args.data, args.id, size, args.skip_bad)
     if len(images) < 20:
         raise runtime.UserError(f"{images.source} has {len(images)} training images; a tenth is held out, so 20 are the least")
@@ -120,17 +182,17 @@ def prepare(args, parent):
     return folder, [folder / f"{name}.npz" for name in parts if name not in ("train", "test")], len(parts["train"])
 
 
-def is_made(file, changes, parent):
-    """Whether this snapshot is there, whole, with these options and from this parent; its folder's name has the images' fingerprint."""
+def is_made(file: Path, recipe: dict, parent: Path) -> bool:
+    """Whether this snapshot is there, whole, with this recipe and from this parent; its folder's name has the images' fingerprint."""
     if not file.exists():
         return False
-    description = snapshots.describe(file, snapshots.read_weights(file))
-    recipe = description.get("recipe", {})
+    description = snapshots.read_description(file) or {}
+    made = {"precision": "auto", **description.get("recipe", {})}
     return (snapshots.is_complete(description) and description.get("parent_sha256") == runtime.sha256_file(parent)
-            and all(recipe.get(key, "auto") == value for key, value in changes.items()))
+            and recipe.items() <= made.items())
 
 
-def recommend(rows):
+def recommend(rows: list[dict]) -> float:
     """Of the alphas that cost at most LIMIT percent of accuracy and are within TIE of the lowest FPR95 the one with the highest AUROC."""
     plain = next(row for row in rows if row["alpha"] == 0)
     accurate = [row for row in rows if row["accuracy"] >= plain["accuracy"] - LIMIT]
@@ -138,7 +200,7 @@ def recommend(rows):
     return max((row for row in accurate if row["fpr95"] <= lowest + TIE), key=lambda row: row["auroc"])["alpha"]
 
 
-def format_rows(rows, best):
+def format_rows(rows: list[dict], best: float) -> str:
     """The sweep's table as text, its recommended line marked."""
     lines = [f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   (validation ID; generated noise)"]
     return "\n".join(lines + [f"{r['alpha']:8g}{r['accuracy']:10.2f}{r['mean_l1']:10.3f}{r['fpr95']:9.2f}{r['auroc']:9.2f}"

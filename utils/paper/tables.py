@@ -1,33 +1,39 @@
-"""The papers' tables, published beside measured: ``python reproduce.py cifar10 --table NAME`` writes them as CIFAR/RESULTS.md, .csv and .tex.
+"""The papers' tables, published beside measured: ``python reproduce.py DATASET --table NAME`` writes them.
 
-A published number is compared with a measured one only on the very images of the paper. A set of the same kind has its own
-name and lines here, without a published number; so has the mean over such sets.
+A published number is compared with a measured one only on the very images of the paper. A set of the same kind stands in
+the same column, marked †, and so does a mean over such sets. CIFAR/README.md shows the tables, RESULTS.tex has them for
+LaTeX, and RESULTS.csv has a line for each number, with what it was made of.
 """
+import argparse
 import csv
 import io
 import json
-from typing import NamedTuple
+from pathlib import Path
+from typing import Callable, NamedTuple
 
 from utils.evaluation import report
 from utils.evaluation.protocol import is_usual
+from utils.loaders import DATASETS, SIX_SETS, SOURCES, STAND_INS
 from utils.losses import LOSSES
-from utils.runtime import CIFAR, write_files
+from utils.runtime import CIFAR
 from utils.scores import SCORES
 from utils.snapshots import is_complete
+from utils.training import arch_name
 from utils.training.recipes import departures
 
-PUBLISHED = CIFAR / "published.json"
+PUBLISHED = json.loads((CIFAR / "published.json").read_text(encoding="utf-8"))
 RECORDED = report.RESULTS / "recorded"
 OUTPUT = CIFAR / "RESULTS"
-OFFICIAL = {"textures": 5640, "svhn": 26032, "places365": 10000, "lsun_c": 10000, "lsun_r": 10000, "isun": 8925}    # images ([Energy])
-ID_IMAGES = 10000
-# ID test images that are not wholly the official ones: fingerprint -> (whether they may stand for them, note)
-ID_NOTES = {"c55f92b49c3e93d4b138faf3b57d2be1380c96eee667f51d6ba1309fc81dd168":
-            (True, "CIFAR-10's official test split, 20 of its 10,000 images recovered from JPEG"),
-            "99d1273f7e138af3271d764f7f3a9951cf176ee02d862680ea779e14b3e6ec9b":
-            (False, "a random fifth of CIFAR-100's official images, not its test split; nothing is compared with the paper")}
+# Data sets of which a paper has a six-set table, the one shown first; the six sets and their numbers of images.
+ID_SETS = list(dict.fromkeys(r["id_set"] for r in PUBLISHED["records"] if r["protocol"] == "paper"))
+OFFICIAL = {name: SOURCES["sets"][name]["images"] for name in SOURCES["groups"]["ood"]}
+PLACES = {name: line[0] for line in SIX_SETS for name in line}    # a measured set -> the paper's set whose place it takes
+# (title, loss or None, score) of the rows of a data set's own table
+TABLE_METHODS = tuple((m["title"], m["loss"], m["score"]) for m in PUBLISHED["methods"])
+METHODS = tuple(m for m, entry in zip(TABLE_METHODS, PUBLISHED["methods"]) if entry["chain"])
 KEYS = {"fpr95": "fpr95", "auroc": "auroc", "aupr": "aupr_in"}    # what published.json calls a metric, and what results do
 TITLES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR"}
+OTHER = "†"    # beside a number that is not of the paper's images
 
 
 class Table(NamedTuple):
@@ -36,7 +42,7 @@ class Table(NamedTuple):
     title: str
     source: str
     metrics: tuple
-    has: object = lambda record: True
+    has: Callable = lambda record: True
 
 
 TABLES = {
@@ -51,17 +57,48 @@ TABLES = {
 }
 
 
-def published_rows(table, id_set):
+class Cell(NamedTuple):
+    """One place of a table's row: the published records by metric, and the row of a result that takes this place."""
+
+    printed: dict
+    row: dict          # {} where nothing is measured
+    official: bool     # whether the measured images are the paper's
+
+
+class Row(NamedTuple):
+    """One row of a published table, with what is measured of it."""
+
+    method: str
+    network: str
+    score: str
+    stage: str         # "pretrained", or the loss of fine-tuning
+    cells: dict        # the papers' sets and "average" -> Cell, in the order of the protocol
+    error: dict | None    # the published ID error
+    result: dict | None
+    note: str          # why nothing is measured
+
+
+USUAL = {"arch": "wrn", "seed": 1, "preset": "paper"}    # what tables, figures and studies without these in their names are of
+
+
+def file_name(args: argparse.Namespace, what: str) -> str:
+    """Name of a table, figure or study: another network, seed or preset than the usual is named and takes no usual one's place."""
+    unusual = [f"s{args.seed}" if key == "seed" else arch_name(getattr(args, key))
+               for key, usual in USUAL.items() if getattr(args, key) != usual]
+    return "_".join([args.dataset, *unusual, what])
+
+
+def published_rows(table: Table, id_set: str) -> dict:
     """{(method, network, score, stage): {ood set, or None for the ID error: {metric: record}}} in the order of published.json."""
     rows = {}
-    for record in json.loads(PUBLISHED.read_text())["records"]:
+    for record in PUBLISHED["records"]:
         if record["source"] == table.source and record["id_set"] == id_set and record["protocol"] == "paper" and table.has(record):
             key = (record["method"], record["network"], record["score"], record["stage"])
             rows.setdefault(key, {}).setdefault(record["ood_set"], {})[record["metric"]] = record
     return rows
 
 
-def measured_results(folders=(RECORDED, report.RESULTS)):
+def measured_results(folders: tuple[Path, ...] = (RECORDED, report.RESULTS)) -> dict:
     """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results.
 
     Of each stage the newest result of the last folder that has one counts, and those of the same snapshot, OOD images and
@@ -107,158 +144,168 @@ def enters(result):
     return is_usual(result) and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"] and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
 
 
-def why_not(score, stage):
+def why_not(score: str, stage: str) -> str:
     """What stands in a row without a measurement."""
     there = stage in ("pretrained", *LOSSES) and score in SCORES
     return "not measured" if there else "method not in this project"
 
 
-def build(name, id_set, measured):
-    """Lines of a table, dicts: method, network, ood_set, n, drawn, draws, {metric: (published record, value, sd)}, run, note."""
-    table, lines = TABLES[name], []
-    for (method, network, score, stage), sets in published_rows(table, id_set).items():
+def build(name: str, id_set: str, measured: dict) -> list[Row]:
+    """The rows of a table, in the order of published.json."""
+    rows = []
+    for (method, network, score, stage), printed in published_rows(TABLES[name], id_set).items():
         entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
-        per_set = {row["set"]: row for row in entry["sets"]} if entry else {}
-        whole = result is not None and result["id"]["images"] == ID_IMAGES and ID_NOTES.get(result["id"]["fingerprint"], (True,))[0]
-        official = {s for s, row in per_set.items() if whole and OFFICIAL.get(s) == row["n"]}
-        if official == set(OFFICIAL):
-            per_set["average"], official = entry["average"], official | {"average"}
-        base = {"method": method, "network": network, "score": score, "stage": stage, "result": result}
-        printed = [s for s in (*OFFICIAL, "average") if s in sets]
-        for place, ood_set in enumerate(printed):
-            row = per_set[ood_set] if ood_set in official else {}
-            note = why_not(score, stage) if entry is None else "" if row else "paper's images not at hand"
-            lines.append({**base, **values(table, sets[ood_set], row), "ood_set": ood_set, "note": note, "row": row,
-                          "error": sets.get(None, {}).get("id_error") if place == 0 else None})
-        if entry and "average" not in official:
-            own = [(own_name(row), row) for s, row in per_set.items() if s not in official]
-            for ood_set, row in (own if set(printed) - {"average"} else []) + [("mean of the sets here", entry["average"])]:
-                lines.append({**base, **values(table, {}, row), "ood_set": ood_set, "note": "not the paper's images", "row": row, "error": None})
-    return lines
+        here = {PLACES[row["set"]]: row for row in entry["sets"]} if entry else {}
+        whole = result is not None and result["id"]["images"] == SOURCES["sets"][id_set]["test_images"] \
+            and STAND_INS["id_notes"].get(result["id"].get("fingerprint"), {"stands": True})["stands"]
+        official = {s for s, row in here.items() if whole and is_official(row)}
+        if entry:
+            here["average"] = entry["average"]
+            official |= {"average"} if official == set(OFFICIAL) else set()
+        cells = {s: Cell(printed[s], here.get(s, {}), s in official) for s in (*OFFICIAL, "average") if s in printed}
+        rows.append(Row(method, network, score, stage, cells, printed.get(None, {}).get("id_error"), result,
+                        "" if entry else why_not(score, stage)))
+    return rows
 
 
-def own_name(row):
+def is_official(row: dict) -> bool:
+    """Whether a measured set is the paper's and whole, by its name and its number of images."""
+    return OFFICIAL.get(row["set"]) == row["n"]
+
+
+def own_name(row: dict) -> str:
     """A measured set's name; one that has a paper's set's name but not its number of images is marked."""
     return f"{row['set']} (not the paper's)" if row["n"] != OFFICIAL.get(row["set"], row["n"]) else row["set"]
 
 
-def values(table, printed, row):
-    """{metric: (published record or None, measured or None, sd over the draws, None where there was but one)}."""
-    sd = row.get("sd", {}) if row.get("draws", 1) > 1 else {}
-    return {metric: (printed.get(metric), row.get(KEYS[metric]), sd.get(KEYS[metric])) for metric in table.metrics}
+def display(name: str) -> str:
+    """How tables and figures write a data set, ``lsun_c`` as LSUN-C; a name that says no other stays as it is."""
+    return SOURCES["sets"].get(name, {}).get("display", "Average" if name == "average" else name)
 
 
-def difference(record, value):
-    """Measured minus published, None where they are not to be compared."""
-    comparable = record and value is not None and record.get("flag", {}).get("kind") != "misprint"
-    return value - record["value"] if comparable else None
-
-
-def number(value, sign=False):
+def number(value: float | None, sign: bool = False) -> str:
     """A number with two digits after the point, with its sign if asked for; nothing for None."""
     return "" if value is None else f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
-def cells(name, line):
-    """A line's cells as text, in the order of ``header``."""
-    row, result, out = line["row"], line["result"], []
-    images = f"{row['n']:,}; {row['draws']} x {row['drawn']:,}" if "n" in row else ""
-    epochs = str(result["snapshot"]["recipe"]["epochs"]) if result and row else ""
-    out += [line["method"], line["network"], line["ood_set"], images, epochs]
-    for metric in TABLES[name].metrics:
-        record, value, sd = line[metric]
-        flag = f" [{record['flag']['kind']}]" if record and "flag" in record else ""
-        here = number(value) + (f" ± {sd:.2f}" if sd is not None else "")
-        out += [number(record and record["value"]) + flag, here, number(difference(record, value), sign=True)]
-    return out + [number(line["error"] and line["error"]["value"]), number(id_error(line)), line["note"]]
+def printed_number(record: dict | None) -> str:
+    """A published number with its flag; nothing for None."""
+    return number(record and record["value"]) + (f" [{record['flag']['kind']}]" if record and "flag" in record else "")
 
 
-def id_error(line):
-    """The measured ID error of a line that shows one: beside the published one, or beside the mean."""
-    return line["result"]["id"]["error"] if line["result"] and (line["error"] or "mean" in line["ood_set"]) else None
+def note_numbers(measured: dict) -> dict:
+    """{(id set, network, stage): the number of the note that says what its numbers were made of}."""
+    return {key: place for place, key in enumerate(dict.fromkeys(k[:3] for k in measured if k[0] in ID_SETS), 1)}
 
 
-def header(name):
-    """The column titles of a table."""
-    metrics = [word for metric in TABLES[name].metrics for word in (f"{TITLES[metric]} paper", f"{TITLES[metric]} here ± sd", "difference")]
-    return ["method", "network", "OOD set", "images; draws", "epochs", *metrics, "ID error paper", "ID error here", "note"]
+def grid(name: str, id_set: str, measured: dict) -> list[list[str]]:
+    """A table as text, its header first: a column pair (published, here) for each set, or for each metric of a mean."""
+    rows, metrics, notes = build(name, id_set, measured), TABLES[name].metrics, note_numbers(measured)
+    places = list(dict.fromkeys(place for row in rows for place in row.cells))
+    networks = len({row.network for row in rows}) > 1
+    by_set = len(places) > 1
+    pairs = [display(place) for place in places] if by_set else [f"mean {TITLES[m]}" for m in metrics]
+    lines = [["method", *["network"] * networks, *["metric"] * by_set,
+              *(word for pair in (*pairs, "ID error") for word in (pair, "here")), "note"]]
+    for row in rows:
+        for at, line in enumerate([[m] for m in metrics] if by_set else [metrics]):
+            cells = [word for place in places for metric in line for word in pair_of(row.cells.get(place), metric)]
+            error = [printed_number(row.error), number(row.result and row.result["id"]["error"])] if at == 0 else ["", ""]
+            note = row.note or f"[{notes[id_set, row.network, row.stage]}]"
+            lines.append([row.method, *[row.network] * networks, *[TITLES[line[0]]] * by_set, *cells, *error, note])
+    return lines
 
 
-def caption(lines):
-    """What the measured numbers of a table were made with, one sentence a snapshot."""
-    snapshots = {line["result"]["snapshot"]["sha256"]: (line["result"]["snapshot"], line["result"]) for line in lines if line["result"]}
-    images = dict.fromkeys((ood["name"], ood["images"]) for _, result in snapshots.values() for ood in result["ood"])
-    words = [f"`{one['name']}`: seed {one['seed']}, {one['recipe']['epochs']} epochs (a complete schedule), {one['train_images']:,} training images, "
-             + (f"{one['outliers']['images']:,} outliers of {one['outliers']['name']}, " if one.get("outliers") else "") +
-             f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, scored in {result['precision']}, sha256 {one['sha256'][:12]}"
-             for one, result in snapshots.values()]
-    there = ", ".join(f"{name} {count:,}" for name, count in images)
-    fingerprints = {result["id"]["fingerprint"] for _, result in snapshots.values()}
-    notes = "".join(f" ID: {ID_NOTES[f][1]}." for f in sorted(fingerprints & set(ID_NOTES)))
-    return f"Measured with {'; '.join(words)}. OOD images here: {there}.{notes}" if words else "Nothing measured yet."
+def pair_of(cell: Cell | None, metric: str) -> tuple[str, str]:
+    """(published, measured) of a metric as text."""
+    if cell is None:
+        return "", ""
+    here = number(cell.row.get(KEYS[metric]))
+    return printed_number(cell.printed.get(metric)), f"{here} {OTHER}" if here and not cell.official else here
 
 
-INTRODUCTION = """# Published beside measured
+def describe_notes(measured: dict) -> list[str]:
+    """What the numbers were made of: a numbered line a snapshot, then the OOD and ID images."""
+    lines, ood_sets, id_sets = [], {}, {}
+    results = {key[:3]: result for key, (_, result, _) in measured.items()}
+    for key, place in note_numbers(measured).items():
+        result, one = results[key], results[key]["snapshot"]
+        outliers = one.get("outliers")
+        lines.append(f"[{place}] `{one['name']}`: {display(key[0])}, seed {one['seed']}, {one['recipe']['epochs']} epochs, {one['train_images']:,} training images, "
+                     + (f"{outliers['images']:,} outliers of {outliers['name']}, " if outliers else "")
+                     + f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, scored in {result['precision']}, sha256 {one['sha256'][:12]}.")
+        for found, images in ((ood_sets, tuple((ood["name"], ood["images"]) for ood in result["ood"])), (id_sets, result["id"].get("fingerprint"))):
+            found.setdefault(images, []).append(f"[{place}]")
+    for images, places in ood_sets.items():
+        told = (f"`{name}`{'' if OFFICIAL.get(name) == count else ' ' + OTHER} {count:,}"
+                + (f" ({STAND_INS['sets'][name]['kind']}, in the place of {display(PLACES[name])})" if name in STAND_INS["sets"] else "")
+                for name, count in images)
+        lines.append(f"OOD images of {', '.join(places)}: {', '.join(told)}.")
+    for fingerprint, places in id_sets.items():
+        if fingerprint in STAND_INS["id_notes"]:
+            lines.append(f"ID images of {', '.join(places)}: {STAND_INS['id_notes'][fingerprint]['note']}.")
+    return lines or ["Nothing measured yet."]
 
-Percent; ID is the positive class; sd over the draws of one trained network (seed {seeds}), not over seeds, and none where all images are one draw. "paper" = as printed, on the
-paper's images, with its auxiliary outliers and its epochs (100, fine-tuning 10), which are not ours; [flag]: see `CIFAR/published.json`. A difference is given only where the OOD set is the paper's
-and whole, by its name and number of images (so are the 10,000 ID images taken for the paper's); of Places365, whose list is not public, a choice of our own counts as such, and LSUN-C's images are cropped to 32x32.
-Mahalanobis has no input step here; the papers chose its size for each data set. `python reproduce.py cifar10 --table NAME` makes this file from `CIFAR/results/`."""
+
+def shown_sets(measured: dict) -> list[str]:
+    """The data sets whose tables are shown: the first, and the others once anything of them is measured."""
+    return [s for place, s in enumerate(ID_SETS) if place == 0 or any(key[0] == s for key in measured)]
 
 
-def render_markdown(tables):
-    """RESULTS.md: every table with its caption."""
-    seeds = sorted({line["result"]["snapshot"]["seed"] for lines in tables.values() for line in lines if line["result"]})
-    parts = [INTRODUCTION.format(seeds=", ".join(map(str, seeds)) or "-")]
-    for (name, id_set), lines in tables.items():
-        body = [header(name), ["---"] * len(header(name)), *(cells(name, line) for line in lines)]
-        parts.append(f"## {TABLES[name].title} ({id_set})\n\n`--table {name}`. {caption(lines)}\n\n"
-                     + "\n".join("| " + " | ".join(row) + " |" for row in body))
-    return "\n\n".join(parts) + "\n"
-
-
-def render_csv(tables):
+def render_csv(measured: dict) -> str:
     """RESULTS.csv: a line for each row, OOD set and metric of every table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "id_set", "method", "network", "score", "stage", "ood_set", "metric", "published", "flag", "measured", "sd", "difference", "n",
                      "drawn", "draws", "id_error_published", "id_error", "epochs", "seed", "precision", "snapshot_sha256", "note"])
-    for (name, id_set), lines in tables.items():
-        for line in lines:
-            row, result = line["row"], line["result"] if line["row"] else None
-            snapshot = result["snapshot"] if result else {}
-            for metric in TABLES[name].metrics:
-                record, value, sd = line[metric]
-                writer.writerow([name, id_set, line["method"], line["network"], line["score"], line["stage"], line["ood_set"], metric,
-                                 number(record and record["value"]), (record or {}).get("flag", {}).get("kind", ""), number(value), number(sd),
-                                 number(difference(record, value), sign=True), row.get("n", ""), row.get("drawn", ""), row.get("draws", "") if "n" in row else "",
-                                 number(line["error"] and line["error"]["value"]), number(id_error(line)), snapshot.get("recipe", {}).get("epochs", ""),
-                                 snapshot.get("seed", ""), result["precision"] if result else "", snapshot.get("sha256", ""), line["note"]])
+    for id_set in shown_sets(measured):
+        for name, table in TABLES.items():
+            for row in build(name, id_set, measured):
+                for ood_set, printed, here, error, note in lines_of(row):
+                    result = row.result if here else {}
+                    snapshot = result.get("snapshot", {})
+                    own_error = row.result["id"]["error"] if row.result and (error or ood_set == MEAN) else None
+                    sd = here.get("sd", {}) if here.get("draws", 1) > 1 else {}
+                    for metric in table.metrics:
+                        record, value = printed.get(metric), here.get(KEYS[metric])
+                        writer.writerow([name, id_set, row.method, row.network, row.score, row.stage, ood_set, metric,
+                                         number(record and record["value"]), (record or {}).get("flag", {}).get("kind", ""), number(value),
+                                         number(sd.get(KEYS[metric])), number(difference(record, value), sign=True),
+                                         *(here[key] if "n" in here else "" for key in ("n", "drawn", "draws")),
+                                         number(error and error["value"]), number(own_error), snapshot.get("recipe", {}).get("epochs", ""),
+                                         snapshot.get("seed", ""), result.get("precision", ""), snapshot.get("sha256", ""), note])
     return text.getvalue()
 
 
-def render_tex(tables):
+MEAN = "mean of the sets here"
+
+
+def lines_of(row: Row):
+    """(OOD set, published records, measured row or {}, published ID error, note): the paper's sets, then the other images."""
+    for at, (place, cell) in enumerate(row.cells.items()):
+        note = row.note or ("" if cell.official else "paper's images not at hand")
+        yield place, cell.printed, cell.row if cell.official else {}, row.error if at == 0 else None, note
+    for place, cell in row.cells.items():
+        if cell.row and not cell.official:
+            yield MEAN if place == "average" else own_name(cell.row), {}, cell.row, None, "not the paper's images"
+
+
+def difference(record: dict | None, value: float | None) -> float | None:
+    """Measured minus published, None where they are not to be compared."""
+    comparable = record and value is not None and record.get("flag", {}).get("kind") != "misprint"
+    return value - record["value"] if comparable else None
+
+
+def render_tex(measured: dict) -> str:
     """LaTeX tabulars, one a table; they need no package."""
-    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "±": r"$\pm$", "#": r"\#"})
-    parts = ["% made by reproduce.py --table; what RESULTS.md says at its head holds here too"]
-    for (name, id_set), lines in tables.items():
-        body = [" & ".join(cell.translate(escape) for cell in row) + r" \\" for row in (header(name), *(cells(name, line) for line in lines))]
-        parts.append("\n".join([f"% {TABLES[name].title} ({id_set})", f"% {caption(lines)}", rf"\begin{{tabular}}{{{'lllll' + 'r' * (len(header(name)) - 6) + 'l'}}}", r"\hline",
-                                body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"]))
+    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", OTHER: r"$^\dagger$", "#": r"\#"})
+    parts = ["\n".join(["% made by reproduce.py --table; CIFAR/README.md tells what stands in these tables",
+                        *(f"% {line}" for line in describe_notes(measured))])]
+    for id_set in shown_sets(measured):
+        for name, table in TABLES.items():
+            head, *body = [" & ".join(cell.translate(escape) for cell in line) + r" \\" for line in grid(name, id_set, measured)]
+            words = head.count(" & ") - 2 * head.count("here")    # columns of words before the pairs
+            columns = "l" * words + "r" * (2 * head.count("here")) + "l"
+            parts.append("\n".join([f"% {table.title} ({id_set})", rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline",
+                                    *body, r"\hline", r"\end{tabular}"]))
     return "\n\n".join(parts) + "\n"
-
-
-def render(folders=(RECORDED, report.RESULTS)):
-    """{path: bytes} of RESULTS.md, .csv and .tex: every table of CIFAR-10, and of CIFAR-100 once anything of it is measured."""
-    measured = measured_results(folders)
-    id_sets = [s for s in ("cifar10", "cifar100") if s == "cifar10" or any(key[0] == s for key in measured)]
-    tables = {(name, id_set): build(name, id_set, measured) for id_set in id_sets for name in TABLES}
-    made = {".md": render_markdown(tables), ".csv": render_csv(tables), ".tex": render_tex(tables)}
-    return {OUTPUT.with_suffix(suffix): text.encode() for suffix, text in made.items()}
-
-
-def write(folders=(RECORDED, report.RESULTS)):
-    """Write RESULTS.md, .csv and .tex and return their paths."""
-    files = render(folders)
-    write_files(files)
-    return list(files)
