@@ -1,14 +1,18 @@
 """Published beside measured: what is compared with what, what is not, and that every line is in all three files."""
+import argparse
 import csv
 import io
 import json
 import os
+import re
 
 import pytest
 
 from utils import runtime
 from utils.evaluation import report
-from utils.paper import pages, tables
+from utils.loaders import STAND_INS
+from utils.paper import pages, rendered, tables
+from utils.training import recipes
 
 STANDINS = {"textures_dtd": 800, "svhn": 1083, "places": 2000, "scenes_crop": 2000, "scenes_resize": 2000, "isun": 8925}
 
@@ -23,7 +27,8 @@ def write(folder, stage="pretrained", scores=("msp", "energy"), sets=STANDINS, v
     """A result file as test.py writes it, with what the tables read of it."""
     loss = {} if stage == "pretrained" else {"loss": stage, "parent_sha256": "p" * 64}
     snapshot = {"name": f"{'pretrained' if stage == 'pretrained' else f'tune_{stage}'}/x", "epoch": 14, "sha256": ("p" if stage == "pretrained" else stage[0]) * 64, "dataset": "cifar10", "arch": arch, "seed": 1,
-                "train_images": 50000, "recipe": {"epochs": 15}, **loss}
+                "train_images": 50000, **loss,
+                "recipe": {**recipes.resolve("tune" if loss else "pretrain", "cifar10", loss.get("loss"), arch=arch), "epochs": 15}}
     record = {"protocol": "paper", "arguments": {"ood": "", "id": None, "tune_scores": False, "num_to_avg": 10, "seed": 1, **arguments},
               "snapshot": snapshot, "precision": "fp32", "id": {"error": 8.0, "accuracy": 92.0, "images": 10000, "fingerprint": "f"},
               "ood": [{"name": s, "images": n} for s, n in sets.items()], "scores": [entry(s, sets, value) for s in scores]}
@@ -32,41 +37,74 @@ def write(folder, stage="pretrained", scores=("msp", "energy"), sets=STANDINS, v
 
 
 def lines(folder, table):
-    return tables.build(table, "cifar10", tables.measured_results((folder,)))
+    """The lines of RESULTS.csv of one table."""
+    text = tables.render_csv(tables.measured_results((folder,)))
+    return [line for line in csv.DictReader(io.StringIO(text)) if line["table"] == table]
+
+
+def compared(folder, table="energy"):
+    return {(line["method"], line["ood_set"]) for line in lines(folder, table) if line["difference"]}
+
+
+def row_of(folder, table, method, id_set="cifar10"):
+    """The cells of a method's first row in the grid, by their place, and the header."""
+    head, *rows = tables.grid(table, id_set, tables.measured_results((folder,)))
+    return head, next(row for row in rows if row[0] == method)
 
 
 def test_only_the_papers_images_are_compared_with_the_paper(tmp_path):
     write(tmp_path)
-    found = [line for line in lines(tmp_path, "energy") if line["method"] == "MSP"]
-    compared = [line["ood_set"] for line in found if line["fpr95"][0] and line["fpr95"][1] is not None]
-    assert compared == ["isun"]
-    assert [line["ood_set"] for line in found if line["fpr95"][0] is None] == \
+    found = [line for line in lines(tmp_path, "energy") if (line["method"], line["metric"]) == ("MSP", "fpr95")]
+    assert [line["ood_set"] for line in found if line["difference"]] == ["isun"]
+    assert [line["ood_set"] for line in found if not line["published"]] == \
         ["textures_dtd", "svhn (not the paper's)", "places", "scenes_crop", "scenes_resize", "mean of the sets here"]
-    assert all(line["fpr95"][1] is None and line["note"] == "paper's images not at hand"
-               for line in found if line["fpr95"][0] and line["ood_set"] != "isun")
+    assert all(line["measured"] == "" and line["note"] == "paper's images not at hand"
+               for line in found if line["published"] and line["ood_set"] != "isun")
     isun = next(line for line in found if line["ood_set"] == "isun")
-    text = tables.cells("energy", isun)
-    assert text[5:8] == ["56.03", "40.00 ± 0.50", "-16.03"] and text[3] == "8,925; 10 x 2,000" and text[4] == "15"
+    assert [isun[key] for key in ("published", "measured", "sd", "difference", "n", "draws", "drawn", "epochs")] == \
+        ["56.03", "40.00", "0.50", "-16.03", "8925", "10", "2000", "15"]
+
+
+def test_a_row_shows_a_pair_for_each_set_and_marks_other_images(tmp_path):
+    write(tmp_path)
+    head, row = row_of(tmp_path, "energy", "MSP")
+    assert head == ["method", "metric", *(word for name in ("Textures", "SVHN", "Places365", "LSUN-C", "LSUN-R", "iSUN", "Average", "ID error")
+                                          for word in (name, "here")), "note"]
+    assert row == ["MSP", "FPR95", "59.28", "40.00 †", "48.49", "40.00 †", "59.48", "40.00 †", "30.80", "40.00 †", "52.15", "40.00 †",
+                   "56.03", "40.00", "51.04", "40.00 †", "5.16", "8.00", "[1]"]
 
 
 def test_with_all_six_official_sets_the_averages_are_compared(tmp_path):
     write(tmp_path, sets=tables.OFFICIAL)
-    found = [line for line in lines(tmp_path, "srf1") if line["method"] == "EBD"]
+    found = [line for line in lines(tmp_path, "srf1") if (line["method"], line["metric"]) == ("EBD", "fpr95")]
     assert [line["ood_set"] for line in found] == ["average"]
-    assert tables.cells("srf1", found[0])[5:8] == ["34.92 [disagreement]", "40.00 ± 0.50", "+5.08"]
-    assert tables.cells("srf1", found[0])[-3:] == ["5.08", "8.00", ""]
+    assert [found[0][key] for key in ("published", "flag", "measured", "difference", "id_error_published", "id_error", "note")] == \
+        ["34.92", "disagreement", "40.00", "+5.08", "5.08", "8.00", ""]
+    assert row_of(tmp_path, "srf1", "EBD")[1][1:3] == ["34.92 [disagreement]", "40.00"]
 
 
 def test_a_misprint_is_shown_and_not_compared(tmp_path):
     write(tmp_path, scores=("msp", "energy", "dice"), sets=tables.OFFICIAL)
-    dice = next(line for line in lines(tmp_path, "srf1") if line["method"] == "DICE")
-    assert tables.cells("srf1", dice)[5:8] == ["26.55 [misprint]", "40.00 ± 0.50", ""]
+    assert row_of(tmp_path, "srf1", "DICE")[1][1:3] == ["26.55 [misprint]", "40.00"]
+    assert not any(line["difference"] for line in lines(tmp_path, "srf1") if line["method"] == "DICE")
 
 
 def test_unmeasured_rows_say_why(tmp_path):
     notes = {line["method"]: line["note"] for line in lines(tmp_path, "srf1")}
     assert notes["SROE"] == "not measured" and notes["VOS"] == notes["OECC"] == "method not in this project"
-    assert "Nothing measured yet." in tables.render((tmp_path,))[tables.OUTPUT.with_suffix(".md")].decode()
+    assert tables.describe_notes({}) == ["Nothing measured yet."]
+
+
+def test_each_note_tells_what_its_rows_were_made_of(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "oe", ("msp",))
+    change(tmp_path / "oe.json", snapshot__outliers={"name": "own", "images": 1234}, precision="bf16")
+    first, second, ood, *_ = tables.describe_notes(tables.measured_results((tmp_path,)))
+    assert first == ("[1] `pretrained/x`: CIFAR-10, seed 1, 15 epochs, 50,000 training images, ID accuracy 92.00 % of 10,000, "
+                     "scored in fp32, sha256 pppppppppppp.")
+    assert second.startswith("[2] `tune_oe/x`") and "1,234 outliers of own, " in second and "scored in bf16" in second
+    assert ood.startswith("OOD images of [1], [2]: `textures_dtd` † 800") and "`isun` 8,925" in ood and "`svhn` † 1,083" in ood
+    assert row_of(tmp_path, "srf1", "OE")[1][-1] == "[2]"
 
 
 @pytest.mark.parametrize("unusual", [{"ood": "svhn"}, {"id": "/x"}, {"tune_scores": True}, {"num_to_avg": 3}, {"seed": 2}, {"id_train": "/x"},
@@ -87,7 +125,6 @@ def test_only_whole_runs_in_their_usual_folder_enter(tmp_path, change):
         del result["snapshot"]["recipe"], result["snapshot"]["epoch"], result["snapshot"]["seed"]    # a published file
     runtime.write_json(path, result)
     assert tables.measured_results((tmp_path,)) == {}
-    assert b"Nothing measured yet." in tables.render((tmp_path,))[tables.OUTPUT.with_suffix(".md")]
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
@@ -114,7 +151,7 @@ def test_other_id_images_are_compared_with_nothing(tmp_path):
     result = json.loads((tmp_path / "pretrained.json").read_text())
     result["id"]["images"] = 40
     runtime.write_json(tmp_path / "pretrained.json", result)
-    assert not any(line["fpr95"][0] and line["fpr95"][1] for line in lines(tmp_path, "energy"))
+    assert compared(tmp_path) == set()
 
 
 def test_ones_own_results_come_before_the_recorded(tmp_path):
@@ -144,13 +181,16 @@ def test_a_fine_tuning_of_another_network_is_not_shown_beside_this_one(tmp_path)
     assert {line["note"] for line in lines(tmp_path, "srf4") if line["method"] == "SR"} == {"not measured"}
 
 
-@pytest.mark.parametrize("recipe", [{"alpha": 0.05}, {"learning_rate": 0.1}, {"padding": 0}, {"layers": 28}])
+@pytest.mark.parametrize("recipe", [{"alpha": 0.05}, {"learning_rate": 0.1}, {"padding": 4}, {"layers": 28}])
 def test_only_the_papers_recipe_enters(tmp_path, recipe):
     write(tmp_path)
     write(tmp_path, "sr", ("energy",))
-    change(tmp_path / "sr.json", snapshot__recipe={"epochs": 15, "alpha": 0.02, **recipe})
+    made = json.loads((tmp_path / "sr.json").read_text())["snapshot"]["recipe"]
+    change(tmp_path / "sr.json", snapshot__recipe={**made, **recipe})
     assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))
-    change(tmp_path / "sr.json", snapshot__recipe={"epochs": 15, "alpha": 0.02, "learning_rate": 0.001})
+    change(tmp_path / "sr.json", snapshot__recipe={key: value for key, value in made.items() if key != "learning_rate"})
+    assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))    # not known is not as usual
+    change(tmp_path / "sr.json", snapshot__recipe=made)
     assert ("cifar10", "wrn", "sr", "energy") in tables.measured_results((tmp_path,))
     change(tmp_path / "sr.json", snapshot__data="elsewhere")
     assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))
@@ -168,37 +208,47 @@ def test_a_stage_s_rows_are_of_the_same_images_and_precision(tmp_path, other):
 
 def test_id_images_that_are_known_to_be_others_are_compared_with_nothing(tmp_path):
     write(tmp_path)
-    fingerprint, = (f for f, (stands, _) in tables.ID_NOTES.items() if not stands)
+    fingerprint, = (f for f, note in STAND_INS["id_notes"].items() if not note["stands"])
     change(tmp_path / "pretrained.json", id={"error": 8.0, "accuracy": 92.0, "images": 10000, "fingerprint": fingerprint})
-    found = lines(tmp_path, "energy")
-    assert not any(line["fpr95"][0] and line["fpr95"][1] for line in found) and "not its test split" in tables.caption(found)
+    assert compared(tmp_path) == set()
+    assert "not its test split" in tables.describe_notes(tables.measured_results((tmp_path,)))[-1]
 
 
-def test_every_line_is_in_every_file(tmp_path):
+def test_every_published_row_is_in_every_file(tmp_path):
     write(tmp_path)
     write(tmp_path, "sr", ("energy",))
-    made = {path.suffix: content.decode() for path, content in tables.render((tmp_path,)).items()}
-    rows = list(csv.DictReader(io.StringIO(made[".csv"])))
-    for name in tables.TABLES:
-        count = len(lines(tmp_path, name))
-        assert len({(r["method"], r["network"], r["ood_set"]) for r in rows if r["table"] == name}) == count
-        section = made[".md"].split(f"`--table {name}`")[1].split("\n## ")[0]
-        assert section.count("\n| ") == count + 2
-    body = [line for line in made[".tex"].splitlines() if line.endswith(r" \\")]
-    assert len(body) == sum(len(lines(tmp_path, name)) + 1 for name in tables.TABLES)
-    widths = [len(tables.header(name)) - 1 for name in tables.TABLES for _ in range(len(lines(tmp_path, name)) + 1)]
-    assert [line.count(" & ") for line in body] == widths
-    assert not any("_" in line.replace(r"\_", "") for line in made[".tex"].splitlines() if not line.startswith("%")) and "±" not in made[".tex"]
-    measured = {(r["table"], r["method"], r["metric"]): r for r in rows if r["ood_set"] == "isun" and r["measured"]}
-    assert measured["srf4", "SR", "fpr95"]["difference"] == "+27.26" and measured["srf4", "SR", "fpr95"]["precision"] == "fp32"
-    assert all(r["sd"] == "" for r in rows if r["ood_set"] == "places") and {r["sd"] for r in rows if r["ood_set"] == "isun" and r["measured"]} == {"0.50", "0.10"}
-    assert {r["id_error"] for r in rows if r["ood_set"] == "mean of the sets here"} == {"8.00"}
-    assert made[".tex"].count("% Measured with") == len(tables.TABLES)
-    assert measured["srf4", "SR", "fpr95"]["measured"] == "40.00" and measured["srf4", "SR", "fpr95"]["published"] == "12.74"
+    measured = tables.measured_results((tmp_path,))
+    page, tex = rendered.published_of(measured), tables.render_tex(measured)
+    for name, table in tables.TABLES.items():
+        methods = {key[:2] for key in tables.published_rows(table, "cifar10")}
+        assert {(line["method"], line["network"]) for line in lines(tmp_path, name)} == methods
+        section = page.split(f"`--table {name}`")[1].split("\n### ")[0]
+        shown = {tuple(line.split(" | ")[:2]) for line in section.splitlines() if line.startswith("| ")}
+        assert {method for method, _ in methods} <= {first.removeprefix("| ") for first, _ in shown}
+    parts = re.findall(r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end", tex, re.S)
+    assert len(parts) == len(tables.TABLES)
+    for columns, body in parts:
+        assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {len(columns) - 1}
+    assert not any("_" in line.replace(r"\_", "") for line in tex.splitlines() if not line.startswith("%")) and "†" not in "".join(body for _, body in parts)
+    of = {(r["method"], r["metric"]): r for r in lines(tmp_path, "srf4") if r["ood_set"] == "isun" and r["measured"]}
+    assert [of["SR", "fpr95"][key] for key in ("measured", "published", "difference", "precision")] == ["40.00", "12.74", "+27.26", "fp32"]
+    assert all(r["sd"] == "" for r in lines(tmp_path, "energy") if r["ood_set"] == "places")    # all its images are one draw
+    assert {r["id_error"] for r in lines(tmp_path, "energy") if r["ood_set"] == "mean of the sets here"} == {"8.00"}
+
+
+def test_a_name_says_what_is_not_as_usual():
+    def given(**options):
+        return argparse.Namespace(**{"dataset": "cifar10", "arch": "wrn", "seed": 1, "preset": "paper", **options})
+
+    names = [tables.file_name(given(**options), "table") for options in ({}, {"seed": 2}, {"arch": "densenet"}, {"preset": "quick"})]
+    assert names[0] == "cifar10_table" and len(set(names)) == 4
+    assert tables.file_name(given(seed=2, arch="densenet", preset="quick"), "roc") not in names
 
 
 def test_committed_tables_are_fresh():
-    if any(key[0].startswith("cifar") for key in tables.measured_results((report.RESULTS,))):
-        pytest.skip("there are results of one's own, which RESULTS.md may show")
-    for path, content in tables.render((pages.RECORDED,)).items():
-        assert path.exists() and path.read_bytes() == content, f"{path} is stale. Run: python -m utils.paper.pages"
+    """Also where there are results of one's own: reproduce.py --table writes the tables from both."""
+    folders = [(tables.RECORDED,)]
+    if any(key[0] in tables.ID_SETS for key in tables.measured_results((report.RESULTS,))):
+        folders.append((tables.RECORDED, report.RESULTS))
+    left = [pages.stale(one) for one in folders]
+    assert {} in left, f"{', '.join(map(str, left[0]))}: stale. Run: python -m utils.paper.pages"
