@@ -132,7 +132,7 @@ def test_the_x_axis_is_one_for_all_sets_of_a_method(figure):
     axes = figure(lambda: plots.plot_densities([("a", sets), ("b", other)], "unused", "score")).axes
     assert axes[0].get_xlim() == axes[2].get_xlim() != axes[1].get_xlim() == axes[3].get_xlim()
     assert [axes[k].get_title() for k in (0, 1)] == ["a", "b"]
-    assert [axes[k].get_ylabel() for k in (0, 2)] == ["SVHN", "iSUN"]
+    assert [axes[k].get_ylabel() for k in (0, 2)] == ["svhn", "isun"]
 
 
 def test_one_outlier_does_not_set_the_scale():
@@ -143,7 +143,7 @@ def test_one_outlier_does_not_set_the_scale():
 def test_roc_is_drawn_in_percent(figure):
     ax = figure(lambda: plots.plot_roc({"lsun_c": ([0, 0.25, 1], [0, 0.5, 1])}, "unused")).axes[0]
     assert list(ax.lines[0].get_xdata()) == [0, 25, 100] and list(ax.lines[0].get_ydata()) == [0, 50, 100]
-    assert ax.get_legend().get_texts()[0].get_text() == "LSUN-C"
+    assert ax.get_legend().get_texts()[0].get_text() == "lsun_c"
 
 
 def test_a_bar_is_as_long_as_its_mean_and_a_missing_one_says_so(figure):

@@ -86,9 +86,25 @@ def test_whole_runs_are_told_apart_by_crop_alpha_and_epochs(recorded):
         change(path, snapshot__recipe={**made, "alpha": alpha, "padding": padding}, snapshot__name=f"tune_{name}/x")
     text = rendered.render_whole("cifar10")
     shown = [line.split(" | ")[0].strip("| `") for line in text.splitlines()]
-    assert [name for name in shown if name.startswith("tune_")] == ["tune_b/x", "tune_a/x", "tune_c/x"]
+    assert shown[2:] == ["pretrained/x", "tune_b/x", "tune_a/x", "tune_c/x"]
+    assert cells(text, "`pretrained/x`")[1:5] == ["-", "-", "15", "8.00"]
     assert cells(text, "`tune_a/x`")[1:6] == ["0", "0.05", "15", "9.50", "30.00"]
     assert cells(text, "`tune_a/x`")[-2:] == ["22.50 ± 0.50", "22.50 / 90.00"]
+
+
+def test_the_summary_has_the_papers_number_beside_the_papers_recipe_alone(recorded):
+    put(recorded, value=47.5)
+    for name, alpha, padding, value in (("a", 0.05, 0, 22.5), ("b", 0.02, 0, 29.5), ("c", 0.02, 4, 42.5)):
+        path = put(recorded, "sr", value=value, name=f"cifar10_wrn_s1_tune_sr_{name}")
+        made = json.loads(path.read_text())["snapshot"]["recipe"]
+        change(path, snapshot__recipe={**made, "alpha": alpha, "padding": padding}, snapshot__name=f"tune_{name}/x")
+    text = rendered.render_summary("cifar10")
+    shown = [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]]
+    assert shown == ["MSP", "Energy", "SR, alpha 0.02", "SR, alpha 0.05", "SR, alpha 0.02, with the random crop"]
+    # [SRF], table 1: 16.30 / 96.51 of SR, 34.92 / 91.27 of the energy score
+    assert cells(text, "SR, alpha 0.02")[1:3] == ["29.50 / 90.00", "16.30 / 96.51"]
+    assert cells(text, "SR, alpha 0.05")[1:3] == ["22.50 / 90.00", "-"]
+    assert cells(text, "Energy")[1:3] == ["47.50 / 90.00", "34.92 / 91.27"]
 
 
 def test_losses_are_compared_at_one_score(recorded):

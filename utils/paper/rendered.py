@@ -8,6 +8,7 @@ from utils import runtime, snapshots
 from utils.evaluation import report
 from utils.losses import LOSSES
 from utils.scores import SCORES
+from utils.training import recipes
 
 from . import provide, tables
 from .tables import METHODS, RECORDED, TABLE_METHODS, own_name
@@ -61,14 +62,20 @@ def published_of(measured: dict) -> str:
 
 
 def render_summary(name: str) -> str:
-    """One line a method: mean FPR95 / AUROC here and as published, and the ID errors."""
-    here = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
-    printed, rows = published_averages(name), []
-    for title, loss, score in TABLE_METHODS:
-        entry, result = here.get(title, (None, None))
-        rows.append([title, both(entry["average"]) if entry else "-", printed.get((loss or "pretrained", score), "-"),
-                     f"{result['id']['error']:.2f}" if result else "-", result["snapshot"]["recipe"]["epochs"] if result else "-"])
-    return table(["method", "FPR95 / AUROC here", "as published", "ID error here", "epochs here"], rows)
+    """The result that matters, means over the sets: the pre-trained network, whole SR runs from it, and the methods with outliers."""
+    printed, here = published_averages(name), {title: (entry, result) for title, entry, result, _ in result_rows(name)}
+    rows = [(title, here[title], printed.get((loss or "pretrained", score), "-"))
+            for title, loss, score in TABLE_METHODS if title in here and (loss, score) in ((None, "msp"), (None, "energy"))]
+    usual = recipes.resolve("tune", name, "sr")
+    for result in whole_runs(name):
+        recipe = result["snapshot"]["recipe"]
+        same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
+        title = f"SR, alpha {recipe['alpha']:g}" + ", with the random crop" * (recipe["padding"] > 0)
+        rows.append((title, (energy_entry(result), result), printed.get(("sr", "energy"), "-") if same else "-"))
+    rows += [(title, here[title], printed.get((loss, score), "-")) for title, loss, score in TABLE_METHODS if title in here and loss not in (None, "sr")]
+    return table(["method", "FPR95 / AUROC here", "as published", "ID error here", "epochs here"],
+                 [[title, both(entry["average"]), published, f"{result['id']['error']:.2f}", result["snapshot"]["recipe"]["epochs"]]
+                  for title, (entry, result), published in rows])
 
 
 def render_result(name: str) -> str:
@@ -238,14 +245,28 @@ def render_ablation(name: str) -> str:
         "FPR95 ± sd over the draws; average: FPR95 / AUROC, in percent.")
 
 
+def whole_runs(name: str) -> list[dict]:
+    """Recorded results of whole SR runs, whatever their recipe, in the order of crop, alpha and epochs."""
+    found = [report.read_result(path) for path in sorted(RECORDED.glob(f"{name}_wrn_*.json"))]
+    found = [one for one in found if one.get("snapshot", {}).get("loss") == "sr" and snapshots.is_complete(one["snapshot"])
+             and any(entry["score"] == "energy" for entry in one["scores"])]
+    return sorted(found, key=lambda one: [one["snapshot"]["recipe"][key] for key in ("padding", "alpha", "epochs")])
+
+
+def energy_entry(result: dict) -> dict:
+    """The entry of the energy score in a result."""
+    return next(entry for entry in result["scores"] if entry["score"] == "energy")
+
+
 def render_whole(name: str) -> str:
-    """Whole SR runs with and without the random crop and the norm, energy score, out of the recorded results."""
-    runs = [report.read_result(path) for path in RECORDED.glob(f"{name}_wrn_s1_tune_sr_*.json")]
+    """Whole SR runs with and without the random crop and the norm after the network they were made from, energy score."""
     rows = []
-    for result in sorted(runs, key=lambda result: [result["snapshot"]["recipe"][key] for key in ("padding", "alpha", "epochs")]):
-        recipe, entry = result["snapshot"]["recipe"], next(entry for entry in result["scores"] if entry["score"] == "energy")
-        rows.append([f"`{result['snapshot']['name']}`", recipe["padding"], recipe["alpha"], recipe["epochs"], f"{result['id']['error']:.2f}", f"{result['id']['mean_l1']:.2f}",
+    before = tables.measured_results((RECORDED,)).get((name, "wrn", "pretrained", "energy"), (None, None))[1]
+    for result in [before] * bool(before) + whole_runs(name):
+        network, entry = result["snapshot"], energy_entry(result)
+        own = [network["recipe"].get(key) for key in ("padding", "alpha")] if network.get("loss") else ["-", "-"]
+        rows.append([f"`{network['name']}`", *own, network["recipe"]["epochs"], f"{result['id']['error']:.2f}", f"{result['id']['mean_l1']:.2f}",
                      *(with_sd(cell, "fpr95") for cell in entry["sets"]), both(entry["average"])])
     if not rows:
         return NOTHING
-    return table(["whole run of SR", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁", *map(own_name, entry["sets"]), "average"], rows)
+    return table(["whole run", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁", *map(own_name, entry["sets"]), "average"], rows)
