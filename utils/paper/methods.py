@@ -16,6 +16,7 @@ from utils.training import arch_name, files, options, recipes
 from . import figures, pages, plots, tables
 from .tables import METHODS, TABLE_METHODS, USUAL, file_name
 
+
 def chain(args: argparse.Namespace) -> None:
     """Train, fine-tune, score; one table, one figure."""
     start = time.perf_counter()

@@ -159,7 +159,7 @@ def render_answer(name: str) -> str:
     """
     rows = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
     if not {"Energy", "SR"} <= set(rows):
-        return NOTHING
+        return NOTHING[:-1] + " with the recipe of the code in its usual folder; the table of whole runs below has what there is."
     (before, first), (after, second) = rows["Energy"], rows["SR"]
     pairs = list(zip(before["sets"], after["sets"]))
     if any(old["set"] != new["set"] for old, new in pairs) or second["snapshot"].get("parent_sha256") != first["snapshot"]["sha256"]:

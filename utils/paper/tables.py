@@ -8,12 +8,13 @@ import argparse
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from utils.evaluation import report
 from utils.evaluation.protocol import is_usual
-from utils.loaders import DATASETS, SIX_SETS, SOURCES, STAND_INS
+from utils.loaders import SIX_SETS, SOURCES, STAND_INS
 from utils.losses import LOSSES
 from utils.runtime import CIFAR
 from utils.scores import SCORES
