@@ -1,4 +1,4 @@
-"""Data sets are named, and their images fingerprinted, in few files: no other string constant of the code has either."""
+"""Data sets are named and fingerprinted in few files: no other string constant has either."""
 
 import ast
 import re
@@ -17,18 +17,29 @@ ALLOWED = {
 }
 RECORDS = ("utils/losses/", "utils/scores/")  # there, ``per_dataset`` may
 FINGERPRINT = re.compile(r"\b[0-9a-f]{64}\b")
-NAMES = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, loaders.DATASETS), key=len, reverse=True))})(?![\w-])")
+NAMES = re.compile(
+    rf"(?<![\w-])({'|'.join(sorted(map(re.escape, loaders.DATASETS), key=len, reverse=True))})(?![\w-])"
+)
 USAGE = re.compile(r"python \S+.*|\S+\.py .*")  # an example in a message or --help
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("utils/**/*.py")]
-OWN_WORDS = {"digits", "places", "gaussian"}  # English first; as a whole constant they are a set's name all the same
+OWN_WORDS = {
+    "digits",
+    "places",
+    "gaussian",
+}  # English first; as a whole constant they are a set's name all the same
 
 
 def passed_over(tree, path):
-    """ids of the constants that may name a data set: docstrings, help texts and, in a record, ``per_dataset``."""
+    """ids of constants that may name a data set: docstrings, help and, in a record, ``per_dataset``."""
     found = set()
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             found.add(id(body[0].value))
         if isinstance(node, ast.keyword) and node.arg in ("help", "description"):
             found.update(id(part) for part in ast.walk(node.value))
@@ -47,9 +58,15 @@ def offences(text, path):
     tree, found = ast.parse(text), []
     allowed = passed_over(tree, path)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in allowed:
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in allowed
+        ):
             words = USAGE.sub("", node.value)
-            names = [name for name in NAMES.findall(words) if name not in OWN_WORDS or words == name]
+            names = [
+                name for name in NAMES.findall(words) if name not in OWN_WORDS or words == name
+            ]
             found += [(node.lineno, what) for what in [*names, *FINGERPRINT.findall(words)]]
     return found
 

@@ -52,7 +52,10 @@ def test_the_answer_counts_the_sets_that_are_lower_and_clearly_so(recorded):
     assert cells(text, "svhn (not the paper's)")[1:5] == ["40.00", "45.00", "+5.00", "2.12"]
     assert cells(text, "isun")[1:5] == ["40.00 ± 0.50", "30.00 ± 0.50", "-10.00", "0.71"]
     assert "lower after SR on 5 of 6 sets, on 4 of them by more than two standard errors" in text
-    assert "ID error 10.11 % before, 9.55 % after; mean ‖h‖₁ of the ID test images 41.65 before, 23.40 after" in text
+    assert (
+        "ID error 10.11 % before, 9.55 % after; mean ‖h‖₁ of the ID test images 41.65 before, 23.40 after"
+        in text
+    )
 
 
 def test_the_answer_is_of_one_network_alone(recorded):
@@ -67,8 +70,12 @@ def test_the_answer_is_of_one_network_alone(recorded):
 def test_seeds_are_the_mean_and_the_sample_deviation_of_the_usual_runs(recorded):
     head = "method,id_error,set,n,fpr95,auroc\n"
     for name, fpr95, auroc, error in (
-        ("digits_table", 10, 90, 1), ("digits_s2_table", 20, 92, 1), ("digits_s3_table", 30, 97, 4),
-        ("digits_densenet_table", 99, 1, 99), ("digits_quick_table", 99, 1, 99), ("digitsx_table", 99, 1, 99),
+        ("digits_table", 10, 90, 1),
+        ("digits_s2_table", 20, 92, 1),
+        ("digits_s3_table", 30, 97, 4),
+        ("digits_densenet_table", 99, 1, 99),
+        ("digits_quick_table", 99, 1, 99),
+        ("digitsx_table", 99, 1, 99),
     ):
         line = f"SR,{error},isun,5,77,77\nSR,{error},average,,{fpr95},{auroc}\n"
         (recorded / f"{name}.csv").write_text(head + line)
@@ -80,10 +87,25 @@ def test_seeds_are_the_mean_and_the_sample_deviation_of_the_usual_runs(recorded)
 
 def test_whole_runs_are_told_apart_by_crop_alpha_and_epochs(recorded):
     put(recorded)
-    for name, alpha, padding, value in (("a", 0.05, 0, 22.5), ("b", 0.0, 0, 38.5), ("c", 0.02, 4, 42.25)):
-        path = put(recorded, "sr", value=value, name=f"cifar10_wrn_s1_tune_sr_{name}", error=9.5, mean_l1=30.0)
+    for name, alpha, padding, value in (
+        ("a", 0.05, 0, 22.5),
+        ("b", 0.0, 0, 38.5),
+        ("c", 0.02, 4, 42.25),
+    ):
+        path = put(
+            recorded,
+            "sr",
+            value=value,
+            name=f"cifar10_wrn_s1_tune_sr_{name}",
+            error=9.5,
+            mean_l1=30.0,
+        )
         made = json.loads(path.read_text())["snapshot"]["recipe"]
-        change(path, snapshot__recipe={**made, "alpha": alpha, "padding": padding}, snapshot__name=f"tune_{name}/x")
+        change(
+            path,
+            snapshot__recipe={**made, "alpha": alpha, "padding": padding},
+            snapshot__name=f"tune_{name}/x",
+        )
     text = rendered.render_whole("cifar10")
     shown = [line.split(" | ")[0].strip("| `") for line in text.splitlines()]
     assert shown[2:] == ["pretrained/x", "tune_b/x", "tune_a/x", "tune_c/x"]
@@ -94,13 +116,27 @@ def test_whole_runs_are_told_apart_by_crop_alpha_and_epochs(recorded):
 
 def test_the_summary_has_the_papers_number_beside_the_papers_recipe_alone(recorded):
     put(recorded, value=47.5)
-    for name, alpha, padding, value in (("a", 0.05, 0, 22.5), ("b", 0.02, 0, 29.5), ("c", 0.02, 4, 42.5)):
+    for name, alpha, padding, value in (
+        ("a", 0.05, 0, 22.5),
+        ("b", 0.02, 0, 29.5),
+        ("c", 0.02, 4, 42.5),
+    ):
         path = put(recorded, "sr", value=value, name=f"cifar10_wrn_s1_tune_sr_{name}")
         made = json.loads(path.read_text())["snapshot"]["recipe"]
-        change(path, snapshot__recipe={**made, "alpha": alpha, "padding": padding}, snapshot__name=f"tune_{name}/x")
+        change(
+            path,
+            snapshot__recipe={**made, "alpha": alpha, "padding": padding},
+            snapshot__name=f"tune_{name}/x",
+        )
     text = rendered.render_summary("cifar10")
     shown = [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]]
-    assert shown == ["MSP", "Energy", "SR, alpha 0.02", "SR, alpha 0.05", "SR, alpha 0.02, with the random crop"]
+    assert shown == [
+        "MSP",
+        "Energy",
+        "SR, alpha 0.02",
+        "SR, alpha 0.05",
+        "SR, alpha 0.02, with the random crop",
+    ]
     # [SRF], table 1: 16.30 / 96.51 of SR, 34.92 / 91.27 of the energy score
     assert cells(text, "SR, alpha 0.02")[1:3] == ["29.50 / 90.00", "16.30 / 96.51"]
     assert cells(text, "SR, alpha 0.05")[1:3] == ["22.50 / 90.00", "-"]
@@ -110,14 +146,23 @@ def test_the_summary_has_the_papers_number_beside_the_papers_recipe_alone(record
 def test_losses_are_compared_at_one_score(recorded):
     put(recorded, value=47.72)
     put(recorded, "oe", value=15.64, mean_l1=60.11)
-    put(recorded, "sr", value=42.0, scores=("energy",))     # not measured with msp: no row
+    put(recorded, "sr", value=42.0, scores=("energy",))  # not measured with msp: no row
     text = rendered.render_same_score("cifar10")
     assert cells(text, "OE") == ["OE", "8.00", "60.11", "15.64 / 90.00", "15.64 / 90.00"]
-    assert cells(text, "pre-trained")[3:] == ["47.72 / 90.00", "47.72 / 90.00"] and "| SR |" not in text
+    assert (
+        cells(text, "pre-trained")[3:] == ["47.72 / 90.00", "47.72 / 90.00"]
+        and "| SR |" not in text
+    )
 
 
 def test_what_has_not_been_measured_says_so(recorded):
     for block in ("result", "seeds", "same_score", "every", "answer", "sweep", "ablation", "whole"):
-        assert getattr(rendered, f"render_{block}")("cifar10").startswith(rendered.NOTHING[:-1]), block
+        assert getattr(rendered, f"render_{block}")("cifar10").startswith(rendered.NOTHING[:-1]), (
+            block
+        )
     assert "Nothing measured yet." in rendered.published_of({})
-    assert all("40.00" not in line for name in tables.TABLES for line in map(str, tables.grid(name, "cifar10", {})))
+    assert all(
+        "40.00" not in line
+        for name in tables.TABLES
+        for line in map(str, tables.grid(name, "cifar10", {}))
+    )
