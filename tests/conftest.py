@@ -27,7 +27,7 @@ class Project:
     def __init__(self, root, server):
         self.root, self.server = root, server
         self.snapshots, self.results = root / "CIFAR" / "snapshots", root / "CIFAR" / "results"
-        for file in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("data/*.json"), ROOT / "CIFAR/published.json"]:
+        for file in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("data/*.json"), ROOT / "CIFAR/published.json", ROOT / "CIFAR/README.md"]:
             target = root / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)

@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-
-
 from conftest import coloured, noise, stop_at_step, write_own
 from utils.paper import methods, studies
-from utils.training import run
+from utils.training import files
 
 OOD = ("textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun")
 
@@ -37,6 +35,7 @@ def test_without_snapshots_it_says_what_to_run(ready):
     ready.refuse("reproduce.py cifar10 --sweep --fresh", "a recipe of its own")
     ready.refuse("reproduce.py cifar10 --train", "--table")
     ready.refuse("reproduce.py cifar10 --table sr --id data", "no --id")
+    ready.refuse("reproduce.py cifar10 --table sr --train --preset quick", "no --preset")
     ready.refuse("reproduce.py cifar10 --table sr --arch allconv", "no row of allconv", "wrn")
 
 
@@ -45,21 +44,30 @@ def test_the_chain_asks_for_all_images_before_it_trains(ready):
     ready.refuse("reproduce.py cifar100", "cifar100, 300k")
 
 
+def section(project, name):
+    """Cells of the lines of a paper's table in CIFAR/README.md, by their first cell and metric or network."""
+    text = (project.root / "CIFAR" / "README.md").read_text().split(f"`--table {name}`")[1].split("\n### ")[0]
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+
+
 def test_table_trains_what_is_missing_and_renders_all(ready):
-    out = ready.run("reproduce.py cifar10 --table srf4 --train --preset quick")
+    assert ready.run("baseline.py cifar10 --epochs 5").status == 0
+    out = ready.run("reproduce.py cifar10 --table srf4 --train")
     assert out.status == 0, out.err
-    assert ready.names("pretrained")[1] == "cifar10_wrn_pretrained_best.pt" and ready.names("tune_sr") and not (ready.snapshots / "tune_oe").exists()
-    text = (ready.root / "CIFAR" / "RESULTS.md").read_text()
-    section = text.split("`--table srf4`")[1].split("\n## ")[0]
-    for name in ("pretrained/cifar10_wrn_pretrained_epoch_4", "tune_sr/cifar10_wrn_s1_tune_epoch_1", "| SR | wrn | textures_dtd | 20; 1 x 8 |"[:27]):
-        assert name in section
-    rows = [row for row in csv.DictReader(open(ready.root / "CIFAR" / "RESULTS.csv")) if row["table"] == "srf4" and row["method"] == "SR"]
+    assert "$ python baseline.py" not in out.out and out.out.count("$ python tune.py --loss sr cifar10") == 1
+    assert ready.names("tune_sr") and not (ready.snapshots / "tune_oe").exists()
+    page = (ready.root / "CIFAR" / "README.md").read_text()
+    for note in ("`pretrained/cifar10_wrn_pretrained_epoch_4`: CIFAR-10, seed 1, 5 epochs, 60 training images", "`tune_sr/cifar10_wrn_s1_tune_epoch_9`"):
+        assert note in page
     result = json.loads(next(ready.results.glob("cifar10_wrn_s1_tune_sr_*.json")).read_text())
     entry = next(entry for entry in result["scores"] if entry["score"] == "energy")
+    shown = next(cells for cells in section(ready, "srf4") if cells[:2] == ["SR", "FPR95"])
+    assert shown[3:-3:2] == [f"{row['fpr95']:.2f} †" for row in [*entry["sets"], entry["average"]]]    # none of these images is the paper's
+    rows = [row for row in csv.DictReader(open(ready.root / "CIFAR" / "RESULTS.csv")) if row["table"] == "srf4" and row["method"] == "SR"]
     printed = {row["ood_set"]: row["measured"] for row in rows if row["metric"] == "fpr95" and row["measured"]}
     assert printed == {**{(s["set"] if s["set"] not in ("svhn", "isun") else s["set"] + " (not the paper's)"): f"{s['fpr95']:.2f}" for s in entry["sets"]},
                        "mean of the sets here": f"{entry['average']['fpr95']:.2f}"}
-    assert not any(row["published"] for row in rows if row["measured"])    # none of these images is the paper's
+    assert not any(row["published"] for row in rows if row["measured"])
     for figure in ("densities", "bars", "roc", "sparsity", "training_pretrained", "training_sr"):
         for suffix in ("png", "svg"):
             assert (ready.root / "CIFAR" / "figures" / f"cifar10_{figure}.{suffix}").stat().st_size > 1000
@@ -70,9 +78,26 @@ def test_second_table_uses_what_is_there(ready):
     out = ready.run("reproduce.py cifar10 --table sr")
     assert out.status == 0 and "no snapshot tune_sroe/cifar10_wrn_s1_tune" in out.err
     assert ready.names("pretrained") == before and "$ python baseline.py" not in out.out
-    sr = (ready.root / "CIFAR" / "RESULTS.md").read_text().split("`--table sr`")[1].split("\n## ")[0]
-    assert "| SROE | wrn | average |  |  | 4.15 |  |  |  |  | not measured |" in sr
-    assert "| ODIN | wrn | mean of the sets here |" in sr and "| Mahalanobis | wrn | mean of the sets here |" in sr
+    rows = {cells[0]: cells for cells in section(ready, "sr")}
+    assert rows["SROE"][1:3] == ["4.15", ""] and rows["SROE"][-1] == "not measured"
+    assert rows["ODIN"][2].endswith("†") and rows["Mahalanobis"][2].endswith("†")
+
+
+def test_a_preset_takes_no_place_of_the_papers_recipe(ready):
+    (ready.root / "data" / "outliers").mkdir()
+    np.savez(ready.root / "data" / "outliers" / "tiny_imagenet.npz", images=noise(60, 8, 9))
+    before = {path: content for path, content in ready.files().items() if "provided" not in path.parts}
+    out = ready.run("reproduce.py cifar10 --preset quick")
+    assert out.status == 0, out.err
+    assert before.items() <= ready.files().items()
+    for folder, last in (("pretrained_quick", "pretrained_epoch_4"), ("tune_sr_quick", "s1_tune_epoch_1"), ("tune_sroe_quick", "s1_tune_epoch_1")):
+        assert f"cifar10_wrn_{last}.pt" in ready.names(folder)
+    assert (ready.results / "cifar10_quick_table.csv").exists() and (ready.root / "CIFAR/figures/cifar10_quick_densities.png").exists()
+    again = ready.run("reproduce.py cifar10 --preset quick")
+    assert again.status == 0 and "$ python baseline.py" not in again.out and "$ python tune.py" not in again.out
+    for folder in ready.snapshots.glob("*_quick"):    # the tests below are of the others
+        for file in folder.iterdir():
+            file.unlink()
 
 
 def test_sweep_sees_no_ood_set(ready):
@@ -106,23 +131,25 @@ def test_recommended_alpha_is_accurate_and_of_alphas_that_noise_cannot_tell_apar
 
 
 def test_ablation_changes_one_thing_at_a_time_and_shows_whole_runs(ready):
-    assert ready.run("tune.py cifar10 --preset code --epochs 1 --save ./snapshots/tune_sr_code").status == 0
-    out = ready.run("reproduce.py cifar10 --ablation", prelude="""import utils.paper.ablation as a
-a.VARIANTS = {"SR": {"alpha": 0.05}, "without dropout": {"droprate": 0.0}}""")
+    assert ready.run("tune.py cifar10 --padding 3 --epochs 1 --save ./snapshots/tune_sr_crop").status == 0
+    out = ready.run("reproduce.py cifar10 --ablation", prelude="""import utils.paper.studies as s
+s.VARIANTS = {"SR": {"alpha": 0.05}, "without the crop": {"alpha": 0.05, "padding": 0}, "without dropout": {"droprate": 0.0}}""")
     assert out.status == 0, out.err
     before, sr, still, *whole = json.loads((ready.results / "cifar10_ablation.json").read_text())["rows"]
     assert [before["name"], sr["name"], still["name"]] == ["before", "SR", "without dropout"] and still["changes"] == {"droprate": 0.0}
-    assert whole[-1]["name"].startswith("whole run of SR, 1 epochs of 60 images, padding 0") and whole[-1]["changes"] == {"padding": 0}
+    shown = {row["name"]: row for row in whole}    # the recipe of a variant that the usual recipe has already is not run twice
+    assert set(shown) == {"whole run of SR, 1 epochs of 60 images, padding 3", "whole run of SR, 10 epochs of 60 images"}
+    assert shown["whole run of SR, 1 epochs of 60 images, padding 3"]["changes"] == {"padding": 3}
     assert {row["set"] for row in before["sets"]} == set(OOD) and len({row["snapshot"] for row in (before, sr, still, whole[-1])}) == 4
 
 
 def test_an_unfinished_run_is_not_measured(ready):
-    path = ready.snapshots / "tune_sr" / "cifar10_wrn_s1_tune_epoch_1.json"
+    path = ready.snapshots / "tune_sr" / "cifar10_wrn_s1_tune_epoch_9.json"
     text = path.read_text()
-    path.write_text(text.replace('"epoch": 1,', '"epoch": 0,'))
+    path.write_text(text.replace('"epoch": 9,', '"epoch": 8,'))
     out = ready.run("reproduce.py cifar10 --table srf4")
     path.write_text(text)
-    assert out.status == 0 and "tune_sr/cifar10_wrn_s1_tune_epoch_1 is not of a whole run; its rows are not measured" in out.err
+    assert out.status == 0 and "tune_sr/cifar10_wrn_s1_tune_epoch_9 is not of a whole run; its rows are not measured" in out.err
     assert "$ python test.py --model tune_sr" not in out.out
 
 
@@ -132,13 +159,13 @@ def test_what_was_made_of_other_images_or_outliers_is_made_again(make_project, t
     tune = f"tune.py own --id {own} --loss sroe --outliers {own}/outliers.npz --epochs 2 --batch_size 24 --oe_batch_size 24"
     project.do(f"baseline.py own --id {own} --epochs 1 --layers 10 --widen-factor 1")
     project.run(tune, prelude=stop_at_step("SIGKILL", 4))
-    state = torch.load(project.snapshots / "tune_sroe" / "own_wrn_s1_tune.resume.pt", weights_only=True)
+    state = torch.load(files.find_state(project.snapshots / "tune_sroe", "own_wrn_s1_tune"), weights_only=True)
     sources = {name: state[name] for name in ("data", "parent", "outliers")}
-    assert run.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, sources)
+    assert files.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, sources)
     project.do(tune + " --resume")
     file = project.snapshots / "tune_sroe" / "own_wrn_s1_tune_epoch_1.pt"
     assert methods.is_of(file, {"epochs": 2, "loss": "sroe"}, sources) and not methods.is_of(file, {"epochs": 3}, sources)
     project.run(tune, prelude=stop_at_step("SIGKILL", 4))
     for name in sources:
         assert not methods.is_of(file, {"epochs": 2}, {**sources, name: "another"}), name
-        assert not run.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, {**sources, name: "another"}), name
+        assert not files.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, {**sources, name: "another"}), name
