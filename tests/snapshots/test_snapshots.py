@@ -164,6 +164,13 @@ def test_a_snapshot_of_another_network_is_refused(other, tmp_path):
     assert equal(model.state_dict(), before)
 
 
+def test_what_another_number_of_classes_has_is_told_in_a_sentence(tmp_path):
+    torch.save(net(classes=10).state_dict(), tmp_path / "ten.pt")
+    width = net().fc.weight.shape[1]
+    with pytest.raises(UserError, match=rf"it has fc.weight of shape \(10, {width}\) instead of \(3, {width}\)$"):
+        snapshots.load_weights(net(), snapshots.read_weights(tmp_path / "ten.pt"), "ten.pt")
+
+
 def test_a_missing_parameter_is_refused_though_a_missing_counter_is_not():
     for name in net().state_dict():
         state = net().state_dict()
