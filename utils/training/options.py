@@ -104,10 +104,12 @@ def add_common(parser):
 
 def common_words(args, leave=()):
     """The options of ``add_common`` that are not at their defaults, as words for another script; those named in ``leave`` left out."""
-    usual = {"data": str(DATA), "id": None, "image_size": None, "device": "auto", "precision": "auto", "compile": "auto", "ngpu": 1}
-    words = [part for name, value in usual.items() if name not in leave and getattr(args, name) != value
-             for part in (f"--{name.replace('_', '-')}", str(getattr(args, name)))]
-    return words + ["--skip-bad"] * (args.skip_bad and "skip_bad" not in leave)
+    parser = Parser()
+    add_common(parser)
+    usual = vars(parser.parse_args([]))
+    given = {name: getattr(args, name) for name, value in usual.items() if name not in leave and getattr(args, name) != value}
+    return [word for name, value in given.items()
+            for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))]
 
 
 def add_recipe(parser, stage):
