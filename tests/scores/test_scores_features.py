@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from utils.scores import SCORES, Outputs, knn
+from utils.scores import SCORES, Outputs
 from utils.scores.exact import blocks, nearest
 from utils.scores.exact.quantile import percentile_of
 
@@ -231,7 +231,7 @@ def test_larger_means_more_ood(name):
 def test_blocks_do_not_change_the_score(name, monkeypatch):
     train, queries = PAIRS["digits"]
     whole = scored(name, train, queries)
-    for module, size, value in [(blocks, "ROWS", 7), (knn, "QUERIES", 9), (nearest, "BANK_ROWS", 30), (nearest, "GATHERED", 1)]:
+    for module, size, value in [(blocks, "ROWS", 7), (nearest, "QUERIES", 9), (nearest, "BANK_ROWS", 30), (nearest, "GATHERED", 1)]:
         monkeypatch.setattr(module, size, value)
     np.testing.assert_allclose(scored(name, train, queries), whole, rtol=1e-9)
 

@@ -230,4 +230,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(runtime.run(main))
+    # a plain user's process has malloc as it comes
+    sys.exit(runtime.run(main, keep_memory=False))

@@ -9,7 +9,7 @@ from .device import (
     prepare,
     to_device,
 )
-from .errors import UserError, run
+from .errors import UserError, run, search_current_folder
 from .files import (
     CIFAR,
     DATA,
@@ -25,4 +25,5 @@ from .files import (
     write_json,
     write_text,
 )
+from .memory import keep_freed_memory
 from .seeds import STREAMS, Streams, data_generator, derive_seed, seed_all

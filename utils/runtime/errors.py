@@ -5,18 +5,28 @@ from pathlib import Path
 
 import torch
 
+from .memory import keep_freed_memory
+
 
 class UserError(Exception):
     """What went wrong, where it looked, what there is, and the next command: printed as one line, exit status 2."""
 
 
-def run(main):
+def search_current_folder() -> None:
+    """Have Python find a user's own network, loss or score in the current folder when a script is run from elsewhere."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def run(main, keep_memory: bool = True) -> int:
     """Call ``main()`` for a script and return its exit status: 0, 2 after a user's error, 130 after Ctrl-C.
 
-    A worker of the standard library or torch reports a full disk in its own words; they become one line too.
+    ``keep_memory``: with ``keep_freed_memory``. A worker of the standard library or torch reports a full disk in its own words; they become one line too.
     """
     program = Path(sys.argv[0]).name
-    sys.path.append(os.getcwd())   # where a user's own network lies (--arch module:function) when the script is run from elsewhere
+    search_current_folder()
+    if keep_memory:
+        keep_freed_memory()
     try:
         return main() or 0
     except UserError as error:

@@ -1,9 +1,4 @@
 """The table of scores. Adding one = one file here and one line in SCORES."""
-import contextlib
-import traceback
-from pathlib import Path
-
-from utils.runtime import UserError
 from .ash import ASHB, ASHP, ASHS
 from .base import Outputs, Paper, Score
 from .cadref import CADRef
@@ -20,7 +15,7 @@ from .msp import MSP
 from .nci import NCI
 from .nnguide import NNGuide
 from .odin import ODIN
-from .choose import names_all, parse_scores
+from .choose import as_user_error, choose, format_list, names_all
 from .react import ReAct
 from .residual import Residual
 from .rmds import RMDS
@@ -54,40 +49,3 @@ SCORES = {
     "nnguide": NNGuide,
     "cadref": CADRef,
 }
-
-
-def choose(text, dataset=None, T=None, noise=None):
-    """Score instances of a --score value; UserError for an unknown name or a bad hyper-parameter."""
-    with as_user_error():
-        return parse_scores(text, SCORES, dataset, T, noise)
-
-
-@contextlib.contextmanager
-def as_user_error(score=None):
-    """Scores raise ValueError, as functions of arrays do; a script's user reads it as one line.
-
-    Inside a score of the user's own any exception becomes one, with the line it comes from.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if getattr(score, "own", False):
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise UserError(f"score '{score.label}' failed: {type(error).__name__}: {error} "
-                            f"({Path(frame.filename).name}, line {frame.lineno})") from None
-        if isinstance(error, ValueError):
-            raise UserError(str(error)) from None
-        raise
-
-
-def format_list():
-    """What --list-scores prints: name, formula, needs and paper of every score."""
-    lines = []
-    for name, cls in SCORES.items():
-        score = cls()
-        defaults = ", ".join(f"{key}={value}" for key, value in score.defaults.items())
-        lines += [f"{name:13}{cls.formula}", f"{'':13}needs {', '.join(score.needs)}" + (f"; {defaults}" if defaults else ""),
-                  f"{'':13}{cls.paper.authors}: {cls.paper.title}. {cls.paper.venue}. {cls.paper.link}"]
-    return "\n".join(lines)

@@ -1,8 +1,12 @@
 """Score specifications as one writes them: ``energy``, ``all``, ``knn:k=100,dice:p=85``, ``gen:gamma=0.1,M=50``, ``module:function``."""
+import contextlib
 import importlib
 import inspect
-import os
-import sys
+import traceback
+from pathlib import Path
+
+from utils import scores
+from utils.runtime import UserError, search_current_folder
 
 from .base import Paper, Score
 
@@ -22,6 +26,45 @@ class UserScore(Score):
 
     def score(self, outputs):
         return self.function(outputs)
+
+
+def choose(
+    text: str, dataset: str | None = None, T: float | None = None, noise: float | None = None
+) -> list[Score]:
+    """Score instances of a --score value; UserError for an unknown name or a bad hyper-parameter."""
+    with as_user_error():
+        return parse_scores(text, scores.SCORES, dataset, T, noise)
+
+
+@contextlib.contextmanager
+def as_user_error(score=None):
+    """Scores raise ValueError, as functions of arrays do; a script's user reads it as one line.
+
+    Inside a score of the user's own any exception becomes one, with the line it comes from.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if getattr(score, "own", False):
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(f"score '{score.label}' failed: {type(error).__name__}: {error} "
+                            f"({Path(frame.filename).name}, line {frame.lineno})") from None
+        if isinstance(error, ValueError):
+            raise UserError(str(error)) from None
+        raise
+
+
+def format_list() -> str:
+    """What --list-scores prints: name, formula, needs and paper of every score."""
+    lines = []
+    for name, cls in scores.SCORES.items():
+        score = cls()
+        defaults = ", ".join(f"{key}={value}" for key, value in score.defaults.items())
+        lines += [f"{name:13}{cls.formula}", f"{'':13}needs {', '.join(score.needs)}" + (f"; {defaults}" if defaults else ""),
+                  f"{'':13}{cls.paper.authors}: {cls.paper.title}. {cls.paper.venue}. {cls.paper.link}"]
+    return "\n".join(lines)
 
 
 def split_specifications(text):
@@ -51,10 +94,10 @@ def parse_scores(text, table, dataset=None, T=None, noise=None):
     specifications = []
     for part in split_specifications(text):
         specifications += every if part.lower() == "all" else [part]
-    scores = [parse_score(part, table, dataset, {"T": T, "eps": noise}) for part in specifications]
-    if not scores:
+    found = [parse_score(part, table, dataset, {"T": T, "eps": noise}) for part in specifications]
+    if not found:
         raise ValueError(f"no score named. There is: {', '.join(table)}, all, or module:function of your own")
-    return list({score.label: score for score in scores}.values())
+    return list({score.label: score for score in found}.values())
 
 
 def parse_score(text, table, dataset=None, common=()):
@@ -86,8 +129,7 @@ def parse_options(text, options):
 
 def load_own(module, name, chosen):
     """A function or Score subclass of a user's module, found as ``python`` finds it or in the current folder."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    search_current_folder()
     label = f"{module}:{name}"
     try:
         own = getattr(importlib.import_module(module), name)

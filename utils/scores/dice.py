@@ -3,8 +3,7 @@ import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
 from .exact.blocks import by_blocks, mean_row
-from .exact.quantile import percentile_of
-from .react import clipped
+from .exact.quantile import clipped, percentile_of
 
 
 def sparsify(weight, mean, p):

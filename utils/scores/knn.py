@@ -1,9 +1,6 @@
 """KNN: distance to the k-th nearest training feature."""
-import numpy as np
-
 from .base import Paper, Score
-from .exact.blocks import slices
-from .exact.nearest import QUERIES, inverse_norms, kth_distance, take_bank, unit_rows
+from .exact.nearest import inverse_norms, kth_distances, take_bank
 
 
 class Banked(Score):
@@ -56,12 +53,4 @@ class KNN(Banked):
 
     def score(self, outputs):
         self.check_size()
-        bank, scale = self.stats["bank"], self.stats["scale"]
-        scores = np.empty(len(outputs))
-        for rows in slices(len(outputs), QUERIES):
-            queries = unit_rows(outputs.features[rows])
-            scores[rows], certain = kth_distance(queries, bank, scale, self.k)
-            unsure = np.flatnonzero(~certain)
-            if len(unsure):
-                scores[rows.start + unsure], _ = kth_distance(queries[unsure], bank, scale, self.k, np.float64)
-        return scores
+        return kth_distances(outputs.features, self.stats["bank"], self.stats["scale"], self.k)

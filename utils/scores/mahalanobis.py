@@ -2,8 +2,7 @@
 import torch
 
 from .base import Paper, Score
-from .exact.blocks import by_blocks
-from .exact.gaussian import fit_gaussians, squared_distances, whitening
+from .exact.gaussian import fit_gaussians, nearest_squared, whitening
 
 
 class Mahalanobis(Score):
@@ -49,5 +48,4 @@ class Mahalanobis(Score):
         return ((features - nearest) @ V).square().sum() / 2
 
     def score(self, outputs):
-        means, V = self.stats["means"], self.stats["V"]
-        return by_blocks(lambda h: squared_distances(h, means, V).min(axis=1) / 2, outputs.features)
+        return nearest_squared(outputs.features, self.stats["means"], self.stats["V"]) / 2

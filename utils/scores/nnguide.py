@@ -1,17 +1,7 @@
 """NNGuide: the energy, guided by the similarity to energy-scaled training features."""
-import numpy as np
-
 from .base import Paper, energy_of
-from .exact.blocks import by_blocks, slices
-from .exact.nearest import (
-    EXTRA,
-    QUERIES,
-    gathered,
-    inverse_norms,
-    largest_products,
-    take_bank,
-    unit_rows,
-)
+from .exact.blocks import by_blocks
+from .exact.nearest import inverse_norms, mean_of_largest, take_bank
 from .knn import Banked
 
 
@@ -43,14 +33,6 @@ class NNGuide(Banked):
 
     def score(self, outputs):
         self.check_size()
-        bank, scale = self.stats["bank"], self.stats["scale"]
-        offset = np.zeros(len(bank))
-        count = min(self.k + EXTRA, len(bank))
-        guidance = np.empty(len(outputs))
-        for part in slices(len(outputs), QUERIES):
-            queries = unit_rows(outputs.features[part])
-            _, index = largest_products(queries, bank, scale, offset, count)
-            for rows, query, near in gathered(queries, bank, scale, index):
-                products = np.sort((query * near).sum(axis=2), axis=1)
-                guidance[part.start + rows.start:part.start + rows.stop] = products[:, -self.k:].mean(axis=1)
+        stats = self.stats
+        guidance = mean_of_largest(outputs.features, stats["bank"], stats["scale"], self.k)
         return guidance * by_blocks(energy_of, outputs.logits)

@@ -3,12 +3,7 @@ import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
 from .exact.blocks import by_blocks
-from .exact.quantile import percentile_of
-
-
-def clipped(features, c):
-    """min(h, c) (n,D) float64: in the features' own float type c itself would be rounded."""
-    return np.minimum(features.astype(np.float64), c)
+from .exact.quantile import clipped, percentile_of
 
 
 class ReAct(Score):

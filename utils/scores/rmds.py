@@ -1,7 +1,6 @@
 """Relative Mahalanobis distance."""
 from .base import Paper, Score
-from .exact.blocks import by_blocks
-from .exact.gaussian import fit_gaussians, squared_distances, whitening
+from .exact.gaussian import fit_gaussians, nearest_squared, whitening
 
 
 class RMDS(Score):
@@ -31,9 +30,5 @@ class RMDS(Score):
         return self
 
     def score(self, outputs):
-        s = self.stats
-
-        def relative(h):
-            to_all = squared_distances(h, s["mean"], s["V_0"])[:, 0]
-            return squared_distances(h, s["means"], s["V"]).min(axis=1) - to_all
-        return by_blocks(relative, outputs.features)
+        s, h = self.stats, outputs.features
+        return nearest_squared(h, s["means"], s["V"]) - nearest_squared(h, s["mean"], s["V_0"])

@@ -3,7 +3,7 @@ import numpy as np
 
 from .base import Paper, Score, energy_of
 from .exact.blocks import by_blocks
-from .exact.subspace import residual_norm, residual_space, rounding_of
+from .exact.subspace import residual_norm, residual_space, virtual_ratio
 
 
 
@@ -41,10 +41,8 @@ class ViM(Score):
     def fit(self, train):
         super().fit(train)
         self.stats = residual_space(train, self.D)
-        residual = residual_norm(self.stats, train.features).mean()
         top = train.logits.max(axis=1).mean(dtype=np.float64)
-        rounding = rounding_of(self.stats["u"], train.features)
-        self.stats["alpha"] = np.array(top / residual if residual > rounding else 0.0)
+        self.stats["alpha"] = np.array(virtual_ratio(top, self.stats, train.features))
         return self
 
     def score(self, outputs):

@@ -2,6 +2,8 @@
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from .blocks import by_blocks
+
 EPS = np.finfo(np.float64).eps
 
 
@@ -61,3 +63,8 @@ def class_means(features, labels, classes):
         sums[c] = features[labels == c].sum(axis=0, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return sums / counts[:, None], counts
+
+
+def nearest_squared(features, means, V):
+    """Squared Mahalanobis distance (N,) float64 of features (N,D) to the nearest of the means (K,D)."""
+    return by_blocks(lambda h: squared_distances(h, means, V).min(axis=1), features)

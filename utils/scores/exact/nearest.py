@@ -93,3 +93,30 @@ def kth_distance(queries, bank, scale, k, dtype=np.float32):
     if last < len(bank):
         certain &= values[:, last - 1] < values[:, k - 1] - moved
     return distance[:, k - 1 - first], certain
+
+
+def kth_distances(features, bank, scale, k):
+    """Distance of h/||h|| of each of the features (N,D) to its k-th nearest scaled bank row, exact: (N,) float64."""
+    distances = np.empty(len(features))
+    for rows in slices(len(features), QUERIES):
+        queries = unit_rows(features[rows])
+        distances[rows], certain = kth_distance(queries, bank, scale, k)
+        unsure = np.flatnonzero(~certain)
+        if len(unsure):
+            distances[rows.start + unsure], _ = kth_distance(queries[unsure], bank, scale, k, np.float64)
+    return distances
+
+
+def mean_of_largest(features, bank, scale, k):
+    """Mean of the k largest products of h/||h|| with the scaled bank rows, for features (N,D): (N,) float64.
+
+    The k + EXTRA best candidates in float32 are computed again in float64.
+    """
+    offset, means = np.zeros(len(bank)), np.empty(len(features))
+    for part in slices(len(features), QUERIES):
+        queries = unit_rows(features[part])
+        _, index = largest_products(queries, bank, scale, offset, min(k + EXTRA, len(bank)))
+        for rows, query, near in gathered(queries, bank, scale, index):
+            products = np.sort((query * near).sum(axis=2), axis=1)
+            means[part.start + rows.start:part.start + rows.stop] = products[:, -k:].mean(axis=1)
+    return means

@@ -44,3 +44,8 @@ def percentile_of(features, p):
     low = nth_smallest(features, rank)
     part = position - rank
     return low if part == 0 else low + part * (nth_smallest(features, rank + 1) - low)
+
+
+def clipped(features, c):
+    """min(h, c) (n,D) float64: in the features' own float type c itself would be rounded."""
+    return np.minimum(features.astype(np.float64), c)

@@ -38,6 +38,12 @@ def rounding_of(u, features):
     return NO_RESIDUAL * length + len(u) * np.finfo(np.float64).eps * np.linalg.norm(u)
 
 
+def virtual_ratio(top, stats, features):
+    """``top`` over the mean residual norm of features (N,D), or 0 where that norm is rounding alone."""
+    residual = residual_norm(stats, features).mean()
+    return top / residual if residual > rounding_of(stats["u"], features) else 0.0
+
+
 def principal_dimension(width, D):
     """The dimension of the principal space: D, or for D = 0 512 from a feature width of 768, else half the width."""
     if D >= width:
