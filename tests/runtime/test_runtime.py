@@ -111,7 +111,8 @@ def test_a_compiled_bf16_network_keeps_its_batchnorm_in_float32():
 
 
 def test_what_training_was_computed_with():
-    assert training_network.describe_computing(CUDA, "bf16") == {"device": "cuda", "precision": "bf16", "fused": False, "threads": torch.get_num_threads()}
+    assert training_network.describe_computing(CUDA, "bf16") == {
+        "device": "cuda", "precision": "bf16", "fused": False, "threads": torch.get_num_threads()}
     assert training_network.describe_computing(CPU, "fp32", "off")["fused"] is False
     assert training_network.describe_computing(CPU, "fp32")["fused"] is (fused.kernels() is not None)
 
