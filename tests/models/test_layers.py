@@ -37,3 +37,13 @@ def test_without_the_kernels_a_network_runs_and_trains(arch, tmp_path):
         here = [*net.state_dict().values(), *net.eval()(x)]
     for there, value in zip(torch.load(tmp_path / "outputs.pt"), here, strict=True):
         torch.testing.assert_close(there, value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, own", [
+    ("module._orig_mod.module.linear.weight", "fc.weight"),
+    ("classifier.bias", "fc.bias"),
+    ("block1.module.weight", "block1.module.weight"),
+    ("fc.weight", "fc.weight"),
+])
+def test_a_parameters_own_name(name, own):
+    assert models.clean_name(name) == own
