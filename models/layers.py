@@ -18,7 +18,6 @@ def bn_relu_dropout(x: Tensor, bn: nn.BatchNorm2d, p: float = 0.0) -> Tensor:
 
 with suppress(ModuleNotFoundError):  # the same values, up to rounding and the dropout mask, sooner on a CPU
     from .kernels.dropout import dropout  # noqa: F811
-    from .kernels.fused import bn_relu_dropout  # noqa: F811
 
 
 def initialise(model):

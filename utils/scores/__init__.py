@@ -2,6 +2,7 @@
 from .ash import ASHB, ASHP, ASHS
 from .base import Outputs, Paper, Score
 from .cadref import CADRef
+from .choose import as_user_error, choose, format_list, names_all
 from .dice import DICE, DICEReAct
 from .energy import Energy
 from .fdbd import FDBD
@@ -15,7 +16,6 @@ from .msp import MSP
 from .nci import NCI
 from .nnguide import NNGuide
 from .odin import ODIN
-from .choose import as_user_error, choose, format_list, names_all
 from .react import ReAct
 from .residual import Residual
 from .rmds import RMDS

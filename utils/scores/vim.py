@@ -6,14 +6,6 @@ from .exact.blocks import by_blocks
 from .exact.subspace import residual_norm, residual_space, virtual_ratio
 
 
-
-
-
-
-
-
-
-
 class ViM(Score):
     """Virtual logit minus the energy's log-sum, alpha ||R'(h-u)|| - logsumexp f.
 
