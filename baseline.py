@@ -29,6 +29,7 @@ def parse(argv):
     parser.add("--save", "-s", metavar="DIR", help=options.SAVE_HELP)
     parser.add("--load", "-l", metavar="NAME|PATH", help="start from the weights of this snapshot (default: random)")
     args = parser.parse_args(argv)
+    options.refuse_options_of_others(args, "pretrain")
     folder = "./snapshots/pretrained" + ("" if args.loss == "ce" else f"_{args.loss}")
     return argparse.Namespace(**{**vars(args), "save": args.save or folder})
 

@@ -20,8 +20,12 @@ from utils.evaluation.protocol import Case, Rows, load_sets, mean_row, measure_s
 from utils.evaluation.validation import tune_scores
 
 
+def parse(argv):
+    return options.parse(argv, __doc__)
+
+
 def main(argv=None):
-    args = options.parse(argv, __doc__)
+    args = parse(argv)
     if args.list_scores:
         print(scores.format_list())
         return

@@ -29,6 +29,7 @@ def parse(argv):
     parser.add("--load", "-l", metavar="NAME|PATH",
                help="pre-trained snapshot: a folder, a name or a file (default: ./snapshots/pretrained)")
     args = parser.parse_args(argv)
+    options.refuse_options_of_others(args, "tune")
     return argparse.Namespace(**{**vars(args), "save": args.save or f"./snapshots/tune_{args.loss}"})
 
 

@@ -187,7 +187,6 @@ def settle(
     shape = {k: parent[k] for k in ("arch", "layers", "widen_factor") if (parent or {}).get(k) is not None}
     arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
     recipe = recipes.resolve(stage, args.dataset, args.loss, run["preset"], arch)
-    refuse_options_of_others(args.loss, stage, typed, recipe)
     recipe.update(shape)
     recipe.update({key: value for key, value in recorded.items() if key in recipe})
     for key in sorted(set(typed) & set(recipe)):
@@ -220,12 +219,13 @@ def settle(
     )
 
 
-def refuse_options_of_others(name: str, stage: str, typed: dict, recipe: dict) -> None:
-    """UserError for a typed option that other losses of the stage have, but not this one."""
-    every = losses_of(stage)
+def refuse_options_of_others(args: argparse.Namespace, stage: str) -> None:
+    """UserError for a typed option that other losses of the stage have, but not ``args.loss``."""
+    every, name = losses_of(stage), args.loss
+    typed = {key for key, value in vars(args).items() if value is not None}
     owned = {key for loss in every.values() for key in loss.defaults} | set(OF_OUTLIERS)
     own = [*every[name].defaults, *(OF_OUTLIERS if every[name].outliers else ())]
-    for key in sorted(set(typed) & owned - set(own)):
+    for key in sorted(typed & owned - set(own)):
         there = ", ".join(f"--{key}" for key in own) or "no option of its own"
         raise UserError(f"--{key} is not an option of --loss {name}, which has {there}")
 
