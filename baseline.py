@@ -1,13 +1,15 @@
 """Stage 1: train a classifier on in-distribution images.
 
-    python baseline.py cifar10                            # WRN-40-2, 100 epochs -> CIFAR/snapshots/pretrained/
+    python baseline.py cifar10                            # WRN-40-2, 100 epochs ->
+                                                          # CIFAR/snapshots/pretrained/
     python baseline.py cifar10 --epochs 3                 # a short, complete schedule
     python baseline.py cifar10 --resume                   # go on with an interrupted run
-    python baseline.py cifar10 --loss logitnorm           # another loss -> CIFAR/snapshots/pretrained_logitnorm/
+    python baseline.py cifar10 --loss logitnorm           # another loss ->
+                                                          # CIFAR/snapshots/pretrained_logitnorm/
     python baseline.py flowers --id PATH --arch resnet18  # your own images
 
-Recipe of [Energy] and [SR]: SGD with Nesterov momentum, learning rate 0.1 falling along a cosine every step,
-weight decay 5e-4, batch 128, random flip and padded crop, dropout 0.3.
+Recipe of [Energy] and [SR]: SGD with Nesterov momentum, learning rate 0.1 falling along a cosine
+every step, weight decay 5e-4, batch 128, random flip and padded crop, dropout 0.3.
 """
 
 import argparse
@@ -23,11 +25,23 @@ from utils.training import files, options
 
 def parse(argv):
     parser = options.Parser(prog="baseline.py", description=__doc__)
-    parser.add_argument("dataset", help=f"{', '.join(loaders.ID_SETS)}, or a name for your own images (--id)")
-    parser.add("--loss", default="ce", choices=tuple(losses_of("pretrain")), help="default: ce, cross-entropy")
+    parser.add_argument(
+        "dataset", help=f"{', '.join(loaders.ID_SETS)}, or a name for your own images (--id)"
+    )
+    parser.add(
+        "--loss",
+        default="ce",
+        choices=tuple(losses_of("pretrain")),
+        help="default: ce, cross-entropy",
+    )
     options.add_training(parser, "pretrain")
     parser.add("--save", "-s", metavar="DIR", help=options.SAVE_HELP)
-    parser.add("--load", "-l", metavar="NAME|PATH", help="start from the weights of this snapshot (default: random)")
+    parser.add(
+        "--load",
+        "-l",
+        metavar="NAME|PATH",
+        help="start from the weights of this snapshot (default: random)",
+    )
     args = parser.parse_args(argv)
     options.refuse_options_of_others(args, "pretrain")
     folder = "./snapshots/pretrained" + ("" if args.loss == "ce" else f"_{args.loss}")
@@ -35,8 +49,12 @@ def parse(argv):
 
 
 def settle(args):
-    """The options of the run, nothing left open: what was typed, what an interrupted run had, the recipe."""
-    state = files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
+    """The options of the run, nothing left open: what was typed,
+    what an interrupted run had, the recipe.
+    """
+    state = (
+        files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
+    )
     options.known_dataset_of(args, state)
     return options.settle(args, "pretrain", state=state)
 
@@ -71,20 +89,31 @@ def main(argv=None):
     candidates = sampling.CANDIDATES if loss.chooses_outliers else 1
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, candidates)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
-    run = training.Run(snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description)
+    run = training.Run(
+        snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
+    )
     steps = len(batches)
     with run.interruptible():
         for epoch in range(run.first_epoch, args.epochs):
             model.train()
             streams.seed_network(epoch)
             log = training.StepLog(first_step=epoch * steps)
-            bar = tqdm(batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
+            bar = tqdm(
+                batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR
+            )
             for step, (x, y, x_out) in enumerate(bar, epoch * steps):
-                training.set_lr(optimizer, training.learning_rate(step, args.epochs * steps, args.learning_rate, loss.drops))
+                training.set_lr(
+                    optimizer,
+                    training.learning_rate(
+                        step, args.epochs * steps, args.learning_rate, loss.drops
+                    ),
+                )
                 if loss.chooses_outliers:
                     seed = runtime.derive_seed(args.seed, "sampling", step)
                     with runtime.autocast(device, precision):
-                        x_out = sampling.choose_outliers(model, x_out, len(x), args.oe_batch_size, seed)
+                        x_out = sampling.choose_outliers(
+                            model, x_out, len(x), args.oe_batch_size, seed
+                        )
                 x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
                 with runtime.autocast(device, precision):
                     logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both

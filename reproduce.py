@@ -1,16 +1,26 @@
-"""A data set's whole chain (train, fine-tune with SR and with SROE, score, table, figure), or a paper's table, published beside measured.
+"""A data set's whole chain (train, fine-tune with SR and with SROE, score, table, figure), or a
+paper's table, published beside measured.
 
-    python reproduce.py digits                    # needs no download; about two minutes on two cores
-    python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First: python data/download.py cifar10 ood 300k
-    python reproduce.py cifar10 --preset quick    # the same with a short schedule, in files and folders of its own
-    python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are there -> CIFAR/README.md, RESULTS.csv, .tex
-    python reproduce.py cifar10 --table all --train    # every table; what is missing is trained with the papers' recipes
-    python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation images and generated noise
-    python reproduce.py cifar10 --ablation        # SR with one thing changed at a time, and whole runs that are there: what does what
+    python reproduce.py digits                    # needs no download; about
+                                                  # two minutes on two cores
+    python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First:
+                                                  # python data/download.py cifar10 ood 300k
+    python reproduce.py cifar10 --preset quick    # the same with a short schedule,
+                                                  # in files and folders of its own
+    python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are
+                                                  # there -> CIFAR/README.md, RESULTS.csv, .tex
+    python reproduce.py cifar10 --table all --train    # every table; what is missing is
+                                                       # trained with the papers' recipes
+    python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation
+                                                  # images and generated noise
+    python reproduce.py cifar10 --ablation        # SR with one thing changed at a time, and whole
+                                                  # runs that are there: what does what
 
-Each stage is the command a user would type, and is printed. A stage whose snapshot is there with this recipe is not run
-again, an interrupted one goes on; anything else is trained, and what it replaces is moved aside, not deleted.
+Each stage is the command a user would type, and is printed. A stage whose snapshot is there with
+this recipe is not run again, an interrupted one goes on; anything else is trained, and what it
+replaces is moved aside, not deleted.
 """
+
 import sys
 
 from utils import loaders, runtime
@@ -20,16 +30,42 @@ from utils.training import options, recipes
 
 def parse(argv: list[str] | None):
     parser = options.Parser(prog="reproduce.py", description=__doc__)
-    parser.add_argument("dataset", nargs="?", default=loaders.NO_DOWNLOAD,
-                        help=f"{', '.join(loaders.ID_SETS)} (default: {loaders.NO_DOWNLOAD})")
+    parser.add_argument(
+        "dataset",
+        nargs="?",
+        default=loaders.NO_DOWNLOAD,
+        help=f"{', '.join(loaders.ID_SETS)} (default: {loaders.NO_DOWNLOAD})",
+    )
     parser.add("--fresh", action="store_true", help="train every stage anew")
-    parser.add("--arch", default=None, metavar="NAME", help="default: wrn; with --table: every network of the table, or only the one named")
+    parser.add(
+        "--arch",
+        default=None,
+        metavar="NAME",
+        help="default: wrn; with --table: every network of the table, or only the one named",
+    )
     parser.add("--seed", type=options.count, default=1, help="of training (default: 1)")
-    parser.add("--preset", default="paper", choices=tuple(recipes.PRESETS), help="recipes (default: paper)")
-    parser.add("--table", default=None, choices=(*tables.TABLES, "all"), help="a paper's table instead of the chain")
-    parser.add("--train", action="store_true", help="with --table: train the snapshots that are missing")
-    parser.add("--sweep", action="store_true", help="fine-tune with SR at several alphas and compare them; no OOD test set is seen")
-    parser.add("--ablation", action="store_true", help="fine-tune with SR, with one thing changed at a time, and score the OOD sets")
+    parser.add(
+        "--preset", default="paper", choices=tuple(recipes.PRESETS), help="recipes (default: paper)"
+    )
+    parser.add(
+        "--table",
+        default=None,
+        choices=(*tables.TABLES, "all"),
+        help="a paper's table instead of the chain",
+    )
+    parser.add(
+        "--train", action="store_true", help="with --table: train the snapshots that are missing"
+    )
+    parser.add(
+        "--sweep",
+        action="store_true",
+        help="fine-tune with SR at several alphas and compare them; no OOD test set is seen",
+    )
+    parser.add(
+        "--ablation",
+        action="store_true",
+        help="fine-tune with SR, with one thing changed at a time, and score the OOD sets",
+    )
     options.add_common(parser)
     args = parser.parse_args(argv)
     options.known_dataset(args.dataset, args.id, loaders.ID_SETS)

@@ -1,12 +1,15 @@
 """Stage 2: fine-tune a pre-trained classifier with an OOD-aware loss.
 
-    python tune.py cifar10                                # SR: sparsity regularisation, no outliers -> CIFAR/snapshots/tune_sr/
+    python tune.py cifar10                                # SR: sparsity regularisation, no
+                                                          # outliers -> CIFAR/snapshots/tune_sr/
     python tune.py cifar10 --loss sroe                    # SR with outlier exposure
-    python tune.py cifar10 --loss oe --outliers PATH      # your own outliers: a folder, archive or array
+    python tune.py cifar10 --loss oe --outliers PATH      # your own outliers: a
+                                                          # folder, archive or array
     python tune.py cifar10 --loss energy --m_in -23 --m_out -5
 
-Recipe of [Energy] and [SR]: 10 epochs from the pre-trained snapshot, learning rate 0.001 falling along a cosine every step,
-128 ID images and (but for SR) 256 outliers in ONE forward pass, so that BatchNorm sees both.
+Recipe of [Energy] and [SR]: 10 epochs from the pre-trained snapshot, learning rate 0.001 falling
+along a cosine every step, 128 ID images and (but for SR) 256 outliers in ONE forward pass,
+so that BatchNorm sees both.
 """
 
 import argparse
@@ -22,28 +25,41 @@ from utils.training import files, options
 
 def parse(argv):
     parser = options.Parser(prog="tune.py", description=__doc__)
-    parser.add_argument("dataset", help=f"{', '.join(loaders.ID_SETS)}, or the name given to your own images (--id)")
+    parser.add_argument(
+        "dataset", help=f"{', '.join(loaders.ID_SETS)}, or the name given to your own images (--id)"
+    )
     parser.add("--loss", default="sr", choices=tuple(losses_of("tune")), help="default: sr")
     options.add_training(parser, "tune")
     parser.add("--save", "-s", metavar="DIR", help=options.SAVE_HELP)
-    parser.add("--load", "-l", metavar="NAME|PATH",
-               help="pre-trained snapshot: a folder, a name or a file (default: ./snapshots/pretrained)")
+    parser.add(
+        "--load",
+        "-l",
+        metavar="NAME|PATH",
+        help="pre-trained snapshot: a folder, a name or a file (default: ./snapshots/pretrained)",
+    )
     args = parser.parse_args(argv)
     options.refuse_options_of_others(args, "tune")
-    return argparse.Namespace(**{**vars(args), "save": args.save or f"./snapshots/tune_{args.loss}"})
+    return argparse.Namespace(
+        **{**vars(args), "save": args.save or f"./snapshots/tune_{args.loss}"}
+    )
 
 
 def settle(args):
     """(the options of the run, nothing left open, path of the pre-trained snapshot)."""
-    state = files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
+    state = (
+        files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
+    )
     options.known_dataset_of(args, state)
     load = args.load or state.get("given", {}).get("load", "./snapshots/pretrained")
-    parent = snapshots.find_one(load, f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_pretrained")
+    parent = snapshots.find_one(
+        load, f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_pretrained"
+    )
     return options.settle(args, "tune", training.describe_parent(parent, args.arch), state), parent
 
 
 def stem_of(args):
-    return f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_s{1 if args.seed is None else args.seed}_tune"
+    seed = 1 if args.seed is None else args.seed
+    return f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_s{seed}_tune"
 
 
 def main(argv=None):
@@ -55,8 +71,13 @@ def main(argv=None):
     outliers = loaders.load_outliers(args, train_set.images.shape[-1]) if loss.outliers else None
 
     computed = training.describe_computing(device, precision, args.compile)
-    description = {**training.describe_network(args, num_classes, train_set, computed), "loss": args.loss, "score": loss.score,
-                   "parent": parent.name, "parent_sha256": runtime.sha256_file(parent)}
+    description = {
+        **training.describe_network(args, num_classes, train_set, computed),
+        "loss": args.loss,
+        "score": loss.score,
+        "parent": parent.name,
+        "parent_sha256": runtime.sha256_file(parent),
+    }
     if outliers is not None:
         description["outliers"] = outliers.describe()
     model = snapshots.build_model(description)
@@ -67,20 +88,28 @@ def main(argv=None):
     candidates = sampling.CANDIDATES if loss.chooses_outliers else 1
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, candidates)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
-    run = training.Run(snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description)
+    run = training.Run(
+        snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
+    )
     steps = len(batches)
     with run.interruptible():
         for epoch in range(run.first_epoch, args.epochs):
             model.train()
             streams.seed_network(epoch)
             log = training.StepLog(first_step=epoch * steps)
-            bar = tqdm(batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
+            bar = tqdm(
+                batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR
+            )
             for step, (x, y, x_out) in enumerate(bar, epoch * steps):
-                training.set_lr(optimizer, training.cosine_lr(step, args.epochs * steps, args.learning_rate))
+                training.set_lr(
+                    optimizer, training.cosine_lr(step, args.epochs * steps, args.learning_rate)
+                )
                 if loss.chooses_outliers:
                     seed = runtime.derive_seed(args.seed, "sampling", step)
                     with runtime.autocast(device, precision):
-                        x_out = sampling.choose_outliers(model, x_out, len(x), args.oe_batch_size, seed)
+                        x_out = sampling.choose_outliers(
+                            model, x_out, len(x), args.oe_batch_size, seed
+                        )
                 x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
                 with runtime.autocast(device, precision):
                     logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both

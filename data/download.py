@@ -2,11 +2,14 @@
 
     python data/download.py ood                        the six OOD test sets
     python data/download.py cifar10 300k --data DIR    some sets, elsewhere
-    python data/download.py all --check                what is there and whether it is good; no network
+    python data/download.py all --check                what is there and whether
+                                                       it is good; no network
     python data/download.py --list                     what there is, from where, under which terms
 
-Addresses, checksums, terms and folders are in sources.json. A file put in its place by hand is used like a fetched one.
+Addresses, checksums, terms and folders are in sources.json.
+A file put in its place by hand is used like a fetched one.
 """
+
 import argparse
 import errno
 import hashlib
@@ -29,10 +32,11 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
-CHUNK = 1 << 20    # bytes
-TIMEOUT = 30       # seconds without an answer or a byte
-ATTEMPTS = 3       # per address; each goes on where the one before broke off
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # that are read
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 30  # seconds without an answer or a byte
+ATTEMPTS = 3  # per address; each goes on where the one before broke off
+# that are read
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 
 class DownloadError(Exception):
@@ -55,8 +59,11 @@ def mismatch(path, entry):
         while chunk := file.read(CHUNK):
             for digest in digests.values():
                 digest.update(chunk)
-    wrong = [f"{kind} is {digests[kind].hexdigest()}, not {value}" for kind, value in wanted.items()
-             if digests[kind].hexdigest() != value]
+    wrong = [
+        f"{kind} is {digests[kind].hexdigest()}, not {value}"
+        for kind, value in wanted.items()
+        if digests[kind].hexdigest() != value
+    ]
     return "; ".join(wrong) or None
 
 
@@ -74,16 +81,25 @@ def inspect(entry, path):
         wrong = mismatch(path, entry)
         return ("bad", wrong) if wrong else ("good", "checksum right")
     if "files" in entry:
-        bad = [name for name, md5 in entry["files"].items()
-               if not (path / name).is_file() or mismatch(path / name, {"md5": md5})]
+        bad = [
+            name
+            for name, md5 in entry["files"].items()
+            if not (path / name).is_file() or mismatch(path / name, {"md5": md5})
+        ]
         number = len(entry["files"])
-        return ("bad", f"missing or changed: {', '.join(bad)}") if bad else ("good", f"{number} files, checksums right")
+        return (
+            ("bad", f"missing or changed: {', '.join(bad)}")
+            if bad
+            else ("good", f"{number} files, checksums right")
+        )
     found = sum(is_image(file) for file in path.rglob("*"))
     return ("good" if found == entry["count"] else "bad"), f"{found:,} of {entry['count']:,} images"
 
 
 def file_path(entry, data):
-    """Where the fetched file lies: the archive in the data folder, or the set itself if it is one file."""
+    """Where the fetched file lies: the archive in the data folder,
+    or the set itself if it is one file.
+    """
     return data / (entry["archive"] if entry["extract"] else entry["layout"])
 
 
@@ -99,7 +115,9 @@ def set_aside(path):
 
 
 def ask(url, have):
-    """The server's answer to a request for the bytes from ``have`` on; None if it has no more (status 416)."""
+    """The server's answer to a request for the bytes from ``have`` on;
+    None if it has no more (status 416).
+    """
     if not url.startswith(("http://", "https://")):
         raise DownloadError("not an http address")
     headers = {"User-Agent": "data-download/1.0", **({"Range": f"bytes={have}-"} if have else {})}
@@ -120,7 +138,8 @@ def transfer(url, part, limit):
     if response is None:
         return
     with response:
-        if response.headers.get_content_type() == "text/html":   # as Dropbox and hotel networks answer
+        # as Dropbox and hotel networks answer
+        if response.headers.get_content_type() == "text/html":
             raise DownloadError("a web page came instead of the file")
         if response.status != 206:
             have = 0
@@ -129,8 +148,12 @@ def transfer(url, part, limit):
             raise BrokenTransfer("the server sent another range than asked for")
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
-        with open(part, "ab" if have else "wb") as file, \
-                tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar:
+        with (
+            open(part, "ab" if have else "wb") as file,
+            tqdm(
+                total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None
+            ) as bar,
+        ):
             while (total or have) <= limit:
                 try:
                     chunk = response.read(CHUNK)
@@ -148,7 +171,9 @@ def transfer(url, part, limit):
 
 
 def fetch(url, part, entry):
-    """Fetch one address into ``part``; raise DownloadError with the reason if its checksum is not reached."""
+    """Fetch one address into ``part``; raise DownloadError with the reason if
+    its checksum is not reached.
+    """
     reason = None
     for _ in range(ATTEMPTS):
         resumed = part.exists() and part.stat().st_size > 0
@@ -161,13 +186,16 @@ def fetch(url, part, entry):
         if reason is None:
             return
         part.unlink()
-        if not resumed:    # after a resume the old beginning may be at fault: once more from the first byte
+        # after a resume the old beginning may be at fault: once more from the first byte
+        if not resumed:
             break
     raise DownloadError(reason)
 
 
 def obtain(entry, path):
-    """Make the right file lie at path: found there, or fetched from the first address that gives it."""
+    """Make the right file lie at path: found there, or fetched from the
+    first address that gives it.
+    """
     if path.is_file():
         wrong = mismatch(path, entry)
         if not wrong:
@@ -190,11 +218,18 @@ def obtain(entry, path):
 
 
 def members(archive):
-    """(name, declared bytes, "file" | "folder" | "other", handle) of each member of a tar or zip archive."""
+    """(name, declared bytes, "file" | "folder" | "other",
+    handle) of each member of a tar or zip archive.
+    """
     if isinstance(archive, tarfile.TarFile):
         for member in archive:
             plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-            yield member.name, member.size, "folder" if member.isdir() else "file" if plain else "other", member
+            yield (
+                member.name,
+                member.size,
+                "folder" if member.isdir() else "file" if plain else "other",
+                member,
+            )
     else:
         for member in archive.infolist():
             plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
@@ -203,10 +238,12 @@ def members(archive):
 
 
 def safe_members(archive, limits):
-    """[(path, handle)] of an archive's files; DownloadError if any member is unsafe or all together are too many.
+    """[(path, handle)] of an archive's files; DownloadError if any member is unsafe or
+    all together are too many.
 
-    The rules are checked here since tarfile's own filters are absent from some Python 3.10 and 3.11 releases.
-    Hidden files are left out: macOS puts ``._name.jpg`` beside ``name.jpg``, which is no image.
+    The rules are checked here since tarfile's own filters are absent from some Python 3.10 and 3.11
+    releases. Hidden files are left out: macOS puts ``._name.jpg`` beside
+    ``name.jpg``, which is no image.
     """
     files, total = [], 0
     for number, (name, size, kind, handle) in enumerate(members(archive), start=1):
@@ -215,11 +252,17 @@ def safe_members(archive, limits):
         if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
             raise DownloadError(f"unsafe archive refused: member {name!r} lies outside the target")
         if kind == "other" or (kind == "file" and not path.parts):
-            raise DownloadError(f"unsafe archive refused: member {name!r} is a link, a device or no plain file")
+            raise DownloadError(
+                f"unsafe archive refused: member {name!r} is a link, a device or no plain file"
+            )
         if number > limits["members"] or total > limits["bytes"]:
-            raise DownloadError(f"unsafe archive refused: more than {limits['members']:,} members "
-                                f"or {limits['bytes']:,} bytes unpacked")
-        if kind == "file" and not any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            raise DownloadError(
+                f"unsafe archive refused: more than {limits['members']:,} members or "
+                f"{limits['bytes']:,} bytes unpacked"
+            )
+        if kind == "file" and not any(
+            part.startswith(".") or part == "__MACOSX" for part in path.parts
+        ):
             files.append((path, handle))
     return files
 
@@ -227,9 +270,12 @@ def safe_members(archive, limits):
 def choose_images(names, count, seed):
     """``count`` of the names, sorted: those with the smallest sha256 of "seed/name".
 
-    The choice depends on the set of names and the seed alone, not on their order, the platform or the Python version.
+    The choice depends on the set of names and the seed alone, not on their order,
+    the platform or the Python version.
     """
-    ranked = sorted(sorted(set(names)), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    ranked = sorted(
+        sorted(set(names)), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    )
     return sorted(ranked[:count])
 
 
@@ -244,12 +290,15 @@ def write_members(archive, entry, out):
     for path, handle in tqdm(files, desc="unpack", unit=" files", disable=None):
         place = out / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        with opened(handle) as source, open(place, "xb") as file:   # x: a name that comes twice is an error
+        # x: a name that comes twice is an error
+        with opened(handle) as source, open(place, "xb") as file:
             shutil.copyfileobj(source, file, CHUNK)
 
 
 def unpack(path, entry, data):
-    """Unpack a verified archive beside its place, check what came out, then rename it into place."""
+    """Unpack a verified archive beside its place, check what came out,
+    then rename it into place.
+    """
     target = data / entry["extract"]["to"]
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=".unpack-", dir=target.parent))
@@ -260,14 +309,25 @@ def unpack(path, entry, data):
             write_members(archive, entry, out)
         top = out / entry["extract"]["top"]
         out = top if top.is_dir() else out
-        state, found = inspect(entry, out / Path(entry["layout"]).relative_to(entry["extract"]["to"]))
+        state, found = inspect(
+            entry, out / Path(entry["layout"]).relative_to(entry["extract"]["to"])
+        )
         if state != "good":
             raise DownloadError(f"{path} does not hold what it should: {found}")
         set_aside(target)
         out.rename(target)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError,
-            FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]    # tarfile lists every format it tried
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        RuntimeError,
+        FileExistsError,
+        NotADirectoryError,
+        IsADirectoryError,
+    ) as error:
+        # tarfile lists every format it tried
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DownloadError(f"{path} cannot be unpacked: {reason}") from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -288,7 +348,9 @@ def get(name, entry, data):
 
 
 def get_all(names, sets, data):
-    """Make the named sets ready; say on stderr what failed and how to place it by hand. Exit status 0 or 2."""
+    """Make the named sets ready; say on stderr what failed and how to place it by hand.
+    Exit status 0 or 2.
+    """
     failed = 0
     for name in names:
         entry = sets[name]
@@ -296,10 +358,17 @@ def get_all(names, sets, data):
             get(name, entry, data)
         except FetchError as error:
             sums = [f"{kind}: {entry[kind]}" for kind in ("md5", "sha256") if entry[kind]]
-            lines = [f"file: {file_path(entry, data)}", *(f"from: {url}" for url in (entry["url"], *entry["mirrors"])),
-                     *sums, *(f"tried: {reason}" for reason in str(error).splitlines())]
-            print(f"{name} could not be fetched. Put the file there by hand and run the same command again:\n  "
-                  + "\n  ".join(lines), file=sys.stderr)
+            lines = [
+                f"file: {file_path(entry, data)}",
+                *(f"from: {url}" for url in (entry["url"], *entry["mirrors"])),
+                *sums,
+                *(f"tried: {reason}" for reason in str(error).splitlines()),
+            ]
+            print(
+                f"{name} could not be fetched. Put the file there by hand and run "
+                "the same command again:\n  " + "\n  ".join(lines),
+                file=sys.stderr,
+            )
             failed += 1
         except DownloadError as error:
             print(f"{name}: {error}", file=sys.stderr)
@@ -310,11 +379,15 @@ def get_all(names, sets, data):
 def print_table(rows):
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def check_all(names, sets, data):
-    """Table of what is there; exit status 0 if every named set is there and good, else 2. No network."""
+    """Table of what is there; exit status 0 if every named set is there and
+    good, else 2. No network.
+    """
     rows, states = [("name", "state", "found", "archive")], []
     for name in names:
         entry, archive = sets[name], "-"
@@ -333,7 +406,9 @@ def list_all(names, sets, data):
     rows = [("name", "size", "images", "there", "from", "licence")]
     for name in names:
         entry = sets[name]
-        size = f"{entry['bytes'] / 1e6:,.0f} MB" if entry["bytes"] else entry["size"] or "not stated"
+        size = (
+            f"{entry['bytes'] / 1e6:,.0f} MB" if entry["bytes"] else entry["size"] or "not stated"
+        )
         there = "yes" if (data / entry["layout"]).exists() else "no"
         rows.append((name, size, f"{entry['images']:,}", there, entry["url"], entry["licence"]))
     print_table(rows)
@@ -346,19 +421,38 @@ def resolve_names(words, sources):
     for word in words:
         word = sources["aliases"].get(word.lower(), word.lower())
         if word not in sources["sets"] and word not in sources["groups"]:
-            raise DownloadError(f"unknown data set '{word}'. There is: "
-                                f"{', '.join((*sources['sets'], *sources['groups'], *sources['aliases']))}")
+            raise DownloadError(
+                f"unknown data set '{word}'. There is: "
+                f"{', '.join((*sources['sets'], *sources['groups'], *sources['aliases']))}"
+            )
         names += sources["groups"].get(word, [word])
     return list(dict.fromkeys(names))
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description="Fetch data sets, verify them and put them where the readers look.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, ood (the six) or all; --list names them")
-    parser.add_argument("--data", type=Path, default=HERE, metavar="DIR", help="where they go (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description="Fetch data sets, verify them and put them where the readers look."
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="data sets, ood (the six) or all; --list names them",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=HERE,
+        metavar="DIR",
+        help="where they go (default: %(default)s)",
+    )
     parser.add_argument("--check", action="store_true", help="verify what is there, fetch nothing")
-    parser.add_argument("--list", action="store_true", help="name, size, images, address and licence of each")
-    parser.add_argument("--sources", type=Path, default=HERE / "sources.json", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--list", action="store_true", help="name, size, images, address and licence of each"
+    )
+    parser.add_argument(
+        "--sources", type=Path, default=HERE / "sources.json", help=argparse.SUPPRESS
+    )
     return parser.parse_args(argv)
 
 
@@ -370,18 +464,32 @@ def main(argv=None):
     try:
         sources = json.loads(args.sources.read_text(encoding="utf-8"))
         if not (args.names or args.check or args.list):
-            raise DownloadError(f"name a data set: {', '.join((*sources['sets'], *sources['groups']))}")
+            raise DownloadError(
+                f"name a data set: {', '.join((*sources['sets'], *sources['groups']))}"
+            )
         action = list_all if args.list else check_all if args.check else get_all
-        return action(resolve_names(args.names or ["all"], sources), sources["sets"], args.data.expanduser())
+        return action(
+            resolve_names(args.names or ["all"], sources), sources["sets"], args.data.expanduser()
+        )
     except DownloadError as error:
         print(f"download.py: {error}", file=sys.stderr)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        print(f"download.py: {'disk full' if full else error.strerror or error}: {error.filename or args.data}; "
-              f"what was fetched is kept. Go on with: {command}", file=sys.stderr)
+        print(
+            (
+                f"download.py: {'disk full' if full else error.strerror or error}: "
+                f"{error.filename or args.data}; what was fetched is kept. Go on with: {command}"
+            ),
+            file=sys.stderr,
+        )
     except KeyboardInterrupt:
-        print(f"\ndownload.py: interrupted; what was fetched is kept in a .part file. Go on with: {command}",
-              file=sys.stderr)
+        print(
+            (
+                "\ndownload.py: interrupted; what was fetched is kept in a .part file. "
+                f"Go on with: {command}"
+            ),
+            file=sys.stderr,
+        )
         return 130
     return 2
 

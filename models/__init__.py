@@ -1,4 +1,5 @@
 """The networks: a table of them, and one way to build each."""
+
 from .allconv import AllConvNet
 from .densenet import DenseNet
 from .foreign import HEAD_ALIASES, check_contract, clean_name, infer, load_function
@@ -7,7 +8,9 @@ from .wrn import WideResNet
 
 # name -> builder(num_classes, layers, widen_factor, droprate); a network ignores what it has not
 MODELS = {
-    "wrn": lambda num_classes, layers, widen_factor, droprate: WideResNet(layers, num_classes, widen_factor, droprate),
+    "wrn": lambda num_classes, layers, widen_factor, droprate: WideResNet(
+        layers, num_classes, widen_factor, droprate
+    ),
     "resnet18": lambda num_classes, *_: ResNet((2, 2, 2, 2), num_classes),
     "resnet34": lambda num_classes, *_: ResNet((3, 4, 6, 3), num_classes),
     "densenet": lambda num_classes, layers, widen_factor, droprate: DenseNet(num_classes, droprate),
@@ -16,12 +19,14 @@ MODELS = {
 
 
 def build(arch, num_classes, layers=40, widen_factor=2, droprate=0.3):
-    """The network of a MODELS name, or what ``module:function`` returns when called with num_classes.
+    """The network of a MODELS name, or what ``module:function`` returns
+    when called with num_classes.
 
-    A network maps images (N,3,H,W) to (logits (N,C), features (N,D)), features being the input of its linear head
-    ``fc``, and has ``feature_dim`` D and ``num_classes`` C (on a network of the user's own they are set from the head).
-    ``layers`` and ``widen_factor`` are for the WRN, ``droprate`` for the WRN and the DenseNet.
-    ValueError or TypeError for an unknown name, a function that cannot be had, or a network that is not such a one.
+    A network maps images (N,3,H,W) to (logits (N,C), features (N,D)), features being the input of
+    its linear head ``fc``, and has ``feature_dim`` D and ``num_classes`` C (on a network of the
+    user's own they are set from the head). ``layers`` and ``widen_factor`` are for the WRN,
+    ``droprate`` for the WRN and the DenseNet. ValueError or TypeError for an unknown name, a
+    function that cannot be had, or a network that is not such a one.
     """
     if num_classes < 1:
         raise ValueError(f"a network needs at least one class, not {num_classes}")
@@ -29,9 +34,14 @@ def build(arch, num_classes, layers=40, widen_factor=2, droprate=0.3):
         function = load_function(arch)
         try:
             model = function(num_classes)
-        except Exception as error:   # whatever the user's function raises
-            raise ValueError(f"'{arch}' failed for {num_classes} classes ({type(error).__name__}: {error})") from error
+        except Exception as error:  # whatever the user's function raises
+            raise ValueError(
+                f"'{arch}' failed for {num_classes} classes ({type(error).__name__}: {error})"
+            ) from error
         return check_contract(model, arch, num_classes)
     if arch not in MODELS:
-        raise ValueError(f"unknown network '{arch}'. There is: {', '.join(MODELS)}, or module:function of your own")
+        raise ValueError(
+            f"unknown network '{arch}'. There is: {', '.join(MODELS)}, "
+            "or module:function of your own"
+        )
     return MODELS[arch](num_classes, layers, widen_factor, droprate)

@@ -1,4 +1,5 @@
 """All-convolutional network for small images."""
+
 import torch
 from torch import nn
 
@@ -14,7 +15,11 @@ class SigmoidGELU(nn.Module):
 
 def unit(channels_in, channels, kernel, padding, convolution=nn.Conv2d):
     """Convolution with bias, BN, GELU: three places of the Sequential."""
-    return [convolution(channels_in, channels, kernel, padding=padding), nn.BatchNorm2d(channels), SigmoidGELU()]
+    return [
+        convolution(channels_in, channels, kernel, padding=padding),
+        nn.BatchNorm2d(channels),
+        SigmoidGELU(),
+    ]
 
 
 def halve():
@@ -23,26 +28,38 @@ def halve():
 
 
 class AllConvNet(nn.Module):
-    """Nine convolutions, 96 x3 and 192 x6, each with BN and GELU; max pooling and dropout 0.5 after the 3rd and 6th.
+    """Nine convolutions, 96 x3 and 192 x6, each with BN and GELU;
+    max pooling and dropout 0.5 after the 3rd and 6th.
 
-    Images (N,3,H,W), sides >= 12 -> (logits (N,C), features (N,192)); features are means of GELUs and can be negative.
-    ValueError for smaller images. Springenberg et al., "Striving for Simplicity", arXiv 1412.6806, in the form of the
-    outlier-exposure code (Hendrycks et al., ICLR 2019), with its parameter names, but its head is ``classifier``.
-    That code pads the two 1x1 convolutions by 1 and of the 10x10 positions a 32x32 image then has averages the first
-    8x8; its files need the same. Departs from it: any image size, averaged over all but the last two rows and columns.
+    Images (N,3,H,W), sides >= 12 -> (logits (N,C), features (N,192)); features are means of GELUs
+    and can be negative. ValueError for smaller images. Springenberg et al., "Striving for
+    Simplicity", arXiv 1412.6806, in the form of the outlier-exposure code (Hendrycks et al., ICLR
+    2019), with its parameter names, but its head is ``classifier``. That code pads the two 1x1
+    convolutions by 1 and of the 10x10 positions a 32x32 image then has averages the first 8x8; its
+    files need the same. Departs from it: any image size, averaged over all but the
+    last two rows and columns.
     """
 
     def __init__(self, num_classes):
         super().__init__()
         self.features = nn.Sequential(
-            *unit(3, 96, 3, 1, FullPrecisionConv2d), *unit(96, 96, 3, 1), *unit(96, 96, 3, 1), *halve(),
-            *unit(96, 192, 3, 1), *unit(192, 192, 3, 1), *unit(192, 192, 3, 1), *halve(),
-            *unit(192, 192, 3, 0), *unit(192, 192, 1, 1), *unit(192, 192, 1, 1))
+            *unit(3, 96, 3, 1, FullPrecisionConv2d),
+            *unit(96, 96, 3, 1),
+            *unit(96, 96, 3, 1),
+            *halve(),
+            *unit(96, 192, 3, 1),
+            *unit(192, 192, 3, 1),
+            *unit(192, 192, 3, 1),
+            *halve(),
+            *unit(192, 192, 3, 0),
+            *unit(192, 192, 1, 1),
+            *unit(192, 192, 1, 1),
+        )
         self.fc = nn.Linear(192, num_classes)
         self.feature_dim, self.num_classes = 192, num_classes
         initialise(self)
 
     def forward(self, x):
         check_size(x, 12, "AllConvNet")
-        x = self.features(x)                                       # (N, 192, H/4 + 2, W/4 + 2)
+        x = self.features(x)  # (N, 192, H/4 + 2, W/4 + 2)
         return pool_and_classify(x[:, :, :-2, :-2], self.fc)

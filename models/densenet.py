@@ -1,4 +1,5 @@
 """Densely connected network for small images."""
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,12 +13,14 @@ from .layers import (
     pool_and_classify,
 )
 
-GROWTH = 12           # channels each layer adds
-BLOCK_LAYERS = 16     # (depth 100 - 4) / 3 blocks / 2 convolutions a layer
+GROWTH = 12  # channels each layer adds
+BLOCK_LAYERS = 16  # (depth 100 - 4) / 3 blocks / 2 convolutions a layer
 
 
 class Bottleneck(nn.Module):
-    """BN, ReLU, 1x1 convolution to 4 * GROWTH, BN, ReLU, 3x3 convolution to GROWTH channels, put behind the input's."""
+    """BN, ReLU, 1x1 convolution to 4 * GROWTH, BN, ReLU, 3x3 convolution to GROWTH channels,
+    put behind the input's.
+    """
 
     def __init__(self, channels_in, droprate):
         super().__init__()
@@ -36,7 +39,9 @@ class Bottleneck(nn.Module):
 
 
 class Transition(nn.Module):
-    """BN, ReLU, 1x1 convolution, 2x2 average pooling: half the channels (reduction 0.5) and half the sides."""
+    """BN, ReLU, 1x1 convolution, 2x2 average pooling:
+    half the channels (reduction 0.5) and half the sides.
+    """
 
     def __init__(self, channels_in, channels, droprate):
         super().__init__()
@@ -50,24 +55,30 @@ class Transition(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """BLOCK_LAYERS bottlenecks, each of which sees what all before it made; they lie in ``layer``, a published name."""
+    """BLOCK_LAYERS bottlenecks, each of which sees what all before it made;
+    they lie in ``layer``, a published name.
+    """
 
     def __init__(self, channels_in, droprate):
         super().__init__()
-        self.layer = nn.Sequential(*(Bottleneck(channels_in + i * GROWTH, droprate) for i in range(BLOCK_LAYERS)))
+        self.layer = nn.Sequential(
+            *(Bottleneck(channels_in + i * GROWTH, droprate) for i in range(BLOCK_LAYERS))
+        )
 
     def forward(self, x):
         return self.layer(x)
 
 
 class DenseNet(nn.Module):
-    """DenseNet-BC-100 with growth 12: three dense blocks of 16 bottlenecks, channels 24-216, 108-300, 150-342.
+    """DenseNet-BC-100 with growth 12: three dense blocks of 16 bottlenecks,
+    channels 24-216, 108-300, 150-342.
 
-    Images (N,3,H,W), sides >= 4 -> (logits (N,C), features (N,342)); features are means of ReLUs, so >= 0.
-    ValueError for smaller images. Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, arXiv
-    1608.06993; parameter names as in the published DICE files. Departs from DICE's code: any image size, and initial
-    weights from N(0, sqrt(2 / (k*k*out))) as in the SROE code, where DICE's draws every convolution from
-    N(0, sqrt(2 / 16)). The SROE code trains it without dropout.
+    Images (N,3,H,W), sides >= 4 -> (logits (N,C), features (N,342)); features are means of ReLUs,
+    so >= 0. ValueError for smaller images. Huang et al., "Densely Connected Convolutional
+    Networks", CVPR 2017, arXiv 1608.06993; parameter names as in the published DICE files. Departs
+    from DICE's code: any image size, and initial weights from N(0, sqrt(2 / (k*k*out))) as in the
+    SROE code, where DICE's draws every convolution from N(0, sqrt(2 / 16)).
+    The SROE code trains it without dropout.
     """
 
     def __init__(self, num_classes, droprate=0.0):
@@ -90,7 +101,7 @@ class DenseNet(nn.Module):
 
     def forward(self, x):
         check_size(x, 4, "DenseNet")
-        x = self.trans1(self.block1(self.conv1(x)))      # (N, 108, H/2, W/2)
-        x = self.trans2(self.block2(x))                  # (N, 150, H/4, W/4)
-        x = self.block3(x)                               # (N, 342, H/4, W/4)
+        x = self.trans1(self.block1(self.conv1(x)))  # (N, 108, H/2, W/2)
+        x = self.trans2(self.block2(x))  # (N, 150, H/4, W/4)
+        x = self.block3(x)  # (N, 342, H/4, W/4)
         return pool_and_classify(bn_relu_dropout(x, self.bn1), self.fc)

@@ -1,4 +1,7 @@
-"""Networks of others: a function of your own, and what the names and shapes of a file tell of its network."""
+"""Networks of others: a function of your own, and what the names and shapes of a
+file tell of its network.
+"""
+
 import importlib
 import re
 
@@ -16,42 +19,64 @@ def load_function(arch):
     module_name, _, function_name = arch.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:   # whatever the user's module raises
-        raise ValueError(f"'{arch}': module '{module_name}' cannot be imported from Python's path ({type(error).__name__}: {error})") from error
+    except Exception as error:  # whatever the user's module raises
+        raise ValueError(
+            f"'{arch}': module '{module_name}' cannot be imported from Python's path "
+            f"({type(error).__name__}: {error})"
+        ) from error
     if function is None:
         raise ValueError(f"'{arch}': module '{module_name}' has no function '{function_name}'")
     return function
 
 
 def check_contract(model, arch, num_classes):
-    """The user's own network when it is what ``build`` promises, else TypeError or ValueError with what is amiss."""
+    """The user's own network when it is what ``build`` promises,
+    else TypeError or ValueError with what is amiss.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"'{arch}' returned a {type(model).__name__}, not a torch.nn.Module")
     head = getattr(model, "fc", None)
     if not isinstance(head, nn.Linear):
-        raise TypeError(f"'{arch}' returned a network whose linear head is not there as .fc (torch.nn.Linear)")
+        raise TypeError(
+            f"'{arch}' returned a network whose linear head is not there as .fc (torch.nn.Linear)"
+        )
     for name, value in (("feature_dim", head.in_features), ("num_classes", head.out_features)):
         if not hasattr(model, name):
             setattr(model, name, value)
         elif getattr(model, name) != value:
-            raise ValueError(f"'{arch}' returned a network with {name} {getattr(model, name)} but a head for {value}")
+            raise ValueError(
+                f"'{arch}' returned a network with {name} {getattr(model, name)} "
+                f"but a head for {value}"
+            )
     if head.out_features != num_classes:
-        raise ValueError(f"'{arch}' returned a network with {head.out_features} classes, asked for {num_classes}")
+        raise ValueError(
+            f"'{arch}' returned a network with {head.out_features} classes, asked for {num_classes}"
+        )
     logits, features = try_forward(model, arch)
     if features.shape != (2, head.in_features) or logits.shape != (2, num_classes):
-        raise ValueError(f"'{arch}': forward must return logits (N,{num_classes}) and features (N,{head.in_features}); "
-                         f"for N = 2 it returned {tuple(logits.shape)} and {tuple(features.shape)}")
+        raise ValueError(
+            f"'{arch}': forward must return logits (N,{num_classes}) and features "
+            f"(N,{head.in_features}); for N = 2 it returned {tuple(logits.shape)} and "
+            f"{tuple(features.shape)}"
+        )
     with torch.no_grad():
         if not torch.allclose(head(features), logits, rtol=1e-3, atol=1e-4):
-            raise ValueError(f"'{arch}': forward must return the input of .fc as features; fc(features) is not logits")
+            raise ValueError(
+                f"'{arch}': forward must return the input of .fc as features; "
+                "fc(features) is not logits"
+            )
     if type(head) is nn.Linear:
         head.__class__ = FullPrecisionLinear
-    model.register_forward_hook(lambda module, inputs, outputs: tuple(part.to(head.weight.dtype) for part in outputs))
+    model.register_forward_hook(
+        lambda module, inputs, outputs: tuple(part.to(head.weight.dtype) for part in outputs)
+    )
     return model
 
 
 class FullPrecisionLinear(nn.Linear):
-    """A linear head computed in its weights' own precision under bf16 autocast too, as the project's networks compute theirs."""
+    """A linear head computed in its weights' own precision under bf16 autocast too, as the
+    project's networks compute theirs.
+    """
 
     def forward(self, x):
         with torch.autocast(device_type=x.device.type, enabled=False):
@@ -59,38 +84,53 @@ class FullPrecisionLinear(nn.Linear):
 
 
 def try_forward(model, arch):
-    """(logits, features) of two blank images of 32 or else 224 pixels; TypeError unless forward returns two tensors."""
+    """(logits, features) of two blank images of 32 or else 224 pixels;
+    TypeError unless forward returns two tensors.
+    """
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 result = model(torch.zeros(2, 3, 32, 32))
-            except Exception:    # a network for large images only
+            except Exception:  # a network for large images only
                 result = model(torch.zeros(2, 3, 224, 224))
-    except Exception as error:   # whatever the user's forward raises
+    except Exception as error:  # whatever the user's forward raises
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"'{arch}' runs on images of neither 32x32 nor 224x224 pixels ({reason})") from error
+        raise ValueError(
+            f"'{arch}' runs on images of neither 32x32 nor 224x224 pixels ({reason})"
+        ) from error
     finally:
         model.train(training)
-    if not (isinstance(result, (tuple, list)) and len(result) == 2 and all(torch.is_tensor(r) for r in result)):
-        raise TypeError(f"'{arch}': forward must return a pair (logits, features), not a {type(result).__name__}")
+    if not (
+        isinstance(result, (tuple, list))
+        and len(result) == 2
+        and all(torch.is_tensor(r) for r in result)
+    ):
+        raise TypeError(
+            f"'{arch}': forward must return a pair (logits, features), "
+            f"not a {type(result).__name__}"
+        )
     return result
 
 
 def clean_name(name: str) -> str:
-    """A parameter's own name: without what DataParallel and torch.compile put before it, a published head as ``fc``."""
+    """A parameter's own name: without what DataParallel and torch.compile put before it, a
+    published head as ``fc``.
+    """
     name = re.sub(r"^((module|_orig_mod)\.)+", "", name)
     alias = next((alias for alias in HEAD_ALIASES if name.startswith(alias)), None)
-    return HEAD_ALIASES[alias] + name[len(alias):] if alias else name
+    return HEAD_ALIASES[alias] + name[len(alias) :] if alias else name
 
 
 def infer(state_dict: dict) -> dict | None:
-    """dict(arch, num_classes, layers, widen_factor) of a file without description, or None when no network here fits.
+    """dict(arch, num_classes, layers, widen_factor) of a file without description,
+    or None when no network here fits.
 
-    Reads names and shapes only, with or without the prefixes of DataParallel and torch.compile and under any name of
-    the head. ``layers`` and ``widen_factor`` are None where the network has none. What is returned fits: every
-    parameter and statistic of it is in the file with its shape, and nothing else is (num_batches_tracked apart).
+    Reads names and shapes only, with or without the prefixes of DataParallel and torch.compile and
+    under any name of the head. ``layers`` and ``widen_factor`` are None where the network has none.
+    What is returned fits: every parameter and statistic of it is in the file with its shape, and
+    nothing else is (num_batches_tracked apart).
     """
     shapes = {}
     for name, value in state_dict.items():
@@ -101,29 +141,51 @@ def infer(state_dict: dict) -> dict | None:
     given = {key: value for key, value in description.items() if value is not None}
     try:
         with torch.device("meta"):
-            expected = {name: tuple(value.shape) for name, value in models.build(**given).state_dict().items()}
+            expected = {
+                name: tuple(value.shape)
+                for name, value in models.build(**given).state_dict().items()
+            }
     except ValueError:
         return None
 
     def counted(named):
-        return {name: shape for name, shape in named.items() if not name.endswith("num_batches_tracked")}
+        return {
+            name: shape for name, shape in named.items() if not name.endswith("num_batches_tracked")
+        }
 
     return description if counted(shapes) == counted(expected) else None
 
 
 def guess(shapes):
-    """The only description that {name: shape} could have, read off a few telling names; None when these are missing."""
+    """The only description that {name: shape} could have, read off a few telling names;
+    None when these are missing.
+    """
     if len(shapes.get("fc.weight", ())) != 2:
         return None
-    description = {"arch": None, "num_classes": shapes["fc.weight"][0], "layers": None, "widen_factor": None}
+    description = {
+        "arch": None,
+        "num_classes": shapes["fc.weight"][0],
+        "layers": None,
+        "widen_factor": None,
+    }
     if "features.0.weight" in shapes:
         return {**description, "arch": "allconv"}
     if "trans1.conv1.weight" in shapes:
         return {**description, "arch": "densenet"}
     if "layer1.0.conv1.weight" in shapes:
-        return {**description, "arch": "resnet34" if "layer1.2.conv1.weight" in shapes else "resnet18"}
+        return {
+            **description,
+            "arch": "resnet34" if "layer1.2.conv1.weight" in shapes else "resnet18",
+        }
     if "block1.layer.0.conv1.weight" in shapes:
-        blocks = sum(bool(re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", name)) for name in shapes)
+        blocks = sum(
+            bool(re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", name)) for name in shapes
+        )
         widen_factor = shapes["block1.layer.0.conv1.weight"][0] // 16
-        return {**description, "arch": "wrn", "layers": 6 * blocks + 4, "widen_factor": widen_factor}
+        return {
+            **description,
+            "arch": "wrn",
+            "layers": 6 * blocks + 4,
+            "widen_factor": widen_factor,
+        }
     return None

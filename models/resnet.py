@@ -1,4 +1,5 @@
 """Residual networks with the stem for small images."""
+
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,8 +20,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False),
-                                          nn.BatchNorm2d(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x):
         out = bn_relu_dropout(self.conv1(x), self.bn1)
@@ -34,12 +36,14 @@ def stage(blocks, channels_in, channels, stride):
 
 
 class ResNet(nn.Module):
-    """ResNet of basic blocks behind one 3x3 convolution, no max pooling: blocks (2,2,2,2) is ResNet-18, (3,4,6,3) -34.
+    """ResNet of basic blocks behind one 3x3 convolution, no max pooling: blocks (2,2,2,2) is
+    ResNet-18, (3,4,6,3) -34.
 
-    Images (N,3,H,W) -> (logits (N,C), features (N,512)); features are means of ReLUs, so >= 0. There is no dropout.
-    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. Parameter names as in the
-    public CIFAR variants (pytorch-cifar and the SROE code, whose head is ``linear``; OpenOOD, whose head is ``fc``),
-    and PyTorch's own initial weights, as they keep them. Departs from the first two: any image size.
+    Images (N,3,H,W) -> (logits (N,C), features (N,512)); features are means of ReLUs, so >= 0.
+    There is no dropout. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv
+    1512.03385. Parameter names as in the public CIFAR variants (pytorch-cifar and the SROE code,
+    whose head is ``linear``; OpenOOD, whose head is ``fc``), and PyTorch's own initial weights, as
+    they keep them. Departs from the first two: any image size.
     """
 
     def __init__(self, blocks, num_classes):
@@ -54,6 +58,6 @@ class ResNet(nn.Module):
         self.feature_dim, self.num_classes = 512, num_classes
 
     def forward(self, x):
-        x = bn_relu_dropout(self.conv1(x), self.bn1)             # (N, 64, H, W)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))     # (N, 512, H/8, W/8)
+        x = bn_relu_dropout(self.conv1(x), self.bn1)  # (N, 64, H, W)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (N, 512, H/8, W/8)
         return pool_and_classify(x, self.fc)

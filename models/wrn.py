@@ -1,13 +1,16 @@
 """Wide residual network for small images."""
+
 from torch import nn
 
 from .layers import FullPrecisionConv2d, bn_relu_dropout, initialise, pool_and_classify
 
 
 class BasicBlock(nn.Module):
-    """Pre-activation block: BN, ReLU, 3x3 convolution, BN, ReLU, dropout, 3x3 convolution, plus the shortcut.
+    """Pre-activation block: BN, ReLU, 3x3 convolution, BN, ReLU, dropout,
+    3x3 convolution, plus the shortcut.
 
-    Where the width changes, the shortcut is a 1x1 convolution of the activated input, else the input itself.
+    Where the width changes, the shortcut is a 1x1 convolution of the activated input,
+    else the input itself.
     """
 
     def __init__(self, channels_in, channels, stride, droprate):
@@ -16,7 +19,11 @@ class BasicBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.convShortcut = None if channels_in == channels else FullPrecisionConv2d(channels_in, channels, 1, stride, bias=False)
+        self.convShortcut = (
+            None
+            if channels_in == channels
+            else FullPrecisionConv2d(channels_in, channels, 1, stride, bias=False)
+        )
         self.droprate = droprate
 
     def forward(self, x):
@@ -27,24 +34,30 @@ class BasicBlock(nn.Module):
 
 
 class Group(nn.Module):
-    """A run of blocks of one width, the first of which has the stride; they lie in ``layer``, a published name."""
+    """A run of blocks of one width, the first of which has the stride;
+    they lie in ``layer``, a published name.
+    """
 
     def __init__(self, blocks, channels_in, channels, stride, droprate):
         super().__init__()
         first = BasicBlock(channels_in, channels, stride, droprate)
-        self.layer = nn.Sequential(first, *(BasicBlock(channels, channels, 1, droprate) for _ in range(blocks - 1)))
+        self.layer = nn.Sequential(
+            first, *(BasicBlock(channels, channels, 1, droprate) for _ in range(blocks - 1))
+        )
 
     def forward(self, x):
         return self.layer(x)
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen_factor: three groups of (depth - 4) / 6 blocks, widths 16, 32, 64 times widen_factor.
+    """WRN-depth-widen_factor: three groups of (depth - 4) / 6 blocks, widths 16,
+    32, 64 times widen_factor.
 
-    Images (N,3,H,W) -> (logits (N,C), features (N,64*widen_factor)); features are means of ReLUs, so >= 0.
-    WRN-40-2 has 2,243,546 parameters with 10 classes. ValueError when depth is not 6n + 4 with n >= 1.
-    Zagoruyko & Komodakis, "Wide Residual Networks", BMVC 2016, arXiv 1605.07146; parameter names and initial weights as
-    in the published outlier-exposure and energy files. Departs from those: any image size, by global average pooling.
+    Images (N,3,H,W) -> (logits (N,C), features (N,64*widen_factor)); features are means of ReLUs,
+    so >= 0. WRN-40-2 has 2,243,546 parameters with 10 classes. ValueError when depth is not 6n + 4
+    with n >= 1. Zagoruyko & Komodakis, "Wide Residual Networks", BMVC 2016, arXiv 1605.07146;
+    parameter names and initial weights as in the published outlier-exposure and energy files.
+    Departs from those: any image size, by global average pooling.
     """
 
     def __init__(self, depth, num_classes, widen_factor=1, droprate=0.0):
@@ -67,6 +80,6 @@ class WideResNet(nn.Module):
         initialise(self)
 
     def forward(self, x):
-        x = self.conv1(x)                                  # (N, 16, H, W)
-        x = self.block3(self.block2(self.block1(x)))       # (N, 64k, H/4, W/4)
+        x = self.conv1(x)  # (N, 16, H, W)
+        x = self.block3(self.block2(self.block1(x)))  # (N, 64k, H/4, W/4)
         return pool_and_classify(bn_relu_dropout(x, self.bn1), self.fc)

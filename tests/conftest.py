@@ -1,4 +1,7 @@
-"""What the tests of the scripts share: copies of the project to run them in, a quick way to run them, small image sets."""
+"""What the tests of the scripts share: copies of the project to run them in,
+a quick way to run them, small image sets.
+"""
+
 import json
 import os
 import re
@@ -11,7 +14,8 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
-# The tests' tensors are so small that starting a second thread costs more than it saves. Set before torch is imported.
+# The tests' tensors are so small that starting a second thread costs more than it saves.
+# Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -22,27 +26,48 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Project:
-    """A copy of the project in a folder of its own, so that no test touches the snapshots and results of the real one."""
+    """A copy of the project in a folder of its own, so that no test touches the snapshots
+    and results of the real one.
+    """
 
     def __init__(self, root, server):
         self.root, self.server = root, server
         self.snapshots, self.results = root / "CIFAR" / "snapshots", root / "CIFAR" / "results"
-        for file in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("data/*.json"), ROOT / "CIFAR/published.json", ROOT / "CIFAR/README.md"]:
+        for file in [
+            *ROOT.glob("*.py"),
+            *ROOT.glob("data/*.py"),
+            *ROOT.glob("data/*.json"),
+            ROOT / "CIFAR/published.json",
+            ROOT / "CIFAR/README.md",
+        ]:
             target = root / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
         for folder in ("utils", "models"):
-            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc"))    # the compiled kernels come along
+            # the compiled kernels come along
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc"))
 
     def run(self, command, cwd=None, prelude="", **environment):
-        """Run ``baseline.py digits --epochs 1`` or the like; its status, out and err. ``prelude``: Python run before it."""
+        """Run ``baseline.py digits --epochs 1`` or the like; its status, out and err.
+        ``prelude``: Python run before it.
+        """
         script, *arguments = shlex.split(command) if isinstance(command, str) else map(str, command)
-        request = {"script": str(self.root / script), "arguments": arguments, "cwd": str(cwd or self.root), "prelude": prelude,
-                   "environment": environment, "seconds": 120, "out": str(self.root / "out"), "err": str(self.root / "err")}
+        request = {
+            "script": str(self.root / script),
+            "arguments": arguments,
+            "cwd": str(cwd or self.root),
+            "prelude": prelude,
+            "environment": environment,
+            "seconds": 120,
+            "out": str(self.root / "out"),
+            "err": str(self.root / "err"),
+        }
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         status = int(self.server.stdout.readline())
-        return SimpleNamespace(status=status, out=(self.root / "out").read_text(), err=(self.root / "err").read_text())
+        return SimpleNamespace(
+            status=status, out=(self.root / "out").read_text(), err=(self.root / "err").read_text()
+        )
 
     def do(self, command, **keywords):
         """``run`` a command that must succeed without a word on stderr; returns what it printed."""
@@ -52,8 +77,9 @@ class Project:
         return result.out
 
     def refuse(self, command, *words, **keywords):
-        """``run`` a command that must fail as a user's error does: status 2, one line on stderr that holds the words,
-        and every file of the snapshots, results and data folders as it was."""
+        """``run`` a command that must fail as a user's error does: status 2, one line on stderr
+        that holds the words, and every file of the snapshots,
+        results and data folders as it was."""
         before = self.files()
         result = self.run(command, **keywords)
         assert result.status == 2, f"{command}: {result.status}\n{result.out}\n{result.err}"
@@ -65,13 +91,22 @@ class Project:
 
     def files(self):
         """{path: (bytes, time of change)} of all files below CIFAR and data but for caches."""
-        return {file: (file.read_bytes(), file.stat().st_mtime_ns) for folder in ("CIFAR", "data")
-                for file in (self.root / folder).rglob("*") if file.is_file() and not {"cache", "__pycache__"} & set(file.parts)}
+        return {
+            file: (file.read_bytes(), file.stat().st_mtime_ns)
+            for folder in ("CIFAR", "data")
+            for file in (self.root / folder).rglob("*")
+            if file.is_file() and not {"cache", "__pycache__"} & set(file.parts)
+        }
 
     def latest_result(self, name, ending=".json"):
-        """Path of the newest result of this name; a hash follows it where images or draws are not the usual ones."""
-        files = [file for file in self.results.glob(f"{name}*{ending}")
-                 if re.fullmatch(re.escape(name) + r"(_[0-9a-f]{8})?" + re.escape(ending), file.name)]
+        """Path of the newest result of this name; a hash follows it where images or
+        draws are not the usual ones.
+        """
+        files = [
+            file
+            for file in self.results.glob(f"{name}*{ending}")
+            if re.fullmatch(re.escape(name) + r"(_[0-9a-f]{8})?" + re.escape(ending), file.name)
+        ]
         return max(files, key=lambda file: file.stat().st_mtime_ns)
 
     def names(self, folder):
@@ -82,8 +117,13 @@ class Project:
 @pytest.fixture(scope="session")
 def fork_server():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, str(ROOT / "tests" / "fork_server.py")], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "fork_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     yield process
     process.stdin.close()
     process.wait(timeout=30)
@@ -115,11 +155,15 @@ torch.optim.SGD.step = stop
 
 
 def coloured(count, classes, size, seed):
-    """uint8 (N,size,size,3) noisy images whose class is their colour, and labels (N,) that hold every class."""
+    """uint8 (N,size,size,3) noisy images whose class is their colour,
+    and labels (N,) that hold every class.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     colours = np.random.default_rng(0).integers(40, 216, (classes, 1, 1, 3))
-    return (colours[labels] + rng.integers(-40, 40, (count, size, size, 3))).astype(np.uint8), labels
+    return (colours[labels] + rng.integers(-40, 40, (count, size, size, 3))).astype(
+        np.uint8
+    ), labels
 
 
 def noise(count, size, seed):
@@ -137,7 +181,9 @@ def write_own(folder, classes=3, train=60, test=30, size=8):
 
 
 def write_images(folder, images, labels=None, ending=".png"):
-    """Write uint8 images as 000.png, 001.png, ... below a folder; with labels, in folders class_0, class_1, ..."""
+    """Write uint8 images as 000.png, 001.png, ... below a folder;
+    with labels, in folders class_0, class_1, ...
+    """
     for i, image in enumerate(images):
         place = folder if labels is None else folder / f"class_{labels[i]}"
         place.mkdir(parents=True, exist_ok=True)
@@ -146,8 +192,12 @@ def write_images(folder, images, labels=None, ending=".png"):
 
 
 def pack(folder, archive, names=None):
-    """Pack the files below a folder into a .zip, .tar, .tar.gz, ...; ``names`` gives another order than the sorted."""
-    names = names or sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    """Pack the files below a folder into a .zip, .tar, .tar.gz, ...;
+    ``names`` gives another order than the sorted.
+    """
+    names = names or sorted(
+        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
+    )
     if archive.name.endswith(".zip"):
         with zipfile.ZipFile(archive, "w") as file:
             for name in names:

@@ -1,8 +1,11 @@
-"""A process that has imported torch once and forks a process of its own for each script a test runs.
+"""A process that has imported torch once and forks a process of its own
+for each script a test runs.
 
-The forked process is a user's in all that counts: its own working directory, arguments, environment, output, exit status,
-and modules of the project imported anew from the script's folder. Only the seconds that importing torch takes are saved.
+The forked process is a user's in all that counts: its own working directory, arguments,
+environment, output, exit status, and modules of the project imported anew from the script's folder.
+Only the seconds that importing torch takes are saved.
 """
+
 import gc
 import json
 import os
@@ -13,9 +16,12 @@ import traceback
 
 
 def become(request):
-    """Turn this forked process into the script of a request; ``prelude`` is Python run before it."""
+    """Turn this forked process into the script of a request;
+    ``prelude`` is Python run before it.
+    """
     signal.alarm(request["seconds"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)    # which a test run in the background would ignore
+    # which a test run in the background would ignore
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["cwd"])
     os.environ.update(request["environment"])
     for target, name in ((1, "out"), (2, "err")):
@@ -26,16 +32,16 @@ def become(request):
     sys.argv = [request["script"], *request["arguments"]]
     status = 0
     try:
-        exec(request["prelude"], {})  # noqa: S102
+        exec(request["prelude"], {})
         runpy.run_path(request["script"], run_name="__main__")
     except SystemExit as stop:
         status = stop.code or 0
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         traceback.print_exc()
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)   # tearing down torch's modules takes a second
+    os._exit(status)  # tearing down torch's modules takes a second
 
 
 def serve():
@@ -47,8 +53,9 @@ def serve():
     import sklearn.datasets  # noqa: F401
     import torch._dynamo  # noqa: F401  (the first optimiser imports it)
     import tqdm  # noqa: F401
+
     gc.collect()
-    gc.freeze()   # or the first collection of each forked process copies all memory
+    gc.freeze()  # or the first collection of each forked process copies all memory
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -22,15 +22,14 @@ NAMES = re.compile(
 )
 USAGE = re.compile(r"python \S+.*|\S+\.py .*")  # an example in a message or --help
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("utils/**/*.py")]
-OWN_WORDS = {
-    "digits",
-    "places",
-    "gaussian",
-}  # English first; as a whole constant they are a set's name all the same
+# English first; as a whole constant they are a set's name all the same
+OWN_WORDS = {"digits", "places", "gaussian"}
 
 
 def passed_over(tree, path):
-    """ids of constants that may name a data set: docstrings, help and, in a record, ``per_dataset``."""
+    """ids of constants that may name a data set: docstrings, help and,
+    in a record, ``per_dataset``.
+    """
     found = set()
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

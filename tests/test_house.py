@@ -1,15 +1,27 @@
-"""The order of the house: nothing imports what stands to its right (the data flow's direction), and models know nothing of utils."""
+"""The order of the house: nothing imports what stands to its right (the data flow's direction), and
+models know nothing of utils.
+"""
+
 import ast
 
 import pytest
 from conftest import ROOT
 
 # Rooms from left to right; those of one line may import one another only from left to right too.
-ORDER = ("models", "utils.runtime", "utils.metrics", "utils.losses",
-         "utils.loaders", "utils.scores", "utils.snapshots",
-         "utils.training", "utils.evaluation",
-         "utils.paper", "utils.benchmark",
-         "scripts")
+ORDER = (
+    "models",
+    "utils.runtime",
+    "utils.metrics",
+    "utils.losses",
+    "utils.loaders",
+    "utils.scores",
+    "utils.snapshots",
+    "utils.training",
+    "utils.evaluation",
+    "utils.paper",
+    "utils.benchmark",
+    "scripts",
+)
 FILES = [f for f in [*ROOT.glob("*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("utils/**/*.py")]]
 
 
@@ -26,7 +38,11 @@ def imported(file, package):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*package[:len(package) - node.level + 1], *filter(None, [node.module])]) if node.level else node.module
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+                if node.level
+                else node.module
+            )
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
 

@@ -1,4 +1,7 @@
-"""FPR95, AUROC and AUPR against scikit-learn, a slow loop of the protocol's rule, theory and identities."""
+"""FPR95, AUROC and AUPR against scikit-learn, a slow loop of the protocol's rule,
+theory and identities.
+"""
+
 from fractions import Fraction
 
 import numpy as np
@@ -41,16 +44,28 @@ def pair(kind, seed):
     return inner, outer
 
 
-KINDS = ("random", "light ties", "heavy ties", "two values", "constant", "separated", "separated the wrong way",
-         "infinities",
-         "signed zeros", "one of each", "one ID", "one OOD")
+KINDS = (
+    "random",
+    "light ties",
+    "heavy ties",
+    "two values",
+    "constant",
+    "separated",
+    "separated the wrong way",
+    "infinities",
+    "signed zeros",
+    "one of each",
+    "one ID",
+    "one OOD",
+)
 
 
 def slow_fpr(positives, negatives, recall=Fraction(95, 100)):
-    """The protocol's rule in exact arithmetic, positives scoring high: share of negatives that reach the threshold.
+    """The protocol's rule in exact arithmetic, positives scoring high:
+    share of negatives that reach the threshold.
 
-    Of the positives' own scores the threshold is the one whose recall is closest to 0.95; of two equally close ones
-    that of higher recall.
+    Of the positives' own scores the threshold is the one whose recall is closest to 0.95; of two
+    equally close ones that of higher recall.
     """
     best = None
     for threshold in positives:
@@ -67,12 +82,17 @@ class TestOracles:
     def test_scikit_learn(self, kind, seed):
         inner, outer = pair(kind, seed)
         found = detection_metrics(inner, outer)
-        # Ranks in place of scores, because scikit-learn refuses infinities; no metric sees more than the order.
-        ranks = np.unique(np.concatenate([inner, outer]) + 0.0, return_inverse=True)[1].astype(float)
+        # Ranks in place of scores, because scikit-learn refuses infinities;
+        # no metric sees more than the order.
+        ranks = np.unique(np.concatenate([inner, outer]) + 0.0, return_inverse=True)[1].astype(
+            float
+        )
         is_ood = np.arange(len(ranks)) >= len(inner)
         assert found["auroc"] == pytest.approx(roc_auc_score(is_ood, ranks), abs=1e-12)
         assert found["aupr_out"] == pytest.approx(average_precision_score(is_ood, ranks), abs=1e-12)
-        assert found["aupr_in"] == pytest.approx(average_precision_score(~is_ood, -ranks), abs=1e-12)
+        assert found["aupr_in"] == pytest.approx(
+            average_precision_score(~is_ood, -ranks), abs=1e-12
+        )
 
     def test_fpr_by_a_slow_loop(self, kind, seed):
         inner, outer = pair(kind, seed)
@@ -83,18 +103,27 @@ class TestOracles:
     def test_order_of_the_scores_does_not_matter(self, kind, seed):
         inner, outer = pair(kind, seed)
         rng = np.random.default_rng(seed)
-        assert detection_metrics(inner, outer) == detection_metrics(rng.permutation(inner), rng.permutation(outer))
+        assert detection_metrics(inner, outer) == detection_metrics(
+            rng.permutation(inner), rng.permutation(outer)
+        )
 
     def test_monotone_maps_change_nothing(self, kind, seed):
         inner, outer = pair(kind, seed)
         for monotone in (lambda s: 2 * s + 1, np.arctan, lambda s: np.sign(s) * np.sqrt(np.abs(s))):
-            assert detection_metrics(monotone(inner), monotone(outer)) == detection_metrics(inner, outer)
+            assert detection_metrics(monotone(inner), monotone(outer)) == detection_metrics(
+                inner, outer
+            )
 
     def test_swapped_and_negated_is_the_other_positive_class(self, kind, seed):
         inner, outer = pair(kind, seed)
         found, other = detection_metrics(inner, outer), detection_metrics(-outer, -inner)
-        for one, two in (("fpr95", "fpr95_out"), ("fpr95_out", "fpr95"), ("auroc", "auroc"), ("aupr_in", "aupr_out"),
-                         ("aupr_out", "aupr_in")):
+        for one, two in (
+            ("fpr95", "fpr95_out"),
+            ("fpr95_out", "fpr95"),
+            ("auroc", "auroc"),
+            ("aupr_in", "aupr_out"),
+            ("aupr_out", "aupr_in"),
+        ):
             assert found[one] == pytest.approx(other[two], abs=1e-12)
 
     def test_range(self, kind, seed):
@@ -114,17 +143,35 @@ class TestFpr95Rule:
         for place, accepted in ((9499.5, 1), (9500, 1), (9500.5, 0)):
             assert detection_metrics(inner, [place])["fpr95"] == accepted
 
-    @pytest.mark.parametrize("count, place", ((10, 10), (30, 29), (1, 1), (2, 2), (20, 19), (40, 38), (50, 48),
-                                              (70, 67), (90, 86), (99, 94), (101, 96)))
+    @pytest.mark.parametrize(
+        "count, place",
+        (
+            (10, 10),
+            (30, 29),
+            (1, 1),
+            (2, 2),
+            (20, 19),
+            (40, 38),
+            (50, 48),
+            (70, 67),
+            (90, 86),
+            (99, 94),
+            (101, 96),
+        ),
+    )
     def test_closest_recall_and_the_higher_of_two(self, count, place):
         # 0.95 * 10, 30, 50, 70 and 90 end in .5: two recalls are equally close.
         inner = np.arange(1.0, count + 1)
-        assert detection_metrics(inner, [place])["fpr95"] == 1 and detection_metrics(inner, [place + 0.5])["fpr95"] == 0
+        assert (
+            detection_metrics(inner, [place])["fpr95"] == 1
+            and detection_metrics(inner, [place + 0.5])["fpr95"] == 0
+        )
 
     def test_tied_scores_are_accepted_together(self):
-        inner = np.array([0.0] * 90 + [1.0] * 10)            # recall 0.90 or 1: equally far, the higher is taken
+        # recall 0.90 or 1: equally far, the higher is taken
+        inner = np.array([0.0] * 90 + [1.0] * 10)
         assert detection_metrics(inner, [0.5, 1.0, 1.0, 2.0])["fpr95"] == 0.75
-        inner = np.array([0.0] * 91 + [1.0] * 9)             # 0.91 is closer
+        inner = np.array([0.0] * 91 + [1.0] * 9)  # 0.91 is closer
         assert detection_metrics(inner, [0.0, 0.5, 1.0, 2.0])["fpr95"] == 0.25
 
     def test_another_recall(self):
@@ -134,30 +181,48 @@ class TestFpr95Rule:
 
 class TestTheory:
     def test_two_normals(self):
-        """N(0,1) against N(3, sd 2), as quantiles: the error of the grid is far below a tenth of a percent."""
+        """N(0,1) against N(3, sd 2), as quantiles: the error of the grid is far
+        below a tenth of a percent.
+        """
         grid = (np.arange(20000) + 0.5) / 20000
         found = detection_metrics(norm.ppf(grid), norm.ppf(grid, 3, 2))
         id_positive, ood_positive = norm.cdf(norm.ppf(0.95), 3, 2), norm.sf(norm.ppf(0.05, 3, 2))
         assert found["fpr95"] == pytest.approx(id_positive, abs=5e-4)
         assert found["fpr95_out"] == pytest.approx(ood_positive, abs=5e-4)
         assert found["auroc"] == pytest.approx(norm.cdf(3 / np.sqrt(5)), abs=1e-4)
-        # The methods' notes give 24.7 and 59.9 % for a sample of them: the two conventions are far apart.
-        assert 100 * id_positive == pytest.approx(24.7, abs=2) and 100 * ood_positive == pytest.approx(59.9, abs=2)
+        # The methods' notes give 24.7 and 59.9 % for a sample of them:
+        # the two conventions are far apart.
+        assert 100 * id_positive == pytest.approx(
+            24.7, abs=2
+        ) and 100 * ood_positive == pytest.approx(59.9, abs=2)
 
     def test_a_score_that_knows_nothing(self):
         found = detection_metrics(np.zeros(10000), np.zeros(2000))
-        assert found == {"fpr95": 1, "auroc": 0.5, "aupr_in": pytest.approx(5 / 6), "fpr95_out": 1,
-                         "aupr_out": pytest.approx(1 / 6)}
+        assert found == {
+            "fpr95": 1,
+            "auroc": 0.5,
+            "aupr_in": pytest.approx(5 / 6),
+            "fpr95_out": 1,
+            "aupr_out": pytest.approx(1 / 6),
+        }
 
     def test_perfect_and_worst(self):
         low, high = np.arange(100.0), np.arange(200.0, 250)
-        assert detection_metrics(low, high) == {"fpr95": 0, "auroc": 1, "aupr_in": 1, "fpr95_out": 0, "aupr_out": 1}
+        assert detection_metrics(low, high) == {
+            "fpr95": 0,
+            "auroc": 1,
+            "aupr_in": 1,
+            "fpr95_out": 0,
+            "aupr_out": 1,
+        }
         worst = detection_metrics(high, low)
         assert (worst["fpr95"], worst["fpr95_out"], worst["auroc"]) == (1, 1, 0)
 
 
 class TestInput:
-    @pytest.mark.parametrize("wrong", ([], np.zeros((2, 2)), np.float64(1), [np.nan], [1, np.nan, np.inf], ["a"]))
+    @pytest.mark.parametrize(
+        "wrong", ([], np.zeros((2, 2)), np.float64(1), [np.nan], [1, np.nan, np.inf], ["a"])
+    )
     def test_empty_nan_and_other_shapes(self, wrong):
         for inner, outer in ((wrong, [1.0, 2.0]), ([1.0, 2.0], wrong)):
             with pytest.raises(ValueError):
@@ -184,13 +249,22 @@ class TestInput:
 
 
 class TestQuirks:
-    @pytest.mark.parametrize("inner, outer, flags", (
-        (np.ones(5), np.ones(3), ["constant"]), (np.arange(5.0), np.arange(5.0, 9),
-                                                 ["separated"]), (np.arange(5.0, 9), np.arange(5.0), ["inverted"]),
-        (np.arange(100.0), np.arange(100.0), ["ties"]), (np.arange(100.0), np.arange(100.0) + 0.5, []),
-        (np.arange(1000.0), np.append(np.arange(199.0) + 0.5, 7), []), (np.arange(4.0), np.arange(3.0, 6), ["ties"]),
-        ([-np.inf, 1], [2, np.inf], ["separated"]), (np.zeros(3), np.ones(3), ["ties", "separated"]),
-        (np.zeros(50), np.arange(-25.0, 25), ["ties"]), (np.arange(-25.0, 25), np.zeros(50), ["ties"]),
-        (np.repeat(np.arange(50.0), 2), np.arange(100.0) + 0.5, ["ties"])))
+    @pytest.mark.parametrize(
+        "inner, outer, flags",
+        (
+            (np.ones(5), np.ones(3), ["constant"]),
+            (np.arange(5.0), np.arange(5.0, 9), ["separated"]),
+            (np.arange(5.0, 9), np.arange(5.0), ["inverted"]),
+            (np.arange(100.0), np.arange(100.0), ["ties"]),
+            (np.arange(100.0), np.arange(100.0) + 0.5, []),
+            (np.arange(1000.0), np.append(np.arange(199.0) + 0.5, 7), []),
+            (np.arange(4.0), np.arange(3.0, 6), ["ties"]),
+            ([-np.inf, 1], [2, np.inf], ["separated"]),
+            (np.zeros(3), np.ones(3), ["ties", "separated"]),
+            (np.zeros(50), np.arange(-25.0, 25), ["ties"]),
+            (np.arange(-25.0, 25), np.zeros(50), ["ties"]),
+            (np.repeat(np.arange(50.0), 2), np.arange(100.0) + 0.5, ["ties"]),
+        ),
+    )
     def test_flags(self, inner, outer, flags):
         assert quirks(inner, outer) == flags

@@ -1,4 +1,7 @@
-"""Facts of the papers that the code must agree with: schedules, recipes, protocol, normalisation, checksums."""
+"""Facts of the papers that the code must agree with: schedules, recipes, protocol,
+normalisation, checksums.
+"""
+
 import json
 import math
 
@@ -8,10 +11,10 @@ import torch
 from conftest import ROOT
 
 from utils import loaders
+from utils.evaluation.protocol import draw_indices
 from utils.loaders import Batches
 from utils.losses import LOSSES, losses_of
 from utils.metrics import detection_metrics
-from utils.evaluation.protocol import draw_indices
 from utils.runtime import UserError
 from utils.training import cosine_lr, learning_rate, recipes
 
@@ -29,18 +32,27 @@ class TestSchedule:
 
     def test_391_steps_an_epoch(self):
         recipe = recipes.resolve("pretrain", "cifar10")
-        assert len(Batches(pixels(CIFAR_TRAIN), recipe["batch_size"],
-                           "cpu")) == self.STEPS == math.ceil(CIFAR_TRAIN / 128)
+        assert (
+            len(Batches(pixels(CIFAR_TRAIN), recipe["batch_size"], "cpu"))
+            == self.STEPS
+            == math.ceil(CIFAR_TRAIN / 128)
+        )
 
     def test_100096_outliers_an_epoch_whatever_the_size_of_their_set(self):
         recipe = recipes.resolve("tune", "cifar10", "sroe")
         for count in (16000, 300000):
             batches = Batches(pixels(count), recipe["oe_batch_size"], "cpu", steps=self.STEPS)
-            assert sum(len(index) for index in batches.order(torch.Generator().manual_seed(0))) == 391 * 256 == 100096
+            assert (
+                sum(len(index) for index in batches.order(torch.Generator().manual_seed(0)))
+                == 391 * 256
+                == 100096
+            )
 
     @pytest.mark.parametrize("stage, loss", (("pretrain", None), ("tune", "sr"), ("tune", "sroe")))
     def test_cosine_of_the_papers(self, stage, loss):
-        """lr * (final + (1 - final) * (1 + cos(pi step / total)) / 2) with final = 1e-6 / lr, changed every step."""
+        """lr * (final + (1 - final) * (1 + cos(pi step / total)) / 2) with final =
+        1e-6 / lr, changed every step.
+        """
         recipe = recipes.resolve(stage, "cifar10", loss)
         base, total = recipe["learning_rate"], recipe["epochs"] * self.STEPS
         final = 1e-6 / base
@@ -53,21 +65,49 @@ class TestSchedule:
 
     def test_first_and_last_learning_rate(self):
         assert cosine_lr(0, 39100, 0.1) == 0.1
-        # The last step, 39,099 of 39,100, is still 0.1 * (pi / 39100)^2 / 4 above the end of the cosine.
-        assert cosine_lr(39099, 39100, 0.1) == pytest.approx(1e-6 + 0.1 * (math.pi / 39100) ** 2 / 4, rel=1e-6)
+        # The last step, 39,099 of 39,100, is still 0.1 * (pi / 39100)^2 / 4
+        # above the end of the cosine.
+        assert cosine_lr(39099, 39100, 0.1) == pytest.approx(
+            1e-6 + 0.1 * (math.pi / 39100) ** 2 / 4, rel=1e-6
+        )
         assert cosine_lr(39100, 39100, 0.1) == pytest.approx(1e-6, rel=1e-9)
         assert cosine_lr(3909, 3910, 0.001) == pytest.approx(1.000161e-6, rel=1e-6)
 
 
 class TestRecipes:
-    COMMON = dict(momentum=0.9, decay=5e-4, batch_size=128, droprate=0.3, layers=40, widen_factor=2, seed=1, arch="wrn")
+    COMMON = dict(
+        momentum=0.9,
+        decay=5e-4,
+        batch_size=128,
+        droprate=0.3,
+        layers=40,
+        widen_factor=2,
+        seed=1,
+        arch="wrn",
+    )
     OUTLIERS = dict(oe_batch_size=256, outlier_norm="id")
-    OF_LOSS = {"sr": dict(alpha=0.02, padding=0),
-               "sroe": dict(alpha=0.02, beta=0.5, l1_on="id", padding=0, outlier_padding=0, **OUTLIERS),
-               "oe": dict(beta=0.5, padding=4, outlier_padding=4, **OUTLIERS),
-               "energy": dict(beta=0.1, m_out=-5, sampling="random", padding=4, outlier_padding=4, **OUTLIERS),
-               "greg": dict(beta=0.1, m_in=-25, m_out=-7, grad_weight=1.0, grad_scale="paper", epochs=20, batch_size=64, decay=1e-4,
-                            padding=4, outlier_padding=4, oe_batch_size=64, outlier_norm="id")}
+    OF_LOSS = {
+        "sr": dict(alpha=0.02, padding=0),
+        "sroe": dict(alpha=0.02, beta=0.5, l1_on="id", padding=0, outlier_padding=0, **OUTLIERS),
+        "oe": dict(beta=0.5, padding=4, outlier_padding=4, **OUTLIERS),
+        "energy": dict(
+            beta=0.1, m_out=-5, sampling="random", padding=4, outlier_padding=4, **OUTLIERS
+        ),
+        "greg": dict(
+            beta=0.1,
+            m_in=-25,
+            m_out=-7,
+            grad_weight=1.0,
+            grad_scale="paper",
+            epochs=20,
+            batch_size=64,
+            decay=1e-4,
+            padding=4,
+            outlier_padding=4,
+            oe_batch_size=64,
+            outlier_norm="id",
+        ),
+    }
     OF_LOSS["greg+"] = {**OF_LOSS["greg"], "oe_batch_size": 128, "sampling": "clusters"}
     M_IN = {"cifar10": -23, "cifar100": -27}
 
@@ -87,32 +127,78 @@ class TestRecipes:
         assert recipe == {**expected, "test_bs": 200}
 
     def test_pretraining_with_another_loss(self):
-        own = {"greg+": dict(epochs=60, batch_size=64, decay=1e-4, oe_batch_size=128, m_in=-25, m_out=-7, sampling="clusters"),
-               "logitnorm": dict(epochs=200, tau=0.01, batch_size=128, decay=5e-4)}
+        own = {
+            "greg+": dict(
+                epochs=60,
+                batch_size=64,
+                decay=1e-4,
+                oe_batch_size=128,
+                m_in=-25,
+                m_out=-7,
+                sampling="clusters",
+            ),
+            "logitnorm": dict(epochs=200, tau=0.01, batch_size=128, decay=5e-4),
+        }
         for loss, expected in own.items():
             recipe = recipes.resolve("pretrain", "cifar10", loss)
-            assert {key: recipe[key] for key in expected} == expected and recipe["learning_rate"] == 0.1
-        rates = {epoch: learning_rate(epoch * 10, 600, 0.1, LOSSES["greg+"].drops) for epoch in (0, 49, 50, 59)}
+            assert {key: recipe[key] for key in expected} == expected and recipe[
+                "learning_rate"
+            ] == 0.1
+        rates = {
+            epoch: learning_rate(epoch * 10, 600, 0.1, LOSSES["greg+"].drops)
+            for epoch in (0, 49, 50, 59)
+        }
         assert rates == pytest.approx({0: 0.1, 49: 0.1, 50: 0.01, 59: 0.01})
-        rates = [learning_rate(epoch, 200, 0.1, LOSSES["logitnorm"].drops) for epoch in (0, 79, 80, 139, 140, 199)]
+        rates = [
+            learning_rate(epoch, 200, 0.1, LOSSES["logitnorm"].drops)
+            for epoch in (0, 79, 80, 139, 140, 199)
+        ]
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
     def test_every_loss_is_scored_as_in_its_paper(self):
-        expected = {"sr": "energy", "sroe": "energy", "oe": "msp", "energy": "energy", "greg": "energy", "greg+": "energy", "logitnorm": "msp"}
+        expected = {
+            "sr": "energy",
+            "sroe": "energy",
+            "oe": "msp",
+            "energy": "energy",
+            "greg": "energy",
+            "greg+": "energy",
+            "logitnorm": "msp",
+        }
         assert {name: loss.score for name, loss in LOSSES.items()} == expected
         assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr", "logitnorm"}
 
     def test_the_published_code_as_a_preset(self):
-        changed = {loss: {key: value for key, value in recipes.resolve("tune", "cifar10", loss, "code").items()
-                          if value != recipes.resolve("tune", "cifar10", loss)[key]} for loss in losses_of("tune")}
-        assert changed == {"sr": {}, "sroe": {"outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"}, "oe": {}, "energy": {}, "greg": {}, "greg+": {}}
-        assert recipes.resolve("pretrain", "cifar10", preset="code") == recipes.resolve("pretrain", "cifar10")
+        changed = {
+            loss: {
+                key: value
+                for key, value in recipes.resolve("tune", "cifar10", loss, "code").items()
+                if value != recipes.resolve("tune", "cifar10", loss)[key]
+            }
+            for loss in losses_of("tune")
+        }
+        assert changed == {
+            "sr": {},
+            "sroe": {"outlier_padding": 8, "outlier_norm": "imagenet", "l1_on": "all"},
+            "oe": {},
+            "energy": {},
+            "greg": {},
+            "greg+": {},
+        }
+        assert recipes.resolve("pretrain", "cifar10", preset="code") == recipes.resolve(
+            "pretrain", "cifar10"
+        )
 
     def test_a_missing_recipe_key_departs(self):
         made = recipes.resolve("tune", "cifar10", "sr")
         description = {"dataset": "cifar10", "arch": "wrn", "loss": "sr", "recipe": made}
         assert recipes.departures(description) == {}
-        assert recipes.departures({**description, "recipe": {**made, "epochs": 3, "seed": 2, "l1_on": "all"}}) == {}
+        assert (
+            recipes.departures(
+                {**description, "recipe": {**made, "epochs": 3, "seed": 2, "l1_on": "all"}}
+            )
+            == {}
+        )
         del made["padding"]
         assert recipes.departures({**description, "recipe": made}) == {"padding": (None, 0)}
 
@@ -120,14 +206,23 @@ class TestRecipes:
         recipes.main(["cifar10", "sroe", "--preset", "code"])
         lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
         assert {name: value for name, value, _ in lines} == {
-            name: str(value) for name, value in recipes.resolve("tune", "cifar10", "sroe", "code").items()}
+            name: str(value)
+            for name, value in recipes.resolve("tune", "cifar10", "sroe", "code").items()
+        }
         origins = {name: origin for name, _, origin in lines}
         assert origins["alpha"] == "[SR]" and origins["epochs"] == "[Energy], [SR]"
-        assert origins["padding"] == origins["l1_on"] == origins["outlier_padding"] == "published code of [SR]"
+        assert (
+            origins["padding"]
+            == origins["l1_on"]
+            == origins["outlier_padding"]
+            == "published code of [SR]"
+        )
 
     def test_quick_shortens_the_schedule_alone(self):
         for stage, loss in (("pretrain", None), ("tune", "sr")):
-            paper, quick = (recipes.resolve(stage, "cifar10", loss, preset) for preset in ("paper", "quick"))
+            paper, quick = (
+                recipes.resolve(stage, "cifar10", loss, preset) for preset in ("paper", "quick")
+            )
             assert [key for key in paper if quick[key] != paper[key]] == ["epochs"]
             assert quick["epochs"] < paper["epochs"]
 
@@ -138,27 +233,49 @@ class TestRecipes:
     def test_every_default_is_told_with_its_origin(self):
         text = recipes.describe("m_in", "tune")
         assert "-23.0 (energy: [Energy])" in text and "-27.0 (energy cifar100: [Energy])" in text
-        assert recipes.describe("learning_rate", "pretrain").startswith("default: 0.1 ([Energy], [SR])")
+        assert recipes.describe("learning_rate", "pretrain").startswith(
+            "default: 0.1 ([Energy], [SR])"
+        )
         assert recipes.describe("no_such_option", "tune") == ""
 
 
 class TestProtocol:
     def test_six_sets_in_the_papers_order(self):
         first = [line[0] for line in loaders.SIX_SETS]
-        assert first == ["textures", "svhn", "places365", "lsun_c", "lsun_r", "isun"] == SOURCES["groups"]["ood"]
+        assert (
+            first
+            == ["textures", "svhn", "places365", "lsun_c", "lsun_r", "isun"]
+            == SOURCES["groups"]["ood"]
+        )
 
     def test_sizes_of_the_sets(self):
-        counts = {name: SOURCES["sets"][name]["images"] for name in (*SOURCES["groups"]["ood"], "cifar10", "cifar100")}
-        assert counts == {"textures": 5640, "svhn": 26032, "places365": 10000, "lsun_c": 10000, "lsun_r": 10000,
-                          "isun": 8925,
-                          "cifar10": CIFAR_TRAIN + CIFAR_TEST, "cifar100": CIFAR_TRAIN + CIFAR_TEST}
+        counts = {
+            name: SOURCES["sets"][name]["images"]
+            for name in (*SOURCES["groups"]["ood"], "cifar10", "cifar100")
+        }
+        assert counts == {
+            "textures": 5640,
+            "svhn": 26032,
+            "places365": 10000,
+            "lsun_c": 10000,
+            "lsun_r": 10000,
+            "isun": 8925,
+            "cifar10": CIFAR_TRAIN + CIFAR_TEST,
+            "cifar100": CIFAR_TRAIN + CIFAR_TEST,
+        }
 
     def test_checksums(self):
-        expected = {"cifar10": "c58f30108f718f92721af3b95e74349a", "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
-                    "svhn": "eb5a983be6a315427106f1b164d9cef3", "textures": "fff73e5086ae6bdbea199a49dfb8a4c1",
-                    "places365": "f532f6ad7b582262a2ec8009075e186b", "lsun_c": "458a0a0ab8e5f1cb4516d7400568e460",
-                    "lsun_r": "278b7b31c8cb7e804a1465a8ce03a2dc", "isun": "be77b0f2c26fda898afac5f99645ee70",
-                    "300k": "64ca64357de98351f28454274a112dc3"}
+        expected = {
+            "cifar10": "c58f30108f718f92721af3b95e74349a",
+            "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
+            "svhn": "eb5a983be6a315427106f1b164d9cef3",
+            "textures": "fff73e5086ae6bdbea199a49dfb8a4c1",
+            "places365": "f532f6ad7b582262a2ec8009075e186b",
+            "lsun_c": "458a0a0ab8e5f1cb4516d7400568e460",
+            "lsun_r": "278b7b31c8cb7e804a1465a8ce03a2dc",
+            "isun": "be77b0f2c26fda898afac5f99645ee70",
+            "300k": "64ca64357de98351f28454274a112dc3",
+        }
         assert {name: SOURCES["sets"][name]["md5"] for name in expected} == expected
 
     def test_downloads_arrive_where_the_readers_look_first(self):
@@ -176,9 +293,9 @@ class TestProtocol:
         assert round(found["aupr_in"], 4) == 0.8333 and found["auroc"] == 0.5
 
     def test_normalisation(self):
-        assert loaders.MEAN == pytest.approx([v / 255 for v in (125.3, 123.0, 113.9)], abs=1e-15)
-        assert loaders.STD == pytest.approx([v / 255 for v in (63.0, 62.1, 66.7)], abs=1e-15)
-        assert loaders.MEAN == pytest.approx((0.4914, 0.4824, 0.4467), abs=5e-5)
+        assert pytest.approx([v / 255 for v in (125.3, 123.0, 113.9)], abs=1e-15) == loaders.MEAN
+        assert pytest.approx([v / 255 for v in (63.0, 62.1, 66.7)], abs=1e-15) == loaders.STD
+        assert pytest.approx((0.4914, 0.4824, 0.4467), abs=5e-5) == loaders.MEAN
 
     def test_classes(self):
         classes = {name: loaders.DATASETS[name].num_classes for name in loaders.ID_SETS}

@@ -1,8 +1,10 @@
 """FPR95, AUROC and AUPR of two score vectors, from one sorting.
 
-Scores are as everywhere in this project: larger = more OOD. Conventions ([Energy], [SR]): ID is the positive class of
-``fpr95`` and ``aupr_in``; ``fpr95_out`` and ``aupr_out`` take OOD as positive ([OE], [OpenOOD]) and are other numbers.
+Scores are as everywhere in this project: larger = more OOD. Conventions ([Energy], [SR]): ID is the
+positive class of ``fpr95`` and ``aupr_in``; ``fpr95_out`` and ``aupr_out`` take OOD as positive
+([OE], [OpenOOD]) and are other numbers.
 """
+
 import numpy as np
 
 METRICS = ("fpr95", "auroc", "aupr_in", "fpr95_out", "aupr_out")
@@ -11,17 +13,19 @@ METRICS = ("fpr95", "auroc", "aupr_in", "fpr95_out", "aupr_out")
 def detection_metrics(id_scores, ood_scores, recall=0.95):
     """All metrics of METRICS as a dict of floats in [0, 1].
 
-    fpr95      share of OOD accepted as ID at the ID score whose ID recall is closest to 0.95 (of two equally close: the
-               higher recall; tied scores are accepted together); with 10,000 distinct ID scores the 9,500th
+    fpr95      share of OOD accepted as ID at the ID score whose ID recall is closest to 0.95 (of
+               two equally close: the higher recall; tied scores are accepted together); with 10,000
+               distinct ID scores the 9,500th
     auroc      chance that an OOD image scores above an ID image, ties count 1/2
     aupr_in    average precision (step-wise) with ID positive
     fpr95_out  the same rule with OOD positive: share of ID flagged when about 95 % of OOD is caught
     aupr_out   average precision with OOD positive
 
-    id_scores (N,), ood_scores (M,): any real numbers, infinities included. Raises ValueError for empty input or NaN.
+    id_scores (N,), ood_scores (M,): any real numbers, infinities included.
+    Raises ValueError for empty input or NaN.
     """
     inner, outer = np.sort(as_vector(id_scores, "ID")), np.sort(as_vector(ood_scores, "OOD"))
-    if np.isnan(inner[-1]) or np.isnan(outer[-1]):   # np.sort puts NaN last
+    if np.isnan(inner[-1]) or np.isnan(outer[-1]):  # np.sort puts NaN last
         raise ValueError("scores hold NaN")
     n, m = len(inner), len(outer)
     # A stable sort of two sorted runs only merges them.
@@ -29,13 +33,15 @@ def detection_metrics(id_scores, ood_scores, recall=0.95):
     order = np.argsort(joined, kind="stable")
     is_id = order < n
     id_place, ood_place = np.flatnonzero(is_id), np.flatnonzero(~is_id)
-    # For each ID score: how many ID images, and how many images in all, score at most that (are accepted there).
-    # For each OOD score: how many OOD images, and how many in all, score at least that (are flagged there).
+    # For each ID score: how many ID images, and how many images in all, score at most that (are
+    # accepted there). For each OOD score: how many OOD images, and how many in all, score at least
+    # that (are flagged there).
     id_caught, accepted = np.arange(1, n + 1), id_place + 1
     ood_caught, flagged = np.arange(m, 0, -1), n + m - ood_place
-    id_below = ood_place - np.arange(m)              # for each OOD score: how many ID images score below, tied ones half
+    # for each OOD score: how many ID images score below, tied ones half
+    id_below = ood_place - np.arange(m)
     joined = joined[order]
-    different = joined[1:] != joined[:-1]            # not of the raw bits: -0.0 and 0.0 tie
+    different = joined[1:] != joined[:-1]  # not of the raw bits: -0.0 and 0.0 tie
     if not different.all():
         first = np.flatnonzero(np.concatenate([[True], different]))
         group = np.cumsum(np.concatenate([[0], different]))
@@ -58,7 +64,9 @@ def detection_metrics(id_scores, ood_scores, recall=0.95):
 
 
 def at_recall(caught, total, recall):
-    """Index of the positive whose own score, as the threshold, has the recall closest to ``recall``; the higher on a tie."""
+    """Index of the positive whose own score, as the threshold, has the recall closest to
+    ``recall``; the higher on a tie.
+    """
     distance = np.abs(caught - recall * total)
     # Counts differ by whole images: a tie is exact but for the rounding of recall * total.
     closest = np.flatnonzero(distance <= distance.min() + 1e-6)
@@ -68,12 +76,15 @@ def at_recall(caught, total, recall):
 def as_vector(scores, which):
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or len(scores) == 0:
-        raise ValueError(f"{which} scores have shape {scores.shape}; a vector of at least one score is needed")
+        raise ValueError(
+            f"{which} scores have shape {scores.shape}; a vector of at least one score is needed"
+        )
     return scores
 
 
 def quirks(id_scores, ood_scores):
-    """What makes a row's numbers say less than they seem: a list out of "constant", "ties", "separated", "inverted".
+    """What makes a row's numbers say less than they seem:
+    a list out of "constant", "ties", "separated", "inverted".
 
     "ties": more than one image in a hundred has exactly the score of another one.
     """

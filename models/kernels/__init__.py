@@ -1,3 +1,6 @@
-"""Operators that are quicker on a CPU than PyTorch's own; without this folder models/layers.py uses those."""
+"""Operators that are quicker on a CPU than PyTorch's own;
+without this folder models/layers.py uses those.
+"""
 
-stock = False  # True: PyTorch's own operators in every network, which the benchmark measures these against
+# True: PyTorch's own operators in every network, which the benchmark measures these against
+stock = False

@@ -1,4 +1,7 @@
-"""BatchNorm, ReLU and dropout as one operation: what eager PyTorch leaves apart costs a CPU a quarter of a training step."""
+"""BatchNorm, ReLU and dropout as one operation: what eager PyTorch leaves apart costs a CPU a
+quarter of a training step.
+"""
+
 import ctypes
 import functools
 import hashlib
@@ -18,15 +21,27 @@ from models import kernels as switch
 from .dropout import LEVELS, dropout
 
 SOURCE = Path(__file__).with_name("fused.cpp")
-FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC", "-shared", "-std=c++17")
-enabled = True    # --compile off sets it to False: stock operators instead
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fno-trapping-math",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+    "-std=c++17",
+)
+enabled = True  # --compile off sets it to False: stock operators instead
 
 
 def bn_relu_dropout(x, bn, p=0.0):
-    """dropout(relu(bn(x)), p) for x (N,C,H,W). In evaluation p is 0; only BatchNorm may be in evaluation (frozen) as well.
+    """dropout(relu(bn(x)), p) for x (N,C,H,W). In evaluation p is 0; only BatchNorm may be in
+    evaluation (frozen) as well.
 
-    In training on a CPU with a C++ compiler, one kernel each way; otherwise PyTorch's own operators. Both have one
-    value up to rounding and one distribution of the dropout mask, but draw other random numbers for it.
+    In training on a CPU with a C++ compiler, one kernel each way; otherwise PyTorch's own
+    operators. Both have one value up to rounding and one distribution of the dropout mask, but draw
+    other random numbers for it.
     """
     if not bn.training:
         return dropout(F.relu(bn(x), inplace=True), p, True)
@@ -38,10 +53,22 @@ def bn_relu_dropout(x, bn, p=0.0):
 
 
 def fits(x, bn):
-    """Whether the kernels can take this input: what they cannot take is as right, only slower, in PyTorch's operators."""
-    return (enabled and not switch.stock and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.dim() == 4
-            and x.shape[1] % 2 == 0 and x.numel() > x.shape[1] and x.is_contiguous(memory_format=torch.channels_last)
-            and bn.affine and bn.weight.dtype == torch.float32 and bn.momentum is not None)
+    """Whether the kernels can take this input: what they cannot take is as right,
+    only slower, in PyTorch's operators.
+    """
+    return (
+        enabled
+        and not switch.stock
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.dim() == 4
+        and x.shape[1] % 2 == 0
+        and x.numel() > x.shape[1]
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and bn.affine
+        and bn.weight.dtype == torch.float32
+        and bn.momentum is not None
+    )
 
 
 class Fused(torch.autograd.Function):
@@ -51,12 +78,30 @@ class Fused(torch.autograd.Function):
     def forward(ctx, x, weight, bias, bn, p):
         channels, threshold = x.shape[1], round(p * LEVELS)
         y, (mean, invstd) = torch.empty_like(x), weight.new_empty(2, channels)
-        key = int(torch.randint(-2 ** 63, 2 ** 63 - 1, ())) % 2 ** 64 if threshold else 0    # from PyTorch's generator: seeds hold
-        running = (bn.running_mean.data_ptr(), bn.running_var.data_ptr()) if bn.track_running_stats else (None, None)
+        # from PyTorch's generator: seeds hold
+        key = int(torch.randint(-(2**63), 2**63 - 1, ())) % 2**64 if threshold else 0
+        running = (
+            (bn.running_mean.data_ptr(), bn.running_var.data_ptr())
+            if bn.track_running_stats
+            else (None, None)
+        )
         name = str(x.dtype).removeprefix("torch.")
         getattr(kernels(), f"forward_{name}")(
-            x.data_ptr(), y.data_ptr(), x.numel() // channels, channels, weight.data_ptr(), bias.data_ptr(), *running, bn.momentum,
-            bn.eps, mean.data_ptr(), invstd.data_ptr(), threshold, key, torch.get_num_threads())
+            x.data_ptr(),
+            y.data_ptr(),
+            x.numel() // channels,
+            channels,
+            weight.data_ptr(),
+            bias.data_ptr(),
+            *running,
+            bn.momentum,
+            bn.eps,
+            mean.data_ptr(),
+            invstd.data_ptr(),
+            threshold,
+            key,
+            torch.get_num_threads(),
+        )
         ctx.save_for_backward(x, y, weight, bias, mean, invstd)
         ctx.threshold, ctx.name, ctx.eps = threshold, name, bn.eps
         return y
@@ -64,19 +109,34 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, y, weight, bias, mean, invstd = ctx.saved_tensors
-        if torch.is_grad_enabled():    # create_graph: the gradient is to be differentiated again, which a kernel's cannot
+        # create_graph: the gradient is to be differentiated again, which a kernel's cannot
+        if torch.is_grad_enabled():
             return differentiable_gradients(ctx, x, y, weight, bias, grad)
         grad = grad.to(x.dtype).contiguous(memory_format=torch.channels_last)
         dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
         channels = x.shape[1]
         getattr(kernels(), f"backward_{ctx.name}")(
-            x.data_ptr(), y.data_ptr(), grad.data_ptr(), dx.data_ptr(), x.numel() // channels, channels, weight.data_ptr(),
-            mean.data_ptr(), invstd.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), ctx.threshold, torch.get_num_threads())
+            x.data_ptr(),
+            y.data_ptr(),
+            grad.data_ptr(),
+            dx.data_ptr(),
+            x.numel() // channels,
+            channels,
+            weight.data_ptr(),
+            mean.data_ptr(),
+            invstd.data_ptr(),
+            dweight.data_ptr(),
+            dbias.data_ptr(),
+            ctx.threshold,
+            torch.get_num_threads(),
+        )
         return dx, dweight, dbias, None, None
 
 
 def differentiable_gradients(ctx, x, y, weight, bias, grad):
-    """The gradients of ``Fused.backward`` by PyTorch's operators, for losses that hold a gradient (GReg's, for one)."""
+    """The gradients of ``Fused.backward`` by PyTorch's operators,
+    for losses that hold a gradient (GReg's, for one).
+    """
     let_through = (y.detach() > 0) * (LEVELS / (LEVELS - ctx.threshold))
     z = F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps) * let_through.to(x.dtype)
     wanted = [tensor for tensor, needed in zip((x, weight, bias), ctx.needs_input_grad) if needed]
@@ -86,17 +146,29 @@ def differentiable_gradients(ctx, x, y, weight, bias, grad):
 
 @functools.cache
 def kernels():
-    """The compiled fused.cpp, or None where there is no compiler, no folder to write to or no OpenMP to share.
+    """The compiled fused.cpp, or None where there is no compiler,
+    no folder to write to or no OpenMP to share.
 
-    Compiled once (seconds) for this machine into __pycache__. It is not linked to an OpenMP of its own but takes that of
-    PyTorch, already loaded: two pools of threads on the same cores would wait for each other.
+    Compiled once (seconds) for this machine into __pycache__. It is not linked to an OpenMP of its
+    own but takes that of PyTorch, already loaded: two pools of threads on the same cores
+    would wait for each other.
     """
-    compiler = shlex.split(os.environ.get("CXX") or shutil.which("g++") or "")    # CXX may have words: "ccache g++"
+    # CXX may have words: "ccache g++"
+    compiler = shlex.split(os.environ.get("CXX") or shutil.which("g++") or "")
     if platform.system() != "Linux" or not compiler:
         return None
     try:
-        flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-        code = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, compiler, flags)).encode()).hexdigest()[:16]
+        flags = next(
+            (
+                line
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith(("flags", "Features"))
+            ),
+            "",
+        )
+        code = hashlib.sha256(
+            SOURCE.read_bytes() + repr((FLAGS, compiler, flags)).encode()
+        ).hexdigest()[:16]
         library = SOURCE.parent / "__pycache__" / f"fused-{code}.so"
         if not library.exists():
             build(compiler, library)
@@ -110,15 +182,33 @@ def build(compiler, library):
     library.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         part = Path(folder) / "fused"
-        subprocess.run([*compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"], check=True, capture_output=True, timeout=120)
-        subprocess.run([*compiler, "-shared", f"{part}.o", "-o", f"{part}.so"], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [*compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        subprocess.run(
+            [*compiler, "-shared", f"{part}.o", "-o", f"{part}.so"],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
         os.replace(f"{part}.so", library)
 
 
 def signatures(library):
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     for name in ("float32", "bfloat16"):
-        getattr(library, f"forward_{name}").argtypes = [pointer] * 2 + [size] * 2 + [pointer] * 4 + [number] * 2 + [pointer] * 2 \
+        getattr(library, f"forward_{name}").argtypes = (
+            [pointer] * 2
+            + [size] * 2
+            + [pointer] * 4
+            + [number] * 2
+            + [pointer] * 2
             + [ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int]
-        getattr(library, f"backward_{name}").argtypes = [pointer] * 4 + [size] * 2 + [pointer] * 5 + [ctypes.c_uint32, ctypes.c_int]
+        )
+        getattr(library, f"backward_{name}").argtypes = (
+            [pointer] * 4 + [size] * 2 + [pointer] * 5 + [ctypes.c_uint32, ctypes.c_int]
+        )
     return library

@@ -1,4 +1,7 @@
-"""The benchmark's parts on tiny sizes: what they report, that plain is plain, and that both evaluations agree. Never speed."""
+"""The benchmark's parts on tiny sizes: what they report, that plain is plain, and that both
+evaluations agree. Never speed.
+"""
+
 import argparse
 import builtins
 import json
@@ -45,48 +48,103 @@ def evaluation(tmp_path_factory):
 
 
 def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "compile_inference", lambda model, example: torch.nn.Sequential(model))   # compiling takes a minute
-    monkeypatch.setattr(benchmark, "other_runtimes", lambda model, x: {"another fp32": lambda: [a.numpy() for a in model(x)]})
-    monkeypatch.setattr(benchmark, "random_set", lambda count, make=benchmark.random_set: make(min(count, 24)))
+    # compiling takes a minute
+    monkeypatch.setattr(
+        runtime, "compile_inference", lambda model, example: torch.nn.Sequential(model)
+    )
+    monkeypatch.setattr(
+        benchmark,
+        "other_runtimes",
+        lambda model, x: {"another fp32": lambda: [a.numpy() for a in model(x)]},
+    )
+    monkeypatch.setattr(
+        benchmark, "random_set", lambda count, make=benchmark.random_set: make(min(count, 24))
+    )
     out = tmp_path / "benchmark.json"
-    benchmark.main(["--parts", "data", "metrics", "inference", "training", "tuning", "--rounds", "2", "--batch", "3", "--train-batch", "4",
-                    "--scores", "50", "--layers", "10", "--widen-factor", "1", "--device", "cpu", "--precision", "bf16", "--out", str(out)])
+    benchmark.main(
+        [
+            "--parts",
+            "data",
+            "metrics",
+            "inference",
+            "training",
+            "tuning",
+            "--rounds",
+            "2",
+            "--batch",
+            "3",
+            "--train-batch",
+            "4",
+            "--scores",
+            "50",
+            "--layers",
+            "10",
+            "--widen-factor",
+            "1",
+            "--device",
+            "cpu",
+            "--precision",
+            "bf16",
+            "--out",
+            str(out),
+        ]
+    )
     record, printed = json.loads(out.read_text()), capsys.readouterr().out
     parts = {}
     for row in record["rows"]:
-        assert set(row) == FIELDS and row["rate"] > 0 and row["ratio"] > 0 and len(row["seconds"]) == 2
+        assert (
+            set(row) == FIELDS and row["rate"] > 0 and row["ratio"] > 0 and len(row["seconds"]) == 2
+        )
         assert row["peak_mib"] is None or row["peak_mib"] >= 0
         assert row["what"].strip() in printed
         parts.setdefault(row["part"], []).append(row)
     assert [len(rows) for rows in parts.values()] == [2, 3, 4, 4, 4]
-    assert all(rows[0]["ratio"] == 1 and "project" in rows[-1]["what"] or rows[-1]["what"] == "another fp32" for rows in parts.values())
+    assert all(
+        rows[0]["ratio"] == 1
+        and "project" in rows[-1]["what"]
+        or rows[-1]["what"] == "another fp32"
+        for rows in parts.values()
+    )
     assert {"machine", "arguments", "precision"} <= set(record)
     monkeypatch.setattr(pages, "RECORDED", tmp_path)
     page = pages.render_performance()
     assert page.count("\n| ") == 1 + len(record["rows"]) and "FPR95" not in page
-    moved = {"snapshot": "a/b", "id_images": 7, "largest": {"fpr95": 0.123, "auroc": 0.045}, "rows": [{"score": "msp", "set": "svhn"}]}
+    moved = {
+        "snapshot": "a/b",
+        "id_images": 7,
+        "largest": {"fpr95": 0.123, "auroc": 0.045},
+        "rows": [{"score": "msp", "set": "svhn"}],
+    }
     out.write_text(json.dumps({**record, "accuracy": moved}))
-    assert "`a/b` (msp; 7 ID test images, 1 OOD sets) moves by at most 0.12 points of FPR95 and 0.04" in pages.render_performance()
+    assert (
+        "`a/b` (msp; 7 ID test images, 1 OOD sets) moves by at most 0.12 points of FPR95 and 0.04"
+        in pages.render_performance()
+    )
     monkeypatch.setattr(pages, "RECORDED", tmp_path / "empty")
     assert pages.render_performance() == "Not measured yet."
 
 
 def test_ratio_is_of_the_same_round(monkeypatch):
-    seconds = {"plain": iter([9, 9, 2, 4, 6]), "ours": iter([9, 9, 1, 1, 2])}     # the machine slows down; the first calls warm up
-    monkeypatch.setattr(measure, "timed", lambda function, device, calls=1: float(next(seconds[function()])))
-    plain, ours = measure.compare("part", {"plain": lambda: "plain", "ours": lambda: "ours"}, 8, 3, CPU)
+    # the machine slows down; the first calls warm up
+    seconds = {"plain": iter([9, 9, 2, 4, 6]), "ours": iter([9, 9, 1, 1, 2])}
+    monkeypatch.setattr(
+        measure, "timed", lambda function, device, calls=1: float(next(seconds[function()]))
+    )
+    plain, ours = measure.compare(
+        "part", {"plain": lambda: "plain", "ours": lambda: "ours"}, 8, 3, CPU
+    )
     assert (plain["rate"], plain["ratio"], plain["spread"]) == (2, 1, 0.5)
     assert (ours["rate"], ours["ratio"], ours["spread"]) == (8, 3, 0.5)
 
 
 def test_a_quick_function_is_called_several_times():
     calls = []
-    row, = measure.compare("part", {"quick": lambda: calls.append(time.sleep(0.01))}, 8, 2, CPU)
+    (row,) = measure.compare("part", {"quick": lambda: calls.append(time.sleep(0.01))}, 8, 2, CPU)
     assert 2 + 2 * 10 < len(calls) <= 2 + 2 * 20 and 200 < row["rate"] < 800
 
 
 def test_peak_memory_is_what_a_call_adds():
-    peak = measure.peak_memory(lambda: np.ones(50 * 2 ** 17), CPU)
+    peak = measure.peak_memory(lambda: np.ones(50 * 2**17), CPU)
     assert peak is None or 49 < peak < 60
     assert peak is None or measure.peak_memory(lambda: None, CPU) < 5
 
@@ -94,6 +152,7 @@ def test_peak_memory_is_what_a_call_adds():
 def test_peak_memory_is_none_where_it_cannot_be_read(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("no /proc here")
+
     monkeypatch.setattr(measure.Path, "write_text", refuse)
     called = []
     assert measure.peak_memory(lambda: called.append(1), CPU) is None and called
@@ -102,6 +161,7 @@ def test_peak_memory_is_none_where_it_cannot_be_read(monkeypatch):
 def test_plain_steps_use_stock_operators_only(monkeypatch):
     def fail(*_, **__):
         pytest.fail("an operator of this project")
+
     network, images = models.build("wrn", 10, 10, 1), benchmark.random_set(8)
     loader = plain.pil_loader(images, 4, augment=True)
     ours = benchmark.our_steps(network, images, 4, CPU, "fp32", 0)
@@ -122,6 +182,7 @@ def test_a_new_networks_dropout_is_stock_too(monkeypatch):
 
     def fail(*_):
         pytest.fail("an operator of this project")
+
     x = torch.ones(8, 4)
     torch.manual_seed(0)
     expected = torch.nn.functional.dropout(x, 0.5)
@@ -138,7 +199,8 @@ def test_operators_are_put_back_after_an_error():
         fused.enabled = before
         with pytest.raises(KeyError), plain.operators(stock=True):
             assert not fused.enabled and kernels.stock
-            assert torch.backends.cudnn.enabled and torch.backends.cudnn.allow_tf32    # a plain user's GPU has cuDNN
+            # a plain user's GPU has cuDNN
+            assert torch.backends.cudnn.enabled and torch.backends.cudnn.allow_tf32
             raise KeyError
         assert fused.enabled == before
     fused.enabled = True
@@ -147,7 +209,12 @@ def test_operators_are_put_back_after_an_error():
 def test_plain_loader_gives_the_projects_pixels():
     images = benchmark.random_set(7)
     x, y = zip(*plain.pil_loader(images, 3))
-    torch.testing.assert_close(torch.cat(x), normalise(images.images.permute(0, 2, 3, 1)).contiguous(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cat(x),
+        normalise(images.images.permute(0, 2, 3, 1)).contiguous(),
+        rtol=1e-5,
+        atol=1e-5,
+    )
     assert torch.equal(torch.cat(y), images.labels)
 
 
@@ -179,11 +246,14 @@ def test_other_runtimes_are_optional(monkeypatch, network_and_images):
         if name.split(".")[0] in ("onnxruntime", "onnxscript", "openvino"):
             raise ImportError(name)
         return real(name, *rest)
+
     monkeypatch.setattr(builtins, "__import__", without)
     assert plain.other_runtimes(*network_and_images) == {}
 
 
-@pytest.mark.parametrize("outputs", [[], [np.zeros((2, 10))], [np.zeros((2, 0)), np.zeros((2, 64))], None, "raises"])
+@pytest.mark.parametrize(
+    "outputs", [[], [np.zeros((2, 10))], [np.zeros((2, 0)), np.zeros((2, 64))], None, "raises"]
+)
 def test_a_runtime_that_does_not_work_is_left_out(outputs, network_and_images, monkeypatch, capsys):
     def function():
         if outputs == "raises":
@@ -192,7 +262,9 @@ def test_a_runtime_that_does_not_work_is_left_out(outputs, network_and_images, m
 
     model, x = network_and_images
     monkeypatch.setattr(plain, "onnx_runtime", lambda model, x: ("broken", function))
-    monkeypatch.setattr(plain, "open_vino", lambda model, x: ("good", lambda: [part.numpy() for part in model(x)]))
+    monkeypatch.setattr(
+        plain, "open_vino", lambda model, x: ("good", lambda: [part.numpy() for part in model(x)])
+    )
     assert list(plain.other_runtimes(model, x)) == ["good"]
     assert "left out" in capsys.readouterr().out
 
@@ -200,17 +272,27 @@ def test_a_runtime_that_does_not_work_is_left_out(outputs, network_and_images, m
 def test_a_runtime_with_wrong_outputs_is_named_so(network_and_images):
     model, x = network_and_images
     exact = model(x)[0].numpy()
-    runtimes = {"eager fp32": lambda: model(x), "a fp32": lambda: [0.99 * exact], "b bf16": lambda: [0.99 * exact], "c bf16": lambda: [np.nan * exact]}
+    runtimes = {
+        "eager fp32": lambda: model(x),
+        "a fp32": lambda: [0.99 * exact],
+        "b bf16": lambda: [0.99 * exact],
+        "c bf16": lambda: [np.nan * exact],
+    }
     rows = [{"what": name} for name in runtimes]
     plain.name_wrong_outputs(rows, runtimes, model, x)
-    assert [row["what"] for row in rows] == ["eager fp32", "a fp32 (outputs differ by 0.01)", "b bf16", "c bf16 (outputs differ by nan)"]
+    assert [row["what"] for row in rows] == [
+        "eager fp32",
+        "a fp32 (outputs differ by 0.01)",
+        "b bf16",
+        "c bf16 (outputs differ by nan)",
+    ]
 
 
 @pytest.mark.parametrize("specification", ["energy", "mahalanobis:eps=0.0014", "knn"])
 def test_plain_evaluation_agrees_with_the_project(evaluation, specification, tmp_path):
     folder, snapshot = evaluation
     plain = whole.evaluate_plain(specification, snapshot, folder, CPU)
-    score, = scores.choose(specification, "synthetic")
+    (score,) = scores.choose(specification, "synthetic")
     network = Network(snapshots.load_model(snapshot)[0], "a" * 64, CPU, "fp32", cache=tmp_path)
     if "train" in score.needs:
         network.fit(score, loaders.load_id("synthetic", "train", path=folder))
@@ -239,15 +321,19 @@ def test_whole_evaluation_in_processes(monkeypatch, capsys):
     before = sorted(network_module.CACHE.glob("*"))
     args = argparse.Namespace(**vars(SMALL), evaluation_scores="energy", evaluation_images=60)
     plain, ours = whole.part_evaluation(args, CPU, "fp32")
-    assert sorted(network_module.CACHE.glob("*")) == before and (there or not network_module.CACHE.exists())
+    assert sorted(network_module.CACHE.glob("*")) == before and (
+        there or not network_module.CACHE.exists()
+    )
     for row in (plain, ours):
-        assert set(row) - {"apart", "start_s", "ratio_after_start"} == FIELDS | {"images"} and row["images"] == {"train": 300, "test": 60, "ood": 108}
+        assert set(row) - {"apart", "start_s", "ratio_after_start"} == FIELDS | {"images"} and row[
+            "images"
+        ] == {"train": 300, "test": 60, "ood": 108}
         assert row["peak_mib"] > 50 and row["spread"] is None and row["rounds"] == 1
     assert ours["apart"]["fpr95"]["largest"] < 1 and ours["apart"]["auroc"]["largest"] < 0.1
     assert "-" in benchmark.format_row(ours)
     benchmark.check_agreement(ours, "fp32")
     assert "energy" in capsys.readouterr().out and 0 < ours["start_s"] < plain["seconds"][0]
-    ours["apart"]["fpr95"]["energy"] = 10.0     # more than one of the 12 images of a draw
+    ours["apart"]["fpr95"]["energy"] = 10.0  # more than one of the 12 images of a draw
     benchmark.check_agreement(ours, "bf16")
     with pytest.raises(runtime.UserError, match="10.000 points"):
         benchmark.check_agreement(ours, "fp32")
@@ -273,16 +359,26 @@ def test_metrics_that_are_missing_are_apart():
 
 def test_both_precisions(evaluation, monkeypatch):
     folder, snapshot = evaluation
-    sets = {"load_id": lambda name, split, data: loaders.load(name, split, path=folder),
-            "ood_names": lambda name, data: ["x"], "is_there": lambda name, data: True,
-            "parse_ood": lambda text, name, data: [loaders.load("noise_2", path=folder / "noise_2.npz")]}
+    sets = {
+        "load_id": lambda name, split, data: loaders.load(name, split, path=folder),
+        "ood_names": lambda name, data: ["x"],
+        "is_there": lambda name, data: True,
+        "parse_ood": lambda text, name, data: [
+            loaders.load("noise_2", path=folder / "noise_2.npz")
+        ],
+    }
     monkeypatch.setattr(network_module, "CACHE", folder / "cache")
     monkeypatch.setattr(accuracy, "loaders", argparse.Namespace(**sets))
     monkeypatch.setattr(accuracy.snapshots, "find_snapshots", lambda name: [snapshot])
     found = accuracy.measure_accuracy(None, CPU)
-    assert [(row["score"], row["set"]) for row in found["rows"]] == [("msp", "noise_2"), ("energy", "noise_2")]
+    assert [(row["score"], row["set"]) for row in found["rows"]] == [
+        ("msp", "noise_2"),
+        ("energy", "noise_2"),
+    ]
     for metric in ("fpr95", "auroc"):
-        assert found["largest"][metric] == max(abs(row["bf16"][metric] - row["fp32"][metric]) for row in found["rows"])
+        assert found["largest"][metric] == max(
+            abs(row["bf16"][metric] - row["fp32"][metric]) for row in found["rows"]
+        )
     assert 0 < found["largest"]["auroc"] < 2
     assert "largest difference: FPR95" in accuracy.format_accuracy(found)
 
@@ -290,4 +386,7 @@ def test_both_precisions(evaluation, monkeypatch):
 def test_accuracy_is_left_out_without_images(tmp_path, capsys):
     out = tmp_path / "benchmark.json"
     benchmark.main(["--parts", "accuracy", "--data", str(tmp_path), "--out", str(out)])
-    assert "accuracy is left out" in capsys.readouterr().out and json.loads(out.read_text())["accuracy"] is None
+    assert (
+        "accuracy is left out" in capsys.readouterr().out
+        and json.loads(out.read_text())["accuracy"] is None
+    )

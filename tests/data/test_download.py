@@ -1,4 +1,7 @@
-"""data/download.py against a server on 127.0.0.1: what it fetches, resumes, refuses, keeps and says."""
+"""data/download.py against a server on 127.0.0.1: what it fetches,
+resumes, refuses, keeps and says.
+"""
+
 import errno
 import hashlib
 import importlib.util
@@ -22,15 +25,23 @@ download = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(download)
 
 SHIPPED = json.loads((SCRIPT.parent / "sources.json").read_text(encoding="utf-8"))
-MD5 = {"cifar10": "c58f30108f718f92721af3b95e74349a", "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
-       "svhn": "eb5a983be6a315427106f1b164d9cef3", "textures": "fff73e5086ae6bdbea199a49dfb8a4c1",
-       "places365": "f532f6ad7b582262a2ec8009075e186b", "lsun_c": "458a0a0ab8e5f1cb4516d7400568e460",
-       "lsun_r": "278b7b31c8cb7e804a1465a8ce03a2dc", "isun": "be77b0f2c26fda898afac5f99645ee70",
-       "300k": "64ca64357de98351f28454274a112dc3"}
+MD5 = {
+    "cifar10": "c58f30108f718f92721af3b95e74349a",
+    "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
+    "svhn": "eb5a983be6a315427106f1b164d9cef3",
+    "textures": "fff73e5086ae6bdbea199a49dfb8a4c1",
+    "places365": "f532f6ad7b582262a2ec8009075e186b",
+    "lsun_c": "458a0a0ab8e5f1cb4516d7400568e460",
+    "lsun_r": "278b7b31c8cb7e804a1465a8ce03a2dc",
+    "isun": "be77b0f2c26fda898afac5f99645ee70",
+    "300k": "64ca64357de98351f28454274a112dc3",
+}
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files`` (path -> bytes) and records (path, Range) of each request; ``ranges`` False ignores Range."""
+    """Serves ``files`` (path -> bytes) and records (path, Range) of each request;
+    ``ranges`` False ignores Range.
+    """
 
     def __init__(self):
         self.files, self.seen, self.ranges, self.cut, self.shift = {}, [], True, None, 0
@@ -46,16 +57,22 @@ class Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         self.server.seen.append((self.path, asked))
         body = self.server.files.get(self.path)
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked).group(1)) if asked and self.server.ranges else 0
+        start = (
+            int(re.fullmatch(r"bytes=(\d+)-", asked).group(1))
+            if asked and self.server.ranges
+            else 0
+        )
         if body is None or (start and start >= len(body)):
             return self.send_error(404 if body is None else 416)
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start + self.server.shift}-{len(body) - 1}/{len(body)}")
+            self.send_header(
+                "Content-Range", f"bytes {start + self.server.shift}-{len(body) - 1}/{len(body)}"
+            )
         self.send_header("Content-Type", self.server.kind)
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
-        stop, self.server.cut = self.server.cut, None   # break off once
+        stop, self.server.cut = self.server.cut, None  # break off once
         self.wfile.write(body[start:stop])
 
     def log_message(self, *args):
@@ -66,7 +83,9 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield server
     server.shutdown()
@@ -99,33 +118,66 @@ def images(count, folder="pics"):
 
 
 def entry_for(server, body, **changes):
-    """An entry of sources.json whose archive is ``body``, served at /set.tar.gz, three images under pics."""
+    """An entry of sources.json whose archive is ``body``, served at /set.tar.gz,
+    three images under pics.
+    """
     server.files["/set.tar.gz"] = body
-    entry = {"title": "toy", "url": server.url("/set.tar.gz"), "mirrors": [], "archive": "set.tar.gz", "bytes": None,
-             "size": None, "md5": hashlib.md5(body).hexdigest(), "sha256": None, "images": 3, "count": 3,
-             "layout": "pics", "extract": {"top": "pics", "to": "pics"}, "limits": {"bytes": 100_000, "members": 50},
-             "licence": "none", "homepage": "", "citation": ""}
+    entry = {
+        "title": "toy",
+        "url": server.url("/set.tar.gz"),
+        "mirrors": [],
+        "archive": "set.tar.gz",
+        "bytes": None,
+        "size": None,
+        "md5": hashlib.md5(body).hexdigest(),
+        "sha256": None,
+        "images": 3,
+        "count": 3,
+        "layout": "pics",
+        "extract": {"top": "pics", "to": "pics"},
+        "limits": {"bytes": 100_000, "members": 50},
+        "licence": "none",
+        "homepage": "",
+        "citation": "",
+    }
     return {**entry, **changes}
 
 
 @pytest.fixture
 def run(tmp_path):
-    """run(entry, *options) -> exit status of ``download.py toy`` with the data folder tmp_path/data."""
+    """run(entry, *options) -> exit status of ``download.py toy`` with the
+    data folder tmp_path/data.
+    """
+
     def call(entry, *options, names=("toy",)):
         sources = tmp_path / "sources.json"
-        sources.write_text(json.dumps({"sets": {"toy": entry}, "groups": {"all": ["toy"]}, "aliases": {"same": "toy"}}))
-        return download.main([*names, "--data", str(tmp_path / "data"), "--sources", str(sources), *options])
+        sources.write_text(
+            json.dumps(
+                {"sets": {"toy": entry}, "groups": {"all": ["toy"]}, "aliases": {"same": "toy"}}
+            )
+        )
+        return download.main(
+            [*names, "--data", str(tmp_path / "data"), "--sources", str(sources), *options]
+        )
+
     return call
 
 
 def listing(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def test_archive_is_fetched_checked_and_unpacked(server, run, tmp_path):
     body = tar_of({**images(3), "pics/._000.jpg": b"macOS"})
     assert run(entry_for(server, body)) == 0
-    assert listing(tmp_path / "data") == ["pics/000.jpg", "pics/001.jpg", "pics/002.jpg", "set.tar.gz"]
+    assert listing(tmp_path / "data") == [
+        "pics/000.jpg",
+        "pics/001.jpg",
+        "pics/002.jpg",
+        "set.tar.gz",
+    ]
     assert (tmp_path / "data/pics/002.jpg").read_bytes() == bytes([2]) * 50
 
 
@@ -203,11 +255,26 @@ def test_broken_transfer_goes_on_where_it_stopped(server, run):
 def test_mirrors_in_turn_with_reasons(server, run, tmp_path, capsys):
     body = tar_of(images(3))
     server.files["/wrong"] = b"w" * 300
-    entry = entry_for(server, body, url=server.url("/none"), mirrors=[server.url("/wrong"), server.url("/set.tar.gz")])
+    entry = entry_for(
+        server,
+        body,
+        url=server.url("/none"),
+        mirrors=[server.url("/wrong"), server.url("/set.tar.gz")],
+    )
     assert run(entry) == 0
     assert [path for path, _ in server.seen] == ["/none", "/wrong", "/set.tar.gz"]
-    assert run({**entry, "layout": "other", "extract": {"top": "pics", "to": "other"}, "archive": "other.tar.gz",
-                "mirrors": entry["mirrors"][:1]}) == 2
+    assert (
+        run(
+            {
+                **entry,
+                "layout": "other",
+                "extract": {"top": "pics", "to": "other"},
+                "archive": "other.tar.gz",
+                "mirrors": entry["mirrors"][:1],
+            }
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert "/none: HTTP status 404" in error
     assert f"/wrong: md5 is {hashlib.md5(b'w' * 300).hexdigest()}, not {entry['md5']}" in error
@@ -249,7 +316,9 @@ EVIL = {
     "members": tar_of(images(60)),
     "twice": tar_of(images(3), [tarfile.TarInfo("pics/000.jpg")]),
     "count": tar_of(images(2)),
-    "truncated": tar_of({f"pics/{i}.jpg": random.Random(i).randbytes(5000) for i in range(3)})[:9000],
+    "truncated": tar_of({f"pics/{i}.jpg": random.Random(i).randbytes(5000) for i in range(3)})[
+        :9000
+    ],
     "no archive": b"hello" * 50,
     "zip parent": zip_of({**images(3), "../evil.jpg": b"x"}),
     "zip symlink": zip_link(),
@@ -260,13 +329,17 @@ EVIL = {
 @pytest.mark.parametrize("name", EVIL)
 def test_evil_archive_is_refused_and_leaves_nothing(server, run, tmp_path, capsys, name):
     archive = "set.zip" if name.startswith("zip") else "set.tar.gz"
-    (tmp_path / "data").mkdir()    # by hand, since the download is bounded as well
+    (tmp_path / "data").mkdir()  # by hand, since the download is bounded as well
     (tmp_path / "data" / archive).write_bytes(EVIL[name])
     assert run(entry_for(server, EVIL[name], archive=archive)) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and error.startswith("toy: ")
-    assert ("unsafe archive refused" in error) == (name not in ("twice", "count", "truncated", "no archive"))
-    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["data", archive, "sources.json"])
+    assert ("unsafe archive refused" in error) == (
+        name not in ("twice", "count", "truncated", "no archive")
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        ["data", archive, "sources.json"]
+    )
 
 
 def test_set_that_is_incomplete_is_replaced_but_kept(server, run, tmp_path, capsys):
@@ -275,7 +348,10 @@ def test_set_that_is_incomplete_is_replaced_but_kept(server, run, tmp_path, caps
     (tmp_path / "data/pics/mine.jpg").write_bytes(b"mine")
     assert run(entry) == 0
     assert "1 of 3 images" in capsys.readouterr().out
-    assert listing(tmp_path / "data/pics.bad") == ["mine.jpg"] and len(listing(tmp_path / "data/pics")) == 3
+    assert (
+        listing(tmp_path / "data/pics.bad") == ["mine.jpg"]
+        and len(listing(tmp_path / "data/pics")) == 3
+    )
 
 
 def test_offline_says_where_to_put_what(run, server, tmp_path, capsys):
@@ -284,8 +360,14 @@ def test_offline_says_where_to_put_what(run, server, tmp_path, capsys):
     server.server_close()
     assert run({**entry, "mirrors": [server.url("/m")]}) == 2
     error = capsys.readouterr().err
-    for said in (str(tmp_path / "data/set.tar.gz"), f"from: {entry['url']}", f"from: {server.url('/m')}",
-                 f"md5: {entry['md5']}", "refused", "same command again"):
+    for said in (
+        str(tmp_path / "data/set.tar.gz"),
+        f"from: {entry['url']}",
+        f"from: {server.url('/m')}",
+        f"md5: {entry['md5']}",
+        "refused",
+        "same command again",
+    ):
         assert said in error
     (tmp_path / "data/set.tar.gz").write_bytes(server.files["/set.tar.gz"])
     assert run(entry) == 0
@@ -296,7 +378,9 @@ def test_check_verifies_without_network(server, run, tmp_path, capsys):
     assert run(entry, "--check") == 2 and "missing" in capsys.readouterr().out
     assert server.seen == [] and not (tmp_path / "data").exists()
     assert run(entry) == 0 and run(entry, "--check") == 0
-    assert re.search(r"^toy +good +3 of 3 images +checksum right$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(
+        r"^toy +good +3 of 3 images +checksum right$", capsys.readouterr().out, re.MULTILINE
+    )
     (tmp_path / "data/set.tar.gz").write_bytes(b"changed")
     assert run(entry, "--check") == 2
     (tmp_path / "data/set.tar.gz").unlink()
@@ -318,11 +402,15 @@ def test_check_of_files_with_checksums(server, run, tmp_path, capsys):
 def test_chosen_subset_is_fixed(server, run, tmp_path):
     names = {f"test_256/Places365_test_{i:08d}.jpg": bytes([i]) for i in range(1, 41)}
     extract = {"top": "test_256", "to": "places/sub", "choose": 3, "seed": 0}
-    for content in (names, dict(reversed(names.items()))):    # the order inside the archive does not matter
+    # the order inside the archive does not matter
+    for content in (names, dict(reversed(names.items()))):
         entry = entry_for(server, tar_of(content), layout="places/sub", extract=extract)
         data = tmp_path / "data"
         assert run(entry) == 0
-        digest = {hashlib.sha256(f"0/{Path(name).name}".encode()).hexdigest(): Path(name).name for name in names}
+        digest = {
+            hashlib.sha256(f"0/{Path(name).name}".encode()).hexdigest(): Path(name).name
+            for name in names
+        }
         assert listing(data / "places/sub") == sorted(digest[key] for key in sorted(digest)[:3])
         for path in [data / "set.tar.gz", *(data / "places/sub").iterdir()]:
             path.unlink()
@@ -347,6 +435,7 @@ def test_interrupt_keeps_the_part_and_says_how_to_go_on(server, run, tmp_path, c
 
     def stop(*args):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(download, "ask", stop)
     assert run(entry) == 130
     assert "download.py toy --data" in capsys.readouterr().err
@@ -356,6 +445,7 @@ def test_interrupt_keeps_the_part_and_says_how_to_go_on(server, run, tmp_path, c
 def test_full_disk_is_one_line(server, run, tmp_path, capsys, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(download.shutil, "copyfileobj", full)
     assert run(entry_for(server, tar_of(images(3)))) == 2
     error = capsys.readouterr().err
@@ -372,16 +462,26 @@ def test_unknown_name_and_no_name(server, run, capsys):
 
 
 def test_list_as_a_user_runs_it(tmp_path):
-    done = subprocess.run([sys.executable, str(SCRIPT), "--list", "--data", str(tmp_path)], cwd=tmp_path,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--list", "--data", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 and done.stderr == ""
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == download.resolve_names(["all"], SHIPPED)
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == download.resolve_names(
+        ["all"], SHIPPED
+    )
 
 
 def test_shipped_groups():
     assert SHIPPED["groups"]["ood"] == ["textures", "svhn", "places365", "lsun_c", "lsun_r", "isun"]
     assert sorted(SHIPPED["groups"]["all"]) == sorted(SHIPPED["sets"]) == sorted(MD5)
-    assert download.resolve_names(["300K_random_images", "ood", "svhn"], SHIPPED) == ["300k", *SHIPPED["groups"]["ood"]]
+    assert download.resolve_names(["300K_random_images", "ood", "svhn"], SHIPPED) == [
+        "300k",
+        *SHIPPED["groups"]["ood"],
+    ]
 
 
 @pytest.mark.parametrize("name", MD5)

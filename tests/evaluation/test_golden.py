@@ -1,7 +1,8 @@
-"""Outputs of fixed networks, plain and after the input step, are the recorded ones: else the cache is stale.
+"""Outputs of fixed networks, plain and after the input step, are the recorded ones:
+else the cache is stale.
 
-If a test fails and the new numbers are wanted: raise FORWARD in utils/evaluation/network.py, and record the numbers here.
-``PYTHONPATH=. python tests/evaluation/test_golden.py`` prints them.
+If a test fails and the new numbers are wanted: raise FORWARD in utils/evaluation/network.py, and
+record the numbers here. ``PYTHONPATH=. python tests/evaluation/test_golden.py`` prints them.
 """
 
 import tempfile
@@ -16,7 +17,10 @@ from utils import loaders, scores
 from utils.evaluation import network as network_module
 from utils.evaluation.network import Network
 
-RAISE = "outputs have changed: raise FORWARD in utils/evaluation/network.py and record the new numbers (see this file's head)"
+RAISE = (
+    "outputs have changed: raise FORWARD in utils/evaluation/network.py and record the new numbers "
+    "(see this file's head)"
+)
 NETWORKS = {
     "wrn": dict(layers=10, widen_factor=1),
     "resnet18": {},
@@ -41,7 +45,9 @@ RECORDED = {
 
 
 def values_of(name, shape):
-    """float64 array in -1..1 that is a formula of a parameter's name and place, the same on every machine."""
+    """float64 array in -1..1 that is a formula of a parameter's name and place,
+    the same on every machine.
+    """
     place = np.arange(np.prod(shape, dtype=int)) + zlib.crc32(name.encode()) % 1000
     return np.sin(0.7 * place + 0.01 * place * (place % 13)).reshape(shape)
 

@@ -1,4 +1,7 @@
-"""Network: one pass a set, outputs in order, the input step, fitted statistics from the cache, errors that name the image."""
+"""Network: one pass a set, outputs in order, the input step, fitted statistics from the cache,
+errors that name the image.
+"""
+
 import importlib
 import sys
 from pathlib import Path
@@ -17,7 +20,9 @@ from utils.scores import SCORES, Score, as_user_error, choose
 
 
 class Small(nn.Module):
-    """Mean colours of the four quarters, a hidden layer, a head; counts its forward passes and images."""
+    """Mean colours of the four quarters, a hidden layer, a head;
+    counts its forward passes and images.
+    """
 
     def __init__(self):
         super().__init__()
@@ -35,7 +40,11 @@ class Small(nn.Module):
 
 def images_of(count, seed, labelled=True):
     rng = np.random.default_rng(seed)
-    return loaders.make_set(rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8), rng.integers(0, 3, count) if labelled else None, f"set{seed}")
+    return loaders.make_set(
+        rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
+        rng.integers(0, 3, count) if labelled else None,
+        f"set{seed}",
+    )
 
 
 def network_in(folder, model=None, sha="a" * 64, batch_size=7):
@@ -48,14 +57,21 @@ def test_outputs_are_those_of_the_images_in_order(tmp_path):
     logits, hidden = Small()(normalise(images.images.permute(0, 2, 3, 1)))
     np.testing.assert_allclose(outputs.logits, logits.detach(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(outputs.features, hidden.detach(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(outputs.features @ outputs.weight.T + outputs.bias, outputs.logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        outputs.features @ outputs.weight.T + outputs.bias, outputs.logits, rtol=1e-4, atol=1e-4
+    )
     assert np.array_equal(outputs.labels, images.labels)
 
 
 def test_one_pass_serves_every_score_and_the_next_run(tmp_path):
     train, test = images_of(60, 1), images_of(23, 2)
     network = network_in(tmp_path)
-    plain = [score for score in choose("all") if "gradient" not in score.needs and score.label not in ("knn", "vim", "residual", "nnguide")]
+    plain = [
+        score
+        for score in choose("all")
+        if "gradient" not in score.needs
+        and score.label not in ("knn", "vim", "residual", "nnguide")
+    ]
     for score in plain:
         if "train" in score.needs:
             network.fit(score, train)
@@ -91,10 +107,10 @@ def test_input_step_is_the_formula_image_by_image(tmp_path):
     x = normalise(images.images.permute(0, 2, 3, 1))
     std = torch.tensor(loaders.STD).view(3, 1, 1)
     for i in range(len(images)):
-        one = x[i:i + 1].clone().requires_grad_(True)
+        one = x[i : i + 1].clone().requires_grad_(True)
         logits, _ = model(one)
         nn.functional.cross_entropy(logits / 10, logits.argmax(dim=1)).backward()
-        moved, _ = model(x[i:i + 1] - 0.05 * one.grad.sign() / std)
+        moved, _ = model(x[i : i + 1] - 0.05 * one.grad.sign() / std)
         np.testing.assert_allclose(outputs.logits[i], moved[0].detach(), rtol=1e-4, atol=1e-4)
 
 
@@ -109,29 +125,38 @@ def test_mahalanobis_with_step_moves_towards_a_class_mean(tmp_path):
 def test_values_that_are_not_finite_name_the_image(tmp_path):
     model = Small()
     broken = images_of(6, 1)
-    model.forward = lambda x: (torch.zeros(len(x), 3), torch.where(torch.arange(len(x)) == 4, torch.nan, 1.0)[:, None].expand(-1, 20))
+    model.forward = lambda x: (
+        torch.zeros(len(x), 3),
+        torch.where(torch.arange(len(x)) == 4, torch.nan, 1.0)[:, None].expand(-1, 20),
+    )
     with pytest.raises(UserError, match="'set1': features of image 4 are not finite"):
         network_in(tmp_path, model).outputs(broken)
 
 
-@pytest.mark.parametrize("values, words", [(np.zeros((6, 2)), "shape"), (np.array([0, 0, np.nan, 0, 0, 0]), "image 2")])
+@pytest.mark.parametrize(
+    "values, words", [(np.zeros((6, 2)), "shape"), (np.array([0, 0, np.nan, 0, 0, 0]), "image 2")]
+)
 def test_a_score_of_the_wrong_shape_or_with_nan_is_named(tmp_path, values, words):
     class Wrong(Score):
         name = "wrong"
+
         def score(self, outputs):
             return values
+
     with pytest.raises(UserError, match=words):
         network_in(tmp_path).score(Wrong(), images_of(6, 1))
 
 
 def test_images_the_network_cannot_take_are_named():
     import models
+
     with pytest.raises(UserError, match="--image-size"):
         loaders.check_fits(models.build("allconv", 10), images_of(2, 1))
 
     class Large(Small):
         def forward(self, x):
             assert x.shape[-1] == 224
+
     with pytest.raises(UserError, match="--image-size"):
         loaders.check_fits(Large(), images_of(2, 1))
 
@@ -140,23 +165,35 @@ def test_images_the_network_cannot_take_are_named():
 def test_a_score_cannot_change_what_others_see(tmp_path, what):
     class Greedy(Score):
         name = "greedy"
+
         def score(self, outputs):
             getattr(outputs, what)[:] = 0
             return np.zeros(len(outputs))
+
     network, images = network_in(tmp_path), images_of(6, 1)
     weight = network.model.fc.weight.clone()
     with pytest.raises(UserError, match="read-only"), as_user_error(Greedy()):
         network.score(Greedy(), images)
     assert torch.equal(network.model.fc.weight, weight)
-    np.testing.assert_array_equal(network.outputs(images).logits, network_in(tmp_path / "other").outputs(images).logits)
+    np.testing.assert_array_equal(
+        network.outputs(images).logits, network_in(tmp_path / "other").outputs(images).logits
+    )
 
 
 def test_code_of_every_module_is_in_the_key(tmp_path, monkeypatch):
     """A network of one's own may be made of blocks that lie in other files."""
     keys = []
     for constant in (1, 2):
-        for name, text in (("blocks_of_mine", f"import torch\nclass Block(torch.nn.Identity):\n    def forward(self, x): return {constant} * x\n"),
-                           ("net_of_mine", "from blocks_of_mine import Block\n")):
+        for name, text in (
+            (
+                "blocks_of_mine",
+                (
+                    "import torch\nclass Block(torch.nn.Identity):\n"
+                    f"    def forward(self, x): return {constant} * x\n"
+                ),
+            ),
+            ("net_of_mine", "from blocks_of_mine import Block\n"),
+        ):
             (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.syspath_prepend(tmp_path)
         for name in ("blocks_of_mine", "net_of_mine"):
@@ -176,67 +213,101 @@ def test_whatever_changes_the_outputs_is_in_the_key(tmp_path, monkeypatch, chang
     def key(change):
         images = images_of(2, 2 if change == "images" else 1)
         if change == "labels":
-            images = loaders.make_set(images.images.permute(0, 2, 3, 1).numpy(), [2, 2], images.name)
+            images = loaders.make_set(
+                images.images.permute(0, 2, 3, 1).numpy(), [2, 2], images.name
+            )
         network = network_in(tmp_path, sha=("b" if change == "sha256" else "a") * 64)
-        other = {"precision": "bf16", "kind": "compiled", "device": torch.device("cuda"), "mean": (0.5, 0.5, 0.5)}
+        other = {
+            "precision": "bf16",
+            "kind": "compiled",
+            "device": torch.device("cuda"),
+            "mean": (0.5, 0.5, 0.5),
+        }
         vars(network).update({name: value for name, value in other.items() if name == change})
         monkeypatch.setattr(network_module, "FORWARD", 2 if change == "FORWARD" else 1)
         return network.key(images)
+
     assert key(None) == key(None) != key(change)
 
 
 def test_no_source_file_of_ours_is_in_the_key():
-    """A comment that is edited makes no outputs anew; FORWARD and the test of recorded outputs hold the rest."""
+    """A comment that is edited makes no outputs anew;
+    FORWARD and the test of recorded outputs hold the rest.
+    """
     import models
+
     assert network_module.own_code(models.build("wrn", 10, 10, 1), "wrn") == []
     assert Path(__file__).read_bytes() in network_module.own_code(Small(), "")
 
 
 def test_the_function_and_the_options_of_ones_own_network_are_in_the_key(tmp_path, monkeypatch):
-    """The same weights, file and classes; what differs is the function that is named, or an option that has no weights."""
-    (tmp_path / "nets_of_mine.py").write_text("import torch\nclass Pool(torch.nn.AvgPool2d): pass\n")
+    """The same weights, file and classes; what differs is the function that is named,
+    or an option that has no weights.
+    """
+    (tmp_path / "nets_of_mine.py").write_text(
+        "import torch\nclass Pool(torch.nn.AvgPool2d): pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
+
     def key(arch, size):
         model = Small()
         model.pool = importlib.import_module("nets_of_mine").Pool(size)
-        network = Network(model, "a" * 64, torch.device("cpu"), "fp32", cache=tmp_path, arch=f"nets_of_mine:{arch}")
+        network = Network(
+            model,
+            "a" * 64,
+            torch.device("cpu"),
+            "fp32",
+            cache=tmp_path,
+            arch=f"nets_of_mine:{arch}",
+        )
         return network.key(images_of(2, 1))
+
     assert len({key("one", 2), key("one", 2), key("other", 2), key("one", 4)}) == 3
 
 
 def test_what_a_score_has_learnt_and_the_hyper_parameters_are_in_the_key_of_a_step(tmp_path):
     test = images_of(9, 3)
+
     def passed(specification, train):
         network = network_in(tmp_path)
         network.fit(score := choose(specification)[0], images_of(80, train))
         before = network.model.images
         network.score(score, test)
         return network.model.images - before
+
     assert [passed("mahalanobis:eps=0.01", 1) > 0, passed("mahalanobis:eps=0.01", 1)] == [True, 0]
     assert passed("mahalanobis:eps=0.02", 1) and passed("mahalanobis:eps=0.01", 2)
 
 
 def test_multiplications_of_a_wide_resnet():
     import models
-    count = multiply_adds(models.build("wrn", 10), loaders.make_set(np.zeros((1, 32, 32, 3), np.uint8), None, "x"))
-    assert 0.32e9 < count < 0.34e9   # WRN-40-2 on 32x32 is known as 0.33 G multiply-adds
+
+    count = multiply_adds(
+        models.build("wrn", 10), loaders.make_set(np.zeros((1, 32, 32, 3), np.uint8), None, "x")
+    )
+    assert 0.32e9 < count < 0.34e9  # WRN-40-2 on 32x32 is known as 0.33 G multiply-adds
 
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """Compiling that takes no time and gives a function of the model; returns how often it was done."""
+    """Compiling that takes no time and gives a function of the model;
+    returns how often it was done.
+    """
     made = []
 
     def compile_inference(model, example):
         made.append(len(example))
         return lambda x: model(x)
+
     monkeypatch.setattr(network_module, "compile_inference", compile_inference)
     return made
 
 
 def asked(folder, compile, sets, above=1e18):
     """A network that was asked for the outputs of all sets, planned as test.py does."""
-    network = Network(Small(), "a" * 64, torch.device("cpu"), "fp32", 7, cache=folder, compile=compile)
+    network = Network(
+        Small(), "a" * 64, torch.device("cpu"), "fp32", 7, cache=folder, compile=compile
+    )
     network_module.COMPILE_ABOVE["cpu"] = above
     network.plan(sets)
     for images in sets:
@@ -268,7 +339,8 @@ def test_outputs_of_one_result_are_of_one_kind(tmp_path, pretended):
     few, many = images_of(2, 1), images_of(200, 2)
     work = multiply_adds(Small(), few)
     asked(tmp_path, "on", [many])
-    network = asked(tmp_path, "auto", [many, few], above=60 * work)     # not worth compiling for, if the others were not there
+    # not worth compiling for, if the others were not there
+    network = asked(tmp_path, "auto", [many, few], above=60 * work)
     assert network.kind == "compiled" and len(list(tmp_path.rglob("*-compiled-*.npz"))) == 2
     assert not list(tmp_path.rglob("*-eager-*.npz"))
 
@@ -288,7 +360,9 @@ def test_what_cannot_be_compiled_is_kept_as_eager(tmp_path, monkeypatch):
     assert (again.kind, again.model.images) == ("eager", 0)
 
 
-def test_if_compiling_fails_compiled_outputs_of_other_sets_are_not_mixed_in(tmp_path, pretended, monkeypatch):
+def test_if_compiling_fails_compiled_outputs_of_other_sets_are_not_mixed_in(
+    tmp_path, pretended, monkeypatch
+):
     sets = [images_of(23, 1), images_of(9, 2)]
     asked(tmp_path, "on", sets[:1])
     monkeypatch.setattr(network_module, "compile_inference", lambda model, example: model)
@@ -298,14 +372,23 @@ def test_if_compiling_fails_compiled_outputs_of_other_sets_are_not_mixed_in(tmp_
 
 @pytest.mark.parametrize("works", [True, False])
 def test_compiled_or_fallen_back_the_outputs_are_the_same(tmp_path, monkeypatch, works):
-    images = images_of(23, 1)   # three batches of 7 and one of 2
+    images = images_of(23, 1)  # three batches of 7 and one of 2
+
     def refuse(*args, **keywords):
         raise RuntimeError("no compiler")
-    monkeypatch.setattr(torch, "compile", (lambda model, **keywords: lambda x: model(x)) if works else refuse)
+
+    monkeypatch.setattr(
+        torch, "compile", (lambda model, **keywords: lambda x: model(x)) if works else refuse
+    )
     compiled, plain = asked(tmp_path / "a", "on", [images]), asked(tmp_path / "b", "off", [images])
     assert compiled.kind == ("compiled" if works else "eager")
     for name in ("logits", "features"):
-        np.testing.assert_allclose(getattr(compiled.outputs(images), name), getattr(plain.outputs(images), name), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            getattr(compiled.outputs(images), name),
+            getattr(plain.outputs(images), name),
+            rtol=1e-5,
+            atol=1e-5,
+        )
 
 
 def test_old_outputs_go_when_there_are_too_many(tmp_path, monkeypatch):

@@ -1,4 +1,7 @@
-"""--tune-scores sees ID training images and generated noise only, and takes the best line of its grid."""
+"""--tune-scores sees ID training images and generated noise only,
+and takes the best line of its grid.
+"""
+
 import dataclasses
 
 import numpy as np
@@ -45,7 +48,7 @@ def test_held_out_images_are_apart_from_those_fitted_on(network, train_set):
     assert len(validation.fit_outputs) + len(validation.id_set) == len(train_set)
     held = network.outputs(validation.id_set).features
     same = np.abs(held[:, None] - validation.fit_outputs.features[None]).max(axis=2).min(axis=1)
-    assert (same > 1e-6).mean() > 0.9   # a few digits of the source are alike
+    assert (same > 1e-6).mean() > 0.9  # a few digits of the source are alike
 
 
 def test_noise_is_no_ood_test_set_and_as_many_images(network, train_set):
@@ -63,25 +66,39 @@ def test_shuffled_pixels_keep_the_pixels(train_set):
     images = train_set.subset(np.arange(5))
     shuffled = next(noise for noise in noise_sets(images) if noise.name == "shuffled pixels")
     for before, after in zip(images.images, shuffled.images):
-        assert torch.equal(before.flatten(1).sort(dim=1).values, after.flatten(1).sort(dim=1).values)
+        assert torch.equal(
+            before.flatten(1).sort(dim=1).values, after.flatten(1).sort(dim=1).values
+        )
 
 
 def test_no_image_set_is_opened(network, train_set, monkeypatch):
     def opened(*arguments, **keywords):
         pytest.fail("an image set was opened")
+
     for name, entry in loaders.DATASETS.items():
         monkeypatch.setitem(loaders.DATASETS, name, dataclasses.replace(entry, make=opened))
     for reader in ("official_reader", "read_array", "read_images"):
         monkeypatch.setattr(readers, reader, opened)
-    for trap in (lambda: loaders.load("gaussian"), lambda: loaders.load_id("digits", "test"), lambda: loaders.parse_ood("", "digits"),
-                 lambda: loaders.load("x", path=__file__)):
+    for trap in (
+        lambda: loaders.load("gaussian"),
+        lambda: loaders.load_id("digits", "test"),
+        lambda: loaders.parse_ood("", "digits"),
+        lambda: loaders.load("x", path=__file__),
+    ):
         with pytest.raises(pytest.fail.Exception):
             trap()
     tuned, grids = tune_scores(choose("knn,msp", "digits"), network, train_set, "digits")
     assert [score.name for score in tuned] == ["knn", "msp"] and grids["knn"] and grids["msp"] == []
 
 
-@pytest.mark.parametrize("name", [name for name, cls in SCORES.items() if cls.grid and name not in ("odin", "mahalanobis", "nci")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, cls in SCORES.items()
+        if cls.grid and name not in ("odin", "mahalanobis", "nci")
+    ],
+)
 def test_best_line_of_the_grid_is_taken(network, train_set, name):
     validation = Validation(network, train_set)
     score, rows = validation.tune(choose(name, "digits")[0], "digits")
@@ -106,9 +123,11 @@ def test_what_the_user_has_set_is_not_searched(network, train_set):
 
 
 def test_a_score_of_one_s_own_stays_one(network, train_set, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("from utils.scores import SCORES\nclass Own(SCORES['knn']):\n    pass\n")
+    (tmp_path / "mine.py").write_text(
+        "from utils.scores import SCORES\nclass Own(SCORES['knn']):\n    pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    own, = choose("mine:Own", "digits")
+    (own,) = choose("mine:Own", "digits")
     tuned, rows = Validation(network, train_set).tune(own, "digits")
     assert rows and tuned is not own and (tuned.own, tuned.name) == (True, own.name)
 

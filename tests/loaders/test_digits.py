@@ -1,4 +1,7 @@
-"""The data set that needs no download: real digits, OOD images that are what they say, and outliers apart from both."""
+"""The data set that needs no download: real digits, OOD images that are what they say,
+and outliers apart from both.
+"""
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_sample_image
@@ -12,7 +15,9 @@ MADE = [name for name, entry in loaders.DATASETS.items() if entry.make]
 
 @pytest.fixture(scope="module")
 def sets():
-    """{name: (pixels, labels, classes)} of the "test" part, and "train" for the ID training images."""
+    """{name: (pixels, labels, classes)} of the "test" part,
+    and "train" for the ID training images.
+    """
     made = {name: loaders.DATASETS[name].make("test") for name in MADE}
     return {**made, "train": digits.digits("train")}
 
@@ -32,15 +37,21 @@ class TestDigits:
         content = load_digits()
         known = content.target < 6
         assert len(train) + len(test) == known.sum() == 1083 and classes == tuple("012345")
-        assert np.array_equal(np.bincount(np.append(train_labels, test_labels)), np.bincount(content.target[known]))
+        assert np.array_equal(
+            np.bincount(np.append(train_labels, test_labels)), np.bincount(content.target[known])
+        )
         assert len(as_bytes(train) | as_bytes(test)) == len(as_bytes(train)) + len(as_bytes(test))
         assert set(test_labels) == set(range(6)) and 0.6 < len(train) / 1083 < 0.8
 
     def test_pixels_are_the_source_upsampled(self, sets):
         content = load_digits()
         pixels, labels = digits.upsampled_digits()
-        assert pixels.shape == (1797, 32, 32, 3) and pixels.dtype == np.uint8 and np.array_equal(labels, content.target)
-        assert (pixels == pixels[..., :1]).all()               # grey
+        assert (
+            pixels.shape == (1797, 32, 32, 3)
+            and pixels.dtype == np.uint8
+            and np.array_equal(labels, content.target)
+        )
+        assert (pixels == pixels[..., :1]).all()  # grey
         blocks = pixels[..., 0].reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
         for i in (0, 500, 1796):
             assert np.corrcoef(blocks[i].reshape(-1), content.images[i].reshape(-1))[0, 1] > 0.97
@@ -49,7 +60,9 @@ class TestDigits:
 
     def test_held_out_digits_are_all_6_to_9(self, sets):
         pixels, labels = digits.upsampled_digits()
-        assert np.array_equal(sets["digits_6_9"][0], pixels[labels >= 6]) and set(sets["digits_6_9"][1]) == {6, 7, 8, 9}
+        assert np.array_equal(sets["digits_6_9"][0], pixels[labels >= 6]) and set(
+            sets["digits_6_9"][1]
+        ) == {6, 7, 8, 9}
 
 
 class TestOod:
@@ -58,13 +71,17 @@ class TestOod:
         photo, patches = load_sample_image(f"{name}.jpg"), sets[f"{name}_patches"][0]
         for patch in patches[:5]:
             places = np.argwhere((photo[:-31, :-31] == patch[0, 0]).all(axis=2))
-            assert any(np.array_equal(photo[r:r + 32, c:c + 32], patch) for r, c in places)
+            assert any(np.array_equal(photo[r : r + 32, c : c + 32], patch) for r, c in places)
         assert len(as_bytes(patches)) > 450
 
     def test_gaussian(self, sets):
         values = sets["gaussian"][0]
-        # N(0.5, 1): 30.85 % lie below 0, as many above 1; 1/256 of the range around 0.5 holds 0.16 %.
-        assert abs((values == 255).mean() - 0.3085) < 0.005 and abs((values == 0).mean() - 0.3085) < 0.005
+        # N(0.5, 1): 30.85 % lie below 0, as many above 1;
+        # 1/256 of the range around 0.5 holds 0.16 %.
+        assert (
+            abs((values == 255).mean() - 0.3085) < 0.005
+            and abs((values == 0).mean() - 0.3085) < 0.005
+        )
         assert abs(values.mean() / 255 - 0.5) < 0.01
 
     def test_rademacher(self, sets):
@@ -82,7 +99,11 @@ class TestOod:
 
 class TestOutliers:
     def test_some_are_jigsaws_and_they_are_of_training_images_alone(self, sets):
-        made, train, test = sets["digit_outliers"][0], sorted_values(sets["train"][0]), sorted_values(sets["digits"][0])
+        made, train, test = (
+            sets["digit_outliers"][0],
+            sorted_values(sets["train"][0]),
+            sorted_values(sets["digits"][0]),
+        )
         jigsaws = sorted_values(made) & (train | test)
         assert len(jigsaws) > 200 and not jigsaws & (test - train)
 
@@ -97,10 +118,21 @@ class TestOutliers:
         made = digits.jigsaw(image, 4, np.random.default_rng(0))
 
         def tiles(picture):
-            return [picture[r:r + 4, c:c + 4].tobytes() for r in range(0, 16, 4) for c in range(0, 16, 4)]
-        assert made.shape == image.shape and sorted(tiles(made)) == sorted(tiles(image)) and tiles(made) != tiles(image)
+            return [
+                picture[r : r + 4, c : c + 4].tobytes()
+                for r in range(0, 16, 4)
+                for c in range(0, 16, 4)
+            ]
+
+        assert (
+            made.shape == image.shape
+            and sorted(tiles(made)) == sorted(tiles(image))
+            and tiles(made) != tiles(image)
+        )
         grey = digits.jigsaw(image[..., 0], 8, np.random.default_rng(0))
-        assert grey.shape == (16, 16) and sorted(grey.reshape(-1)) == sorted(image[..., 0].reshape(-1))
+        assert grey.shape == (16, 16) and sorted(grey.reshape(-1)) == sorted(
+            image[..., 0].reshape(-1)
+        )
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -120,8 +152,9 @@ def test_random_state_of_the_caller_is_not_touched():
 
 
 def test_sets_are_distinct(sets):
-    assert len({loaders.make_set(pixels, None, name).fingerprint for name,
-                (pixels, _, _) in sets.items()}) == len(sets)
+    assert len(
+        {loaders.make_set(pixels, None, name).fingerprint for name, (pixels, _, _) in sets.items()}
+    ) == len(sets)
 
 
 def test_id_test_and_ood_images_share_nothing(sets):

@@ -1,4 +1,7 @@
-"""Official files, folders, archives and arrays give the very pixels and labels in them, or an error says why not."""
+"""Official files, folders, archives and arrays give the very pixels and labels in them,
+or an error says why not.
+"""
+
 import io
 import os
 import pickle
@@ -37,8 +40,15 @@ def write_official(path, content):
 
 
 def planes(images):
-    """The rows of an official batch: all red values of an image by rows, then all green, then all blue."""
-    return np.stack([np.concatenate([image[..., colour].reshape(-1) for colour in range(3)]) for image in images])
+    """The rows of an official batch: all red values of an image by rows,
+    then all green, then all blue.
+    """
+    return np.stack(
+        [
+            np.concatenate([image[..., colour].reshape(-1) for colour in range(3)])
+            for image in images
+        ]
+    )
 
 
 def write_cifar10(folder, write=write_official):
@@ -47,8 +57,15 @@ def write_cifar10(folder, write=write_official):
     made = {}
     for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
         images, labels = noise(7, 32, seed=i), [(i + k) % 10 for k in range(7)]
-        write(folder / name, {"data": planes(images), "labels": labels, "batch_label": name,
-                              "filenames": ["x.png"] * 7})
+        write(
+            folder / name,
+            {
+                "data": planes(images),
+                "labels": labels,
+                "batch_label": name,
+                "filenames": ["x.png"] * 7,
+            },
+        )
         made[name] = images, labels
     write(folder / "batches.meta", {"label_names": list("abcdefghij")})
     return made
@@ -59,7 +76,14 @@ def write_cifar100(folder, write=write_official):
     made = {}
     for i, name in enumerate(("train", "test")):
         images, labels = noise(9, 32, seed=10 + i), [11 * k for k in range(9)]
-        write(folder / name, {"data": planes(images), "fine_labels": labels, "coarse_labels": [k % 20 for k in labels]})
+        write(
+            folder / name,
+            {
+                "data": planes(images),
+                "fine_labels": labels,
+                "coarse_labels": [k % 20 for k in labels],
+            },
+        )
         made[name] = images, labels
     write(folder / "meta", {"fine_label_names": ["x"] * 100})
     return made
@@ -73,10 +97,15 @@ class TestCifar:
     def test_cifar10(self, tmp_path):
         made = write_cifar10(tmp_path / "c")
         pixels, labels, _ = readers.read_cifar(tmp_path / "c", "train")
-        assert np.array_equal(pixels, np.concatenate([made[f"data_batch_{i}"][0] for i in range(1, 6)]))
+        assert np.array_equal(
+            pixels, np.concatenate([made[f"data_batch_{i}"][0] for i in range(1, 6)])
+        )
         assert labels.tolist() == sum((made[f"data_batch_{i}"][1] for i in range(1, 6)), [])
         pixels, labels, _ = readers.read_cifar(tmp_path / "c", "test")
-        assert np.array_equal(pixels, made["test_batch"][0]) and labels.tolist() == made["test_batch"][1]
+        assert (
+            np.array_equal(pixels, made["test_batch"][0])
+            and labels.tolist() == made["test_batch"][1]
+        )
         assert pixels.dtype == np.uint8 and labels.dtype == np.int64
 
     @pytest.mark.parametrize("split", ("train", "test"))
@@ -87,34 +116,50 @@ class TestCifar:
 
     @pytest.mark.parametrize("protocol", range(2, 6))
     def test_batches_written_by_python_3(self, tmp_path, protocol):
-        made = write_cifar10(tmp_path / "c", lambda path, content: write_pickle(path, content, protocol))
+        made = write_cifar10(
+            tmp_path / "c", lambda path, content: write_pickle(path, content, protocol)
+        )
         pixels, labels, _ = readers.read_cifar(tmp_path / "c", "test")
-        assert np.array_equal(pixels, made["test_batch"][0]) and labels.tolist() == made["test_batch"][1]
+        assert (
+            np.array_equal(pixels, made["test_batch"][0])
+            and labels.tolist() == made["test_batch"][1]
+        )
 
-    @pytest.mark.parametrize("call", ((os.system, "touch {}"), (exec, "open('{}', 'w')"), (os.mkdir, "{}")))
+    @pytest.mark.parametrize(
+        "call", ((os.system, "touch {}"), (exec, "open('{}', 'w')"), (os.mkdir, "{}"))
+    )
     def test_a_malicious_batch_is_refused_and_not_executed(self, tmp_path, call):
         marker = tmp_path / "executed"
 
         class Evil:
             def __reduce__(self):
                 return call[0], (call[1].format(marker),)
+
         pickle.loads(pickle.dumps(Evil()))
-        assert marker.exists()                      # so that the test can fail
+        assert marker.exists()  # so that the test can fail
         marker.rmdir() if marker.is_dir() else marker.unlink()
         made = write_cifar10(tmp_path / "c")
-        write_pickle(tmp_path / "c" / "test_batch", {b"data": planes(made["test_batch"][0]), b"labels": [0] * 7,
-                                                     b"x": Evil()})
+        write_pickle(
+            tmp_path / "c" / "test_batch",
+            {b"data": planes(made["test_batch"][0]), b"labels": [0] * 7, b"x": Evil()},
+        )
         with pytest.raises(UserError, match="test_batch.*it asks for"):
             readers.read_cifar(tmp_path / "c", "test")
         assert not marker.exists()
 
-    @pytest.mark.parametrize("content", (
-        [1, 2], {b"data": np.zeros((2, 3072), np.uint8)}, {b"labels": [1]},
-        {b"data": np.zeros((2, 3000), np.uint8), b"labels": [0, 0]},
-        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
-        {b"data": np.zeros((1, 3072), np.float32), b"labels": [0]},
-        {b"data": np.zeros((1, 3072), np.uint8), b"labels": ["cat"]},
-        {b"data": np.zeros((0, 3072), np.uint8), b"labels": []}))
+    @pytest.mark.parametrize(
+        "content",
+        (
+            [1, 2],
+            {b"data": np.zeros((2, 3072), np.uint8)},
+            {b"labels": [1]},
+            {b"data": np.zeros((2, 3000), np.uint8), b"labels": [0, 0]},
+            {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
+            {b"data": np.zeros((1, 3072), np.float32), b"labels": [0]},
+            {b"data": np.zeros((1, 3072), np.uint8), b"labels": ["cat"]},
+            {b"data": np.zeros((0, 3072), np.uint8), b"labels": []},
+        ),
+    )
     def test_wrong_content_is_named(self, tmp_path, content):
         write_cifar10(tmp_path / "c")
         write_pickle(tmp_path / "c" / "data_batch_3", content)
@@ -142,9 +187,15 @@ class TestSvhn:
         pixels, found, _ = readers.read_svhn(tmp_path / "s.mat", "test")
         assert np.array_equal(pixels, images) and found.tolist() == [0, 1, 9, 0, 5]
 
-    @pytest.mark.parametrize("content", ({"X": np.zeros((32, 32, 3, 2), np.uint8)}, {"y": np.ones((2, 1))},
-                                         {"X": np.zeros((32, 32, 3, 2)), "y": np.ones((2, 1))},
-                                         {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.ones((3, 1))}))
+    @pytest.mark.parametrize(
+        "content",
+        (
+            {"X": np.zeros((32, 32, 3, 2), np.uint8)},
+            {"y": np.ones((2, 1))},
+            {"X": np.zeros((32, 32, 3, 2)), "y": np.ones((2, 1))},
+            {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.ones((3, 1))},
+        ),
+    )
     def test_wrong_content_is_named(self, tmp_path, content):
         savemat(tmp_path / "s.mat", content)
         with pytest.raises(UserError, match="s.mat is not an SVHN .mat file"):
@@ -179,26 +230,42 @@ class TestArrays:
     @pytest.mark.parametrize("key", ("images", "data", "x", "arr_0"))
     @pytest.mark.parametrize("labels_key", ("labels", "y"))
     def test_names_of_the_arrays(self, tmp_path, key, labels_key):
-        pixels, labels, classes = self.read(tmp_path / "a.npz",
-                                            **{key: self.IMAGES, labels_key: np.array([2, 0, 1, 1], np.uint8)},
-                                            classes=np.array(["cat", "dog", "owl"]))
+        pixels, labels, classes = self.read(
+            tmp_path / "a.npz",
+            **{key: self.IMAGES, labels_key: np.array([2, 0, 1, 1], np.uint8)},
+            classes=np.array(["cat", "dog", "owl"]),
+        )
         assert np.array_equal(pixels, self.IMAGES)
-        assert labels.tolist() == [2, 0, 1, 1] and labels.dtype == np.int64 and classes == ("cat", "dog", "owl")
+        assert (
+            labels.tolist() == [2, 0, 1, 1]
+            and labels.dtype == np.int64
+            and classes == ("cat", "dog", "owl")
+        )
 
-    @pytest.mark.parametrize("images, words", (
-        (np.zeros((4, 6, 6, 3), np.float32), "float32, not uint8"),
-        (np.zeros((4, 6, 6, 3), np.int64), "int64, not uint8"),
-        (np.zeros((4, 6, 6, 3), bool), "bool, not uint8"), (np.array(["a", "b"]), "not uint8"),
-        (np.zeros((6, 6), np.uint8), r"shape \(6, 6\)"), (np.zeros((4, 6, 6, 4), np.uint8), r"shape \(4, 6, 6, 4\)"),
-        (np.zeros((4, 2, 6, 6, 3), np.uint8), "shape"), (np.zeros((4, 3072), np.uint8), "shape"),
-        (np.uint8(3), "shape"),
-        (np.zeros((0, 6, 6, 3), np.uint8), "no image"), (np.zeros((4, 0, 6, 3), np.uint8), "no image")))
+    @pytest.mark.parametrize(
+        "images, words",
+        (
+            (np.zeros((4, 6, 6, 3), np.float32), "float32, not uint8"),
+            (np.zeros((4, 6, 6, 3), np.int64), "int64, not uint8"),
+            (np.zeros((4, 6, 6, 3), bool), "bool, not uint8"),
+            (np.array(["a", "b"]), "not uint8"),
+            (np.zeros((6, 6), np.uint8), r"shape \(6, 6\)"),
+            (np.zeros((4, 6, 6, 4), np.uint8), r"shape \(4, 6, 6, 4\)"),
+            (np.zeros((4, 2, 6, 6, 3), np.uint8), "shape"),
+            (np.zeros((4, 3072), np.uint8), "shape"),
+            (np.uint8(3), "shape"),
+            (np.zeros((0, 6, 6, 3), np.uint8), "no image"),
+            (np.zeros((4, 0, 6, 3), np.uint8), "no image"),
+        ),
+    )
     @pytest.mark.parametrize("name", ("a.npz", "a.npy"))
     def test_wrong_shape_or_type(self, tmp_path, name, images, words):
         with pytest.raises(UserError, match=f"{name}.*{words}"):
             self.read(tmp_path / name, images=images)
 
-    @pytest.mark.parametrize("labels", (np.zeros(3, int), np.zeros((4, 1), int), np.zeros(4), np.array(list("abcd"))))
+    @pytest.mark.parametrize(
+        "labels", (np.zeros(3, int), np.zeros((4, 1), int), np.zeros(4), np.array(list("abcd")))
+    )
     def test_wrong_labels(self, tmp_path, labels):
         with pytest.raises(UserError, match="a.npz.*labels are"):
             self.read(tmp_path / "a.npz", images=self.IMAGES, labels=labels)
@@ -209,18 +276,21 @@ class TestArrays:
         class Evil:
             def __reduce__(self):
                 return os.mkdir, (str(marker),)
+
         for name in ("a.npz", "a.npy"):
             with pytest.raises(UserError, match=f"{name} cannot be read"):
                 self.read(tmp_path / name, images=np.array([Evil()], dtype=object))
         with pytest.raises(UserError, match="a.npz cannot be read"):
-            self.read(tmp_path / "a.npz", images=self.IMAGES, labels=np.array([Evil()] * 4, dtype=object))
+            self.read(
+                tmp_path / "a.npz", images=self.IMAGES, labels=np.array([Evil()] * 4, dtype=object)
+            )
         assert not marker.exists()
 
     def test_other_files_are_refused(self, tmp_path):
         with pytest.raises(UserError, match="pictures, notes; its images must be called 'images'"):
             self.read(tmp_path / "a.npz", pictures=self.IMAGES, notes=np.zeros(2))
         whole = (tmp_path / "a.npz").read_bytes()
-        for content in (b"", b"\x93NUMPY", whole[:len(whole) // 2], pickle.dumps([1])):
+        for content in (b"", b"\x93NUMPY", whole[: len(whole) // 2], pickle.dumps([1])):
             for name in ("a.npz", "a.npy"):
                 (tmp_path / name).write_bytes(content)
                 with pytest.raises(UserError, match=f"{name} cannot be read"):
@@ -232,8 +302,21 @@ class TestArrays:
 
 
 class TestFitImage:
-    SIZES = ((32, 32), (36, 36), (33, 47), (47, 33), (40, 41), (41, 40), (20, 50), (31, 31), (5, 9), (120, 81), (1, 40),
-             (65, 32), (32, 65))
+    SIZES = (
+        (32, 32),
+        (36, 36),
+        (33, 47),
+        (47, 33),
+        (40, 41),
+        (41, 40),
+        (20, 50),
+        (31, 31),
+        (5, 9),
+        (120, 81),
+        (1, 40),
+        (65, 32),
+        (32, 65),
+    )
 
     @pytest.mark.parametrize("size", SIZES, ids=str)
     @pytest.mark.parametrize("mode", ("RGB", "L"))
@@ -242,13 +325,17 @@ class TestFitImage:
         width, height = size
         pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
         image = Image.fromarray(pixels).convert(mode)
-        expected = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(32)])(image.convert("RGB"))
+        expected = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(32)])(
+            image.convert("RGB")
+        )
         assert np.array_equal(np.asarray(readers.fit_image(image, 32)), np.asarray(expected))
 
     def test_crop_only_takes_the_middle_of_36x36(self):
         pixels = noise(1, 36, seed=0)[0]
-        assert np.array_equal(np.asarray(readers.fit_image(Image.fromarray(pixels), 32, crop_only=True)),
-                              pixels[2:34, 2:34])
+        assert np.array_equal(
+            np.asarray(readers.fit_image(Image.fromarray(pixels), 32, crop_only=True)),
+            pixels[2:34, 2:34],
+        )
 
     def test_crop_only_enlarges_what_is_too_small(self):
         small = Image.fromarray(noise(1, 20, seed=0)[0])
@@ -263,7 +350,9 @@ class TestFitImage:
 
 
 def decode_all(path, **keywords):
-    return readers.decode(readers.Folder(path) if path.is_dir() else readers.Archive(path), 32, **keywords)
+    return readers.decode(
+        readers.Folder(path) if path.is_dir() else readers.Archive(path), 32, **keywords
+    )
 
 
 def pattern(*shape):
@@ -272,14 +361,22 @@ def pattern(*shape):
 
 
 def test_decoded_pixels_are_the_recorded_ones(tmp_path):
-    """If this fails and the new pixels are wanted, raise DECODING in utils/loaders/readers.py and record them here."""
-    recorded = {"small.png": (32, 124.92, 134), "wide.png": (32, 124.99, 136), "grey.png": (32, 125.34, 148)}
+    """If this fails and the new pixels are wanted, raise DECODING in
+    utils/loaders/readers.py and record them here.
+    """
+    recorded = {
+        "small.png": (32, 124.92, 134),
+        "wide.png": (32, 124.99, 136),
+        "grey.png": (32, 125.34, 148),
+    }
     Image.fromarray(pattern(20, 20, 3)).save(tmp_path / "small.png")
     Image.fromarray(pattern(40, 60, 3)).save(tmp_path / "wide.png")
     Image.fromarray(pattern(64, 64)).save(tmp_path / "grey.png")
     pixels, labels, classes, bad = decode_all(tmp_path)
-    found = {name: (len(image), round(float(image.mean()), 2), int(image[5, 7, 1]))
-             for name, image in zip(sorted(recorded), pixels)}
+    found = {
+        name: (len(image), round(float(image.mean()), 2), int(image[5, 7, 1]))
+        for name, image in zip(sorted(recorded), pixels)
+    }
     assert (readers.DECODING, found, labels, classes, bad) == (1, recorded, None, None, [])
 
 
@@ -292,12 +389,14 @@ class TestFoldersAndArchives:
     def test_class_folders(self, folder):
         images, labels = coloured(6, 3, 32, seed=0)
         pixels, found, classes, bad = decode_all(folder)
-        order = np.argsort(labels, kind="stable")              # class by class, by name within a class
+        order = np.argsort(labels, kind="stable")  # class by class, by name within a class
         assert np.array_equal(pixels, images[order]) and found.tolist() == labels[order].tolist()
         assert classes == ("class_0", "class_1", "class_2") and bad == []
 
     @pytest.mark.parametrize("ending", (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
-    def test_an_archive_is_as_its_folder_in_whatever_order_it_was_packed(self, folder, tmp_path, ending):
+    def test_an_archive_is_as_its_folder_in_whatever_order_it_was_packed(
+        self, folder, tmp_path, ending
+    ):
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
         random.Random(1).shuffle(names)
         packed = pack(folder, tmp_path / f"a{ending.replace('.tgz', '.tar.gz')}", names)
@@ -308,7 +407,9 @@ class TestFoldersAndArchives:
         assert classes == expected[2] and bad == []
 
     def test_a_compressed_archive_is_read_front_to_back(self, folder, tmp_path):
-        names = sorted((p.relative_to(folder).as_posix() for p in folder.rglob("*.png")), reverse=True)
+        names = sorted(
+            (p.relative_to(folder).as_posix() for p in folder.rglob("*.png")), reverse=True
+        )
         source = readers.Archive(pack(folder, tmp_path / "a.tar.gz", names))
         assert source.names == sorted(names) and [source.names[i] for i in source.order] == names
 
@@ -353,7 +454,7 @@ class TestFoldersAndArchives:
         image.save(tmp_path / "m" / f"a{ending}")
         assert Image.open(tmp_path / "m" / f"a{ending}").mode == mode
         pixels = decode_all(tmp_path / "m")[0]
-        if mode == "I;16":   # the high byte, where convert() would clip all above 255 to white
+        if mode == "I;16":  # the high byte, where convert() would clip all above 255 to white
             image = Image.fromarray(np.round(np.asarray(deep) / 257).astype(np.uint8))
         assert np.array_equal(pixels[0], np.asarray(readers.fit_image(image.convert("RGB"), 32)))
 
@@ -364,9 +465,11 @@ class TestFoldersAndArchives:
         whole = decode_all(folder)
         bad = folder / "class_1" / f"002{ending}"
         content = bad.read_bytes()
-        for part in (content[:len(content) // 2], content[:20], b""):
+        for part in (content[: len(content) // 2], content[:20], b""):
             bad.write_bytes(part)
-            with pytest.raises(UserError, match=f"'class_1/002{ending}' cannot be read.*--skip-bad"):
+            with pytest.raises(
+                UserError, match=f"'class_1/002{ending}' cannot be read.*--skip-bad"
+            ):
                 decode_all(folder)
             pixels, found, classes, left_out = decode_all(folder, skip_bad=True)
             assert np.array_equal(pixels, whole[0][[0, 1, 3]]) and found.tolist() == [0, 1, 1]
@@ -375,7 +478,7 @@ class TestFoldersAndArchives:
     def test_a_bad_image_makes_no_noise_of_its_own(self, tmp_path, recwarn):
         folder = write_images(tmp_path / "t", noise(2, 32, seed=5), ending=".tif")
         content = (folder / "000.tif").read_bytes()
-        (folder / "000.tif").write_bytes(content[:len(content) - 30])
+        (folder / "000.tif").write_bytes(content[: len(content) - 30])
         assert decode_all(folder, skip_bad=True)[3] == ["000.tif"] and len(recwarn) == 0
 
     def test_bad_image_in_an_archive(self, folder, tmp_path):
@@ -408,7 +511,7 @@ class TestFoldersAndArchives:
     def test_damaged_archives(self, folder, tmp_path, ending):
         archive = pack(folder, tmp_path / f"a{ending}")
         content = archive.read_bytes()
-        for part in (content[:len(content) // 2], content[:100], b"", b"x" * 2000):
+        for part in (content[: len(content) // 2], content[:100], b"", b"x" * 2000):
             archive.write_bytes(part)
             with pytest.raises(UserError, match="is not a readable .zip or .tar archive"):
                 decode_all(archive)
@@ -418,7 +521,7 @@ class TestFoldersAndArchives:
         with tarfile.open(archive) as file:
             third = file.getmembers()[2].offset
         content = bytearray(archive.read_bytes())
-        content[third:third + 200] = b"?" * 200
+        content[third : third + 200] = b"?" * 200
         archive.write_bytes(content)
         with pytest.raises(UserError, match="is not a readable .zip or .tar archive"):
             decode_all(archive)
@@ -454,6 +557,7 @@ class TestCache:
         def counted(source, *arguments):
             calls.append(source.path)
             return decode(source, *arguments)
+
         monkeypatch.setattr(readers, "decode", counted)
         return calls
 
@@ -465,7 +569,11 @@ class TestCache:
         path = folder if kind == "folder" else pack(folder, folder.parent / kind)
         first, second = self.read(path, data), self.read(path, data)
         assert len(decoded) == 1
-        assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1]) and first[2:] == second[2:]
+        assert (
+            np.array_equal(first[0], second[0])
+            and np.array_equal(first[1], second[1])
+            and first[2:] == second[2:]
+        )
         assert second[1].dtype == np.int64 and second[0].dtype == np.uint8
 
     def test_labels_are_none_from_the_cache_too(self, tmp_path, data, decoded):
@@ -473,7 +581,9 @@ class TestCache:
         self.read(flat, data)
         assert self.read(flat, data)[1:] == (None, None, []) and len(decoded) == 1
 
-    @pytest.mark.parametrize("change", ("pixels", "time", "new", "removed", "other class", "size", "crop"))
+    @pytest.mark.parametrize(
+        "change", ("pixels", "time", "new", "removed", "other class", "size", "crop")
+    )
     def test_decoded_again_after_a_change(self, folder, data, decoded, change):
         before = self.read(folder, data)[0]
         file, keywords = folder / "class_0" / "000.png", {}
@@ -491,7 +601,9 @@ class TestCache:
             keywords = {"size": 16} if change == "size" else {"crop_only": True}
         after, labels = self.read(folder, data, **keywords)[:2]
         assert len(decoded) == 2 and len(after) == len(labels)
-        assert (after.shape == before.shape and np.array_equal(after, before)) == (change in ("time", "crop"))
+        assert (after.shape == before.shape and np.array_equal(after, before)) == (
+            change in ("time", "crop")
+        )
         self.read(folder, data, **keywords)
         assert len(decoded) == 2
 
@@ -509,13 +621,15 @@ class TestCache:
 
     def test_damaged_cache_is_made_again(self, folder, data, decoded):
         expected = self.read(folder, data)
-        cached, = (data / "cache").iterdir()
+        (cached,) = (data / "cache").iterdir()
         cached.write_bytes(cached.read_bytes()[:500])
         assert np.array_equal(self.read(folder, data)[0], expected[0])
         self.read(folder, data)
         assert len(decoded) == 2
 
-    def test_skipped_images_are_remembered_and_still_refused_without_skip_bad(self, folder, data, decoded):
+    def test_skipped_images_are_remembered_and_still_refused_without_skip_bad(
+        self, folder, data, decoded
+    ):
         (folder / "class_2" / "002.png").write_text("x")
         for _ in range(2):
             pixels, _, _, bad = self.read(folder, data, skip_bad=True)
@@ -525,7 +639,8 @@ class TestCache:
             self.read(folder, data)
 
     def test_data_folder_that_cannot_be_written(self, folder, data):
-        (data / "cache").write_text("a file where the folder should be")   # root may write everywhere else
+        # root may write everywhere else
+        (data / "cache").write_text("a file where the folder should be")
         data.chmod(0o555)
         assert len(self.read(folder, data)[0]) == 6
         assert [p.name for p in data.iterdir()] == ["cache"]

@@ -1,4 +1,6 @@
-"""GReg's gradient term against slow and independent computations, with the fused kernels and without."""
+"""GReg's gradient term against slow and independent computations,
+with the fused kernels and without.
+"""
 
 import copy
 
@@ -16,7 +18,9 @@ M_IN, M_OUT = -2.4, -2.2
 
 
 class Small(nn.Module):
-    """Convolution, BatchNorm, ReLU and a head, whose second derivative is finite differences' easy prey."""
+    """Convolution, BatchNorm, ReLU and a head, whose second derivative is
+    finite differences' easy prey.
+    """
 
     def __init__(self):
         super().__init__()
@@ -30,7 +34,11 @@ class Small(nn.Module):
 def images(seed=0, n=5, m=7, size=6, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     x, x_out = (torch.randn(k, 3, size, size, generator=generator, dtype=dtype) for k in (n, m))
-    return x.requires_grad_(), x_out.requires_grad_(), torch.randint(0, 4, (n,), generator=generator)
+    return (
+        x.requires_grad_(),
+        x_out.requires_grad_(),
+        torch.randint(0, 4, (n,), generator=generator),
+    )
 
 
 def batch_of(model, x, x_out, y):
@@ -83,7 +91,8 @@ def test_the_gradient_by_the_weights_agrees_with_finite_differences():
     x, x_out, y = images(dtype=torch.float64)
 
     def value():
-        return gradient_term(batch_of(model, x, x_out, y), 1e9, -1e9)  # all images on the right side
+        # all images on the right side
+        return gradient_term(batch_of(model, x, x_out, y), 1e9, -1e9)
 
     value().backward()
     for name, weight in model.named_parameters():
@@ -103,7 +112,9 @@ def test_the_gradient_by_the_weights_agrees_with_finite_differences():
 @pytest.mark.skipif(fused.kernels() is None, reason="no C++ compiler here")
 @pytest.mark.parametrize("p", [0.0, 0.3])
 def test_the_fused_kernels_have_the_second_derivative_of_stock_operators(p, monkeypatch):
-    """The same dropout mask included: read off the kernel's own output and given to the stock operators."""
+    """The same dropout mask included: read off the kernel's own output and
+    given to the stock operators.
+    """
     torch.manual_seed(0)
     x = torch.randn(8, 6, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
     bn = nn.BatchNorm2d(6).train()
@@ -112,7 +123,7 @@ def test_the_fused_kernels_have_the_second_derivative_of_stock_operators(p, monk
     target = torch.randn(8, 6, 5, 5)
 
     def second(y):
-        gradient, = torch.autograd.grad((y * target).tanh().sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad((y * target).tanh().sum(), x, create_graph=True)
         bn.zero_grad()
         gradient.square().sum().backward()
         return gradient.detach(), bn.weight.grad.clone(), bn.bias.grad.clone()

@@ -1,4 +1,5 @@
 """Every term of the fine-tuning losses against a slow loop, and what each loss looks at."""
+
 import math
 
 import pytest
@@ -21,7 +22,9 @@ def batch(seed=0, scale=2.0):
 
 def terms(name, logits, features, labels, **changed):
     """What a loss returns for a batch's outputs, with those of HYPER that it has."""
-    chosen = {key: value for key, value in {**HYPER, **changed}.items() if key in LOSSES[name].defaults}
+    chosen = {
+        key: value for key, value in {**HYPER, **changed}.items() if key in LOSSES[name].defaults
+    }
     return LOSSES[name](**chosen)(Batch(None, None, labels, logits, features))
 
 
@@ -30,7 +33,9 @@ def logsumexp(row):
 
 
 def slow_ce(logits, labels):
-    return sum(logsumexp(row) - row[y] for row, y in zip(logits.tolist(), labels.tolist())) / len(labels)
+    return sum(logsumexp(row) - row[y] for row, y in zip(logits.tolist(), labels.tolist())) / len(
+        labels
+    )
 
 
 def slow_l1(features):
@@ -42,8 +47,12 @@ def slow_oe(logits):
 
 
 def slow_hinges(logits_in, logits_out, m_in, m_out):
-    inner = sum(max(0.0, -logsumexp(row) - m_in) ** 2 for row in logits_in.tolist()) / len(logits_in)
-    outer = sum(max(0.0, m_out + logsumexp(row)) ** 2 for row in logits_out.tolist()) / len(logits_out)
+    inner = sum(max(0.0, -logsumexp(row) - m_in) ** 2 for row in logits_in.tolist()) / len(
+        logits_in
+    )
+    outer = sum(max(0.0, m_out + logsumexp(row)) ** 2 for row in logits_out.tolist()) / len(
+        logits_out
+    )
     return inner + outer
 
 
@@ -58,27 +67,38 @@ def same(found, expected):
 class TestSlowLoops:
     def test_sr(self, seed):
         logits, features, labels = batch(seed)
-        same(terms("sr", logits[:IN], features[:IN], labels),
-             {"ce": slow_ce(logits[:IN], labels), "l1": 0.02 * slow_l1(features[:IN])})
+        same(
+            terms("sr", logits[:IN], features[:IN], labels),
+            {"ce": slow_ce(logits[:IN], labels), "l1": 0.02 * slow_l1(features[:IN])},
+        )
 
     @pytest.mark.parametrize("l1_on, count", (("id", IN), ("all", IN + OUT)))
     def test_sroe(self, seed, l1_on, count):
         logits, features, labels = batch(seed)
-        same(terms("sroe", logits, features, labels, l1_on=l1_on),
-             {"ce": slow_ce(logits[:IN], labels), "l1": 0.02 * slow_l1(features[:count]),
-              "oe": 0.5 * slow_oe(logits[IN:])})
+        same(
+            terms("sroe", logits, features, labels, l1_on=l1_on),
+            {
+                "ce": slow_ce(logits[:IN], labels),
+                "l1": 0.02 * slow_l1(features[:count]),
+                "oe": 0.5 * slow_oe(logits[IN:]),
+            },
+        )
 
     def test_oe(self, seed):
         logits, features, labels = batch(seed)
-        same(terms("oe", logits, features, labels),
-             {"ce": slow_ce(logits[:IN], labels), "oe": 0.5 * slow_oe(logits[IN:])})
+        same(
+            terms("oe", logits, features, labels),
+            {"ce": slow_ce(logits[:IN], labels), "oe": 0.5 * slow_oe(logits[IN:])},
+        )
 
     def test_energy(self, seed):
         logits, features, labels = batch(seed)
         expected = slow_hinges(logits[:IN], logits[IN:], -3.0, -1.5)
         assert expected > 0
-        same(terms("energy", logits, features, labels, beta=0.1),
-             {"ce": slow_ce(logits[:IN], labels), "energy": 0.1 * expected})
+        same(
+            terms("energy", logits, features, labels, beta=0.1),
+            {"ce": slow_ce(logits[:IN], labels), "energy": 0.1 * expected},
+        )
 
 
 class TestTerms:
@@ -88,8 +108,12 @@ class TestTerms:
     def test_uniformity_is_log_c_at_the_uniform_and_more_elsewhere(self):
         for classes in (2, 10, 100):
             level = torch.linspace(-30, 30, 7).view(7, 1).double()
-            assert uniformity(level.expand(7, classes)).item() == pytest.approx(math.log(classes), abs=1e-12)
-            logits = torch.randn(500, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(classes))
+            assert uniformity(level.expand(7, classes)).item() == pytest.approx(
+                math.log(classes), abs=1e-12
+            )
+            logits = torch.randn(
+                500, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(classes)
+            )
             assert all(uniformity(row[None]).item() > math.log(classes) for row in logits)
             nudged = torch.zeros(1, classes, dtype=torch.float64)
             nudged[0, 0] = 1e-3
@@ -97,15 +121,25 @@ class TestTerms:
 
     def test_uniformity_is_the_cross_entropy_from_the_uniform(self):
         logits = batch()[0]
-        assert uniformity(logits).item() == pytest.approx(-logits.log_softmax(dim=1).mean().item(), abs=1e-12)
+        assert uniformity(logits).item() == pytest.approx(
+            -logits.log_softmax(dim=1).mean().item(), abs=1e-12
+        )
 
     def test_uniformity_does_not_see_a_shift_of_the_logits(self):
         logits = batch()[0]
         assert uniformity(logits + 7).item() == pytest.approx(uniformity(logits).item(), abs=1e-12)
 
-    @pytest.mark.parametrize("energy_in, energy_out, expected", (
-        (-24.0, -4.0, 0.0), (-23.0, -5.0, 0.0), (-20.0, -4.0, 9.0), (-24.0, -7.0, 4.0), (-21.0, -8.0, 13.0),
-        (-5.0, -23.0, 648.0)))
+    @pytest.mark.parametrize(
+        "energy_in, energy_out, expected",
+        (
+            (-24.0, -4.0, 0.0),
+            (-23.0, -5.0, 0.0),
+            (-20.0, -4.0, 9.0),
+            (-24.0, -7.0, 4.0),
+            (-21.0, -8.0, 13.0),
+            (-5.0, -23.0, 648.0),
+        ),
+    )
     def test_hinges_by_hand(self, energy_in, energy_out, expected):
         # One class: the energy is minus the logit.
         inner, outer = torch.tensor([[-energy_in]]), torch.tensor([[-energy_out]])
@@ -130,7 +164,9 @@ class TestWhatEachLossSees:
         logits, features, labels = batch()
         before = sum(terms(name, logits, features, labels).values())
         logits[IN + 2] *= 3
-        assert LOSSES[name].outliers and sum(terms(name, logits, features, labels).values()) != before
+        assert (
+            LOSSES[name].outliers and sum(terms(name, logits, features, labels).values()) != before
+        )
 
     @pytest.mark.parametrize("l1_on, seen", (("id", False), ("all", True)))
     def test_l1_of_outliers_features(self, l1_on, seen):
@@ -154,7 +190,9 @@ class TestWhatEachLossSees:
         found = terms(name, logits, features, labels)
         assert all(torch.isfinite(v) and v >= 0 for v in found.values())
         sum(found.values()).backward()
-        assert torch.isfinite(logits.grad).all() and (features.grad is None or torch.isfinite(features.grad).all())
+        assert torch.isfinite(logits.grad).all() and (
+            features.grad is None or torch.isfinite(features.grad).all()
+        )
 
     def test_gradients_push_as_the_papers_say(self):
         logits, features, labels = batch()
@@ -181,10 +219,16 @@ class TestRecord:
         assert list(losses_of("pretrain")) == ["ce", "greg+", "logitnorm"]
         assert list(losses_of("tune")) == ["sr", "sroe", "oe", "energy", "greg", "greg+"]
 
-    @pytest.mark.parametrize("name, chosen, words", (
-        ("sr", {"beta": 1.0}, "has no 'beta'. There is: alpha=0.02"), ("sr", {"alpha": -1.0}, "alpha -1"),
-        ("oe", {"beta": float("nan")}, "beta nan"), ("sroe", {"l1_on": "both"}, "l1_on both is none of id, all"),
-        ("energy", {"m_in": float("inf")}, "m_in inf")))
+    @pytest.mark.parametrize(
+        "name, chosen, words",
+        (
+            ("sr", {"beta": 1.0}, "has no 'beta'. There is: alpha=0.02"),
+            ("sr", {"alpha": -1.0}, "alpha -1"),
+            ("oe", {"beta": float("nan")}, "beta nan"),
+            ("sroe", {"l1_on": "both"}, "l1_on both is none of id, all"),
+            ("energy", {"m_in": float("inf")}, "m_in inf"),
+        ),
+    )
     def test_bad_hyper_parameters(self, name, chosen, words):
         with pytest.raises(ValueError, match=words):
             LOSSES[name](**chosen)
@@ -192,14 +236,22 @@ class TestRecord:
     def test_logitnorm(self):
         logits, features, labels = batch()
         found = terms("logitnorm", logits, features, labels, tau=0.5)
-        unit = [[v / (math.sqrt(sum(w * w for w in row)) + 1e-7) / 0.5 for v in row] for row in logits[:IN].tolist()]
+        unit = [
+            [v / (math.sqrt(sum(w * w for w in row)) + 1e-7) / 0.5 for v in row]
+            for row in logits[:IN].tolist()
+        ]
         same(found, {"ce": slow_ce(torch.tensor(unit, dtype=torch.float64), labels)})
         scaled = terms("logitnorm", 9 * logits, features, labels, tau=0.5)
-        assert scaled["ce"].item() == pytest.approx(found["ce"].item(), rel=1e-6)    # their length does not count
+        # their length does not count
+        assert scaled["ce"].item() == pytest.approx(found["ce"].item(), rel=1e-6)
         best = torch.full((1, CLASSES), -1.0, dtype=torch.float64)
         best[0, 2] = CLASSES - 1
-        least = math.log(1 + (CLASSES - 1) * math.exp(-CLASSES / (CLASSES - 1) ** 0.5 / CLASSES ** 0.5 / 0.5))
-        assert terms("logitnorm", best, features[:1], torch.tensor([2]), tau=0.5)["ce"].item() == pytest.approx(least, rel=1e-6)
+        least = math.log(
+            1 + (CLASSES - 1) * math.exp(-CLASSES / (CLASSES - 1) ** 0.5 / CLASSES**0.5 / 0.5)
+        )
+        assert terms("logitnorm", best, features[:1], torch.tensor([2]), tau=0.5)[
+            "ce"
+        ].item() == pytest.approx(least, rel=1e-6)
         assert found["ce"].item() > least
 
     def test_cross_entropy(self):

@@ -29,19 +29,25 @@ def test_each_cluster_gives_its_lowest_and_its_highest(seed):
 
 def test_the_rest_is_random_and_repeats_with_its_seed():
     features, energy = candidates()
-    first, again, other = (set(sampling.choose(features, energy, 4, 30, seed).tolist()) for seed in (0, 0, 1))
+    first, again, other = (
+        set(sampling.choose(features, energy, 4, 30, seed).tolist()) for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
 def test_clusters_of_one_give_one():
     features, energy = candidates(n=12)
-    assert sorted(sampling.choose(features, energy, clusters=12, count=12, seed=0)) == list(range(12))
+    assert sorted(sampling.choose(features, energy, clusters=12, count=12, seed=0)) == list(
+        range(12)
+    )
 
 
 def test_no_length_of_the_features_counts():
     features, energy = candidates()
     longer = features * np.linspace(1, 9, 60, dtype=np.float32)[:, None]
-    assert set(sampling.choose(features, energy, 8, 16, 0)) == set(sampling.choose(longer, energy, 8, 16, 0))
+    assert set(sampling.choose(features, energy, 8, 16, 0)) == set(
+        sampling.choose(longer, energy, 8, 16, 0)
+    )
 
 
 @pytest.mark.parametrize("clusters, count", [(61, 20), (8, 61)])
@@ -63,6 +69,10 @@ def test_the_pass_leaves_no_trace_in_the_model():
     x = torch.randn(18, 3, 16, 16)
     state = torch.get_rng_state()
     chosen = sampling.choose_outliers(model, x, 3, 6, seed=0)
-    assert chosen.shape == (6, 3, 16, 16) and model.training and torch.equal(state, torch.get_rng_state())
+    assert (
+        chosen.shape == (6, 3, 16, 16)
+        and model.training
+        and torch.equal(state, torch.get_rng_state())
+    )
     assert all(any(torch.equal(image, other) for other in x) for image in chosen)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -9,6 +9,9 @@ import torch
 from conftest import ROOT
 
 import models
+from models import layers
+from models.kernels import dropout as cheap
+from models.kernels import fused
 
 TRAIN = """
 import sys, torch, models
@@ -27,7 +30,11 @@ assert net.conv1.weight.isfinite().all() and not torch.equal(net.conv1.weight, b
 
 @pytest.mark.parametrize("arch", ["wrn", "densenet", "resnet18"])
 def test_without_the_kernels_a_network_runs_and_trains(arch, tmp_path):
-    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("kernels", "__pycache__"))
+    shutil.copytree(
+        ROOT / "models",
+        tmp_path / "models",
+        ignore=shutil.ignore_patterns("kernels", "__pycache__"),
+    )
     command = [sys.executable, "-c", TRAIN, arch, tmp_path / "outputs.pt"]
     subprocess.run(command, cwd=tmp_path, check=True)
     torch.manual_seed(0)
@@ -39,11 +46,18 @@ def test_without_the_kernels_a_network_runs_and_trains(arch, tmp_path):
         torch.testing.assert_close(there, value, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name, own", [
-    ("module._orig_mod.module.linear.weight", "fc.weight"),
-    ("classifier.bias", "fc.bias"),
-    ("block1.module.weight", "block1.module.weight"),
-    ("fc.weight", "fc.weight"),
-])
+@pytest.mark.parametrize(
+    "name, own",
+    [
+        ("module._orig_mod.module.linear.weight", "fc.weight"),
+        ("classifier.bias", "fc.bias"),
+        ("block1.module.weight", "block1.module.weight"),
+        ("fc.weight", "fc.weight"),
+    ],
+)
 def test_a_parameters_own_name(name, own):
     assert models.clean_name(name) == own
+
+
+def test_with_the_kernels_the_networks_use_them():
+    assert layers.bn_relu_dropout is fused.bn_relu_dropout and layers.dropout is cheap.dropout

@@ -1,4 +1,7 @@
-"""The networks: published names, shapes, counts and initial weights; the contract; image sizes; inference."""
+"""The networks: published names, shapes, counts and initial weights;
+the contract; image sizes; inference.
+"""
+
 import copy
 import importlib
 import math
@@ -17,7 +20,9 @@ ARCHS = sorted(FEATURE_DIM)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """On a busy machine several threads wait for each other at every one of the many small operators."""
+    """On a busy machine several threads wait for each other at every one of
+    the many small operators.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -26,7 +31,9 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def nets(one_thread):
-    """One network of each kind with 10 classes, in eval mode, its BatchNorm statistics not the initial ones."""
+    """One network of each kind with 10 classes, in eval mode,
+    its BatchNorm statistics not the initial ones.
+    """
     torch.manual_seed(0)
     built = {arch: models.build(arch, 10) for arch in ARCHS}
     for net in built.values():
@@ -38,7 +45,9 @@ def nets(one_thread):
     return built
 
 
-# what the published files hold, in their order, written from METHODS section 4 and not from the networks
+# what the published files hold, in their order, written from METHODS section 4
+# and not from the networks
+
 
 def conv(name, channels_in, channels, kernel, bias=False):
     names = {f"{name}.weight": (channels, channels_in, kernel, kernel)}
@@ -46,7 +55,9 @@ def conv(name, channels_in, channels, kernel, bias=False):
 
 
 def bn(name, channels):
-    statistics = {f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+    statistics = {
+        f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")
+    }
     return {**statistics, f"{name}.num_batches_tracked": ()}
 
 
@@ -88,25 +99,42 @@ def resnet_names(blocks, classes):
             names |= conv(f"{at}.conv1", channels_in, channels, 3) | bn(f"{at}.bn1", channels)
             names |= conv(f"{at}.conv2", channels, channels, 3) | bn(f"{at}.bn2", channels)
             if channels_in != channels:
-                names |= conv(f"{at}.shortcut.0", channels_in, channels, 1) | bn(f"{at}.shortcut.1", channels)
+                names |= conv(f"{at}.shortcut.0", channels_in, channels, 1) | bn(
+                    f"{at}.shortcut.1", channels
+                )
             channels_in = channels
     return names | linear(512, classes)
 
 
 def allconv_names(classes):
     names = {}
-    # the Sequential counts convolution, BN, GELU and, after the third and sixth, max pooling and dropout
-    for at, channels_in, channels, kernel in ((0, 3, 96, 3), (3, 96, 96, 3), (6, 96, 96, 3), (11, 96, 192, 3),
-                                              (14, 192, 192, 3), (17, 192, 192, 3), (22, 192, 192, 3),
-                                              (25, 192, 192, 1), (28, 192, 192, 1)):
-        names |= conv(f"features.{at}", channels_in, channels, kernel, bias=True) | bn(f"features.{at + 1}", channels)
+    # the Sequential counts convolution, BN, GELU and, after the third and sixth,
+    # max pooling and dropout
+    for at, channels_in, channels, kernel in (
+        (0, 3, 96, 3),
+        (3, 96, 96, 3),
+        (6, 96, 96, 3),
+        (11, 96, 192, 3),
+        (14, 192, 192, 3),
+        (17, 192, 192, 3),
+        (22, 192, 192, 3),
+        (25, 192, 192, 1),
+        (28, 192, 192, 1),
+    ):
+        names |= conv(f"features.{at}", channels_in, channels, kernel, bias=True) | bn(
+            f"features.{at + 1}", channels
+        )
     return names | linear(192, classes)
 
 
 def published_names(arch, classes, depth=40, k=2):
-    return {"wrn": lambda: wrn_names(depth, k, classes), "densenet": lambda: densenet_names(classes),
-            "resnet18": lambda: resnet_names((2, 2, 2, 2), classes),
-            "resnet34": lambda: resnet_names((3, 4, 6, 3), classes), "allconv": lambda: allconv_names(classes)}[arch]()
+    return {
+        "wrn": lambda: wrn_names(depth, k, classes),
+        "densenet": lambda: densenet_names(classes),
+        "resnet18": lambda: resnet_names((2, 2, 2, 2), classes),
+        "resnet34": lambda: resnet_names((3, 4, 6, 3), classes),
+        "allconv": lambda: allconv_names(classes),
+    }[arch]()
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -119,7 +147,9 @@ def test_names_shapes_and_order_are_the_published_ones(arch, nets):
 def test_names_and_shapes_of_other_wrns(depth, k):
     with torch.device("meta"):
         net = models.build("wrn", 7, layers=depth, widen_factor=k)
-    assert {n: tuple(v.shape) for n, v in net.state_dict().items()} == published_names("wrn", 7, depth, k)
+    assert {n: tuple(v.shape) for n, v in net.state_dict().items()} == published_names(
+        "wrn", 7, depth, k
+    )
     assert net.feature_dim == 64 * k and net.num_classes == 7
 
 
@@ -127,14 +157,14 @@ def count_wrn(depth, k, classes):
     widths, total, channels = (16 * k, 32 * k, 64 * k), 3 * 9 * 16, 16
     for width in widths:
         shortcut = channels * width if channels != width else 0
-        total += 2 * channels + 9 * channels * width + 2 * width + 9 * width ** 2 + shortcut
-        total += ((depth - 4) // 6 - 1) * (4 * width + 18 * width ** 2)
+        total += 2 * channels + 9 * channels * width + 2 * width + 9 * width**2 + shortcut
+        total += ((depth - 4) // 6 - 1) * (4 * width + 18 * width**2)
         channels = width
     return total + 2 * channels + (channels + 1) * classes
 
 
 def count_densenet(classes):
-    def block(channels):    # 16 layers see channels + 12 i: BN, 1x1 to 48, BN, 3x3 to 12
+    def block(channels):  # 16 layers see channels + 12 i: BN, 1x1 to 48, BN, 3x3 to 12
         seen = 16 * channels + 12 * sum(range(16))
         return (2 + 48) * seen + 16 * (2 * 48 + 9 * 48 * 12)
 
@@ -145,25 +175,32 @@ def count_densenet(classes):
 def count_resnet(blocks, classes):
     total, channels = 27 * 64 + 2 * 64, 64
     for count, width in zip(blocks, (64, 128, 256, 512)):
-        total += count * (18 * width ** 2 + 4 * width) - 9 * width * (width - channels)
+        total += count * (18 * width**2 + 4 * width) - 9 * width * (width - channels)
         total += channels * width + 2 * width if channels != width else 0
         channels = width
     return total + 513 * classes
 
 
 def count_allconv(classes):
-    convolutions = 9 * (3 * 96 + 2 * 96 ** 2 + 96 * 192 + 3 * 192 ** 2) + 2 * 192 ** 2
-    return convolutions + 3 * (3 * 96 + 6 * 192) + 193 * classes    # a convolution's bias and two of BN a channel
+    convolutions = 9 * (3 * 96 + 2 * 96**2 + 96 * 192 + 3 * 192**2) + 2 * 192**2
+    # a convolution's bias and two of BN a channel
+    return convolutions + 3 * (3 * 96 + 6 * 192) + 193 * classes
 
 
 @pytest.mark.parametrize("classes", [10, 100])
 def test_parameter_counts(classes):
-    expected = {"wrn": {10: 2_243_546, 100: 2_255_156}[classes], "densenet": count_densenet(classes),
-                "resnet18": count_resnet((2, 2, 2, 2), classes), "resnet34": count_resnet((3, 4, 6, 3), classes),
-                "allconv": count_allconv(classes)}
+    expected = {
+        "wrn": {10: 2_243_546, 100: 2_255_156}[classes],
+        "densenet": count_densenet(classes),
+        "resnet18": count_resnet((2, 2, 2, 2), classes),
+        "resnet34": count_resnet((3, 4, 6, 3), classes),
+        "allconv": count_allconv(classes),
+    }
     assert count_wrn(40, 2, classes) == expected["wrn"]
     with torch.device("meta"):
-        got = {arch: sum(p.numel() for p in models.build(arch, classes).parameters()) for arch in ARCHS}
+        got = {
+            arch: sum(p.numel() for p in models.build(arch, classes).parameters()) for arch in ARCHS
+        }
     assert got == expected
 
 
@@ -179,7 +216,10 @@ def test_features_are_the_input_of_the_head(arch, nets):
         logits, features = net(torch.randn(3, 3, 32, 32))
     handle.remove()
     assert isinstance(net.fc, nn.Linear) and net.num_classes == 10
-    assert features.shape == (3, FEATURE_DIM[arch]) == (3, net.feature_dim) and logits.shape == (3, 10)
+    assert features.shape == (3, FEATURE_DIM[arch]) == (3, net.feature_dim) and logits.shape == (
+        3,
+        10,
+    )
     assert torch.equal(seen[0], features)
     assert torch.equal(net.fc(features), logits)
     assert features.std() > 0
@@ -190,7 +230,7 @@ def test_sign_of_features(arch, nets):
     with torch.no_grad():
         _, features = nets[arch](torch.randn(4, 3, 32, 32))
     if arch == "allconv":
-        assert -0.165 < features.min() < 0    # a mean of GELUs is not below the GELU's minimum
+        assert -0.165 < features.min() < 0  # a mean of GELUs is not below the GELU's minimum
     else:
         assert features.min() >= 0 and features.max() > 0
 
@@ -202,14 +242,16 @@ def test_initial_convolutions_are_normal_with_fan_out(arch):
     scaled = {}
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
-            std = math.sqrt(2 / (module.kernel_size[0] * module.kernel_size[1] * module.out_channels))
+            std = math.sqrt(
+                2 / (module.kernel_size[0] * module.kernel_size[1] * module.out_channels)
+            )
             scaled[name] = module.weight.detach().flatten() / std
-            if len(scaled[name]) > 5000:    # the standard error of a std is 1 / sqrt(2 n)
+            if len(scaled[name]) > 5000:  # the standard error of a std is 1 / sqrt(2 n)
                 assert abs(scaled[name].std() - 1) < 5 / math.sqrt(2 * len(scaled[name])), name
     values = torch.cat(list(scaled.values()))
     assert abs(values.mean()) < 5 / math.sqrt(len(values))
     within = [(values.abs() < z).float().mean().item() for z in (1, 2, 3)]
-    assert within == pytest.approx([0.6827, 0.9545, 0.9973], abs=0.004)    # a uniform has 0.577, 1, 1
+    assert within == pytest.approx([0.6827, 0.9545, 0.9973], abs=0.004)  # a uniform has 0.577, 1, 1
     assert torch.equal(net.fc.bias, torch.zeros(10)) and net.fc.weight.std() > 0
 
 
@@ -233,12 +275,18 @@ def test_initial_batch_norms_are_the_identity(arch):
 def test_eval_mode_repeats_itself_image_by_image(arch, nets):
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
-        first, again, alone = nets[arch](images)[0], nets[arch](images)[0], nets[arch](images[1:2])[0]
+        first, again, alone = (
+            nets[arch](images)[0],
+            nets[arch](images)[0],
+            nets[arch](images[1:2])[0],
+        )
     assert torch.equal(first, again)
     torch.testing.assert_close(alone, first[1:2], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("arch, drops", [("wrn", True), ("densenet", True), ("allconv", True), ("resnet18", False)])
+@pytest.mark.parametrize(
+    "arch, drops", [("wrn", True), ("densenet", True), ("allconv", True), ("resnet18", False)]
+)
 def test_dropout_only_in_training(arch, drops):
     net = models.build(arch, 10).train()
     images = torch.randn(2, 3, 16, 16)
@@ -269,7 +317,9 @@ def test_wrn_is_the_published_computation():
     for group, stride in ((1, 1), (2, 2), (3, 2)):
         at = f"block{group}.layer.0"
         active = norm(h, f"{at}.bn1")
-        inner = norm(F.conv2d(active, w[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn2")
+        inner = norm(
+            F.conv2d(active, w[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn2"
+        )
         shortcut = F.conv2d(active, w[f"{at}.convShortcut.weight"], stride=stride)
         h = shortcut + F.conv2d(inner, w[f"{at}.conv2.weight"], padding=1)
     features = F.avg_pool2d(norm(h, "bn1"), 8).flatten(1)
@@ -278,22 +328,39 @@ def test_wrn_is_the_published_computation():
 
 
 def test_allconv_is_the_published_computation(nets):
-    """At 32x32: the 1x1 convolutions are padded by 1, and the average is over the first 8x8 of 10x10 positions."""
+    """At 32x32: the 1x1 convolutions are padded by 1,
+    and the average is over the first 8x8 of 10x10 positions.
+    """
     w, x = nets["allconv"].state_dict(), torch.randn(2, 3, 32, 32)
 
     def unit(h, at, padding):
         h = F.conv2d(h, w[f"features.{at}.weight"], w[f"features.{at}.bias"], padding=padding)
         at = f"features.{at + 1}"
-        h = F.batch_norm(h, w[f"{at}.running_mean"], w[f"{at}.running_var"], w[f"{at}.weight"], w[f"{at}.bias"])
+        h = F.batch_norm(
+            h, w[f"{at}.running_mean"], w[f"{at}.running_var"], w[f"{at}.weight"], w[f"{at}.bias"]
+        )
         return h * torch.sigmoid(1.702 * h)
 
     h = x
-    for at, padding in ((0, 1), (3, 1), (6, 1), ("pool", 0), (11, 1), (14, 1), (17, 1), ("pool", 0),
-                        (22, 0), (25, 1), (28, 1)):
+    for at, padding in (
+        (0, 1),
+        (3, 1),
+        (6, 1),
+        ("pool", 0),
+        (11, 1),
+        (14, 1),
+        (17, 1),
+        ("pool", 0),
+        (22, 0),
+        (25, 1),
+        (28, 1),
+    ):
         h = F.max_pool2d(h, 2) if at == "pool" else unit(h, at, padding)
     assert h.shape == (2, 192, 10, 10)
     with torch.no_grad():
-        torch.testing.assert_close(nets["allconv"](x)[1], F.avg_pool2d(h, 8).flatten(1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            nets["allconv"](x)[1], F.avg_pool2d(h, 8).flatten(1), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("size", [(28, 28), (64, 64), (20, 36), (12, 13)])
@@ -305,14 +372,18 @@ def test_other_image_sizes(arch, size, nets):
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("arch, size", [("densenet", (3, 32)), ("densenet", (32, 3)),
-                                        ("allconv", (11, 32)), ("allconv", (8, 8))])
+@pytest.mark.parametrize(
+    "arch, size",
+    [("densenet", (3, 32)), ("densenet", (32, 3)), ("allconv", (11, 32)), ("allconv", (8, 8))],
+)
 def test_too_small_images_are_refused(arch, size, nets):
     with pytest.raises(ValueError, match=rf"at least .* pixels, these are {size[0]}x{size[1]}"):
         nets[arch](torch.zeros(1, 3, *size))
 
 
-@pytest.mark.parametrize("arch, size", [("wrn", 1), ("resnet18", 1), ("densenet", 4), ("allconv", 12)])
+@pytest.mark.parametrize(
+    "arch, size", [("wrn", 1), ("resnet18", 1), ("densenet", 4), ("allconv", 12)]
+)
 def test_smallest_images(arch, size, nets):
     with torch.no_grad():
         assert torch.isfinite(nets[arch](torch.randn(1, 3, size, size))[0]).all()
@@ -322,14 +393,15 @@ def test_smallest_images(arch, size, nets):
 def test_bf16_autocast_gives_float32(arch, nets):
     images = torch.randn(2, 3, 32, 32)
     seen = []
-    _, second, *_ = (m for m in nets[arch].modules() if isinstance(m, nn.Conv2d))     # the first stays in float32
+    # the first stays in float32
+    _, second, *_ = (m for m in nets[arch].modules() if isinstance(m, nn.Conv2d))
     handle = second.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits, features = nets[arch](images)
         handle.remove()
         exact = nets[arch](images)[1]
-    assert seen == [torch.bfloat16]    # or the test would say nothing
+    assert seen == [torch.bfloat16]  # or the test would say nothing
     assert logits.dtype == features.dtype == torch.float32
     assert torch.equal(F.linear(features, nets[arch].fc.weight, nets[arch].fc.bias), logits)
     assert (features - exact).norm() < 0.05 * exact.norm()
@@ -337,11 +409,17 @@ def test_bf16_autocast_gives_float32(arch, nets):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_first_convolution_and_a_wrns_shortcuts_are_float32_under_autocast(arch, nets):
-    """Neither images nor weights are rounded before these, and what comes out is in training alone."""
+    """Neither images nor weights are rounded before these,
+    and what comes out is in training alone.
+    """
     seen, images = {}, torch.randn(2, 3, 32, 32)
     convolutions = {name: m for name, m in nets[arch].named_modules() if isinstance(m, nn.Conv2d)}
-    handles = [m.register_forward_hook(lambda m, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
-               for name, m in convolutions.items()]
+    handles = [
+        m.register_forward_hook(
+            lambda m, inputs, output, name=name: seen.update({name: (inputs[0], output)})
+        )
+        for name, m in convolutions.items()
+    ]
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             nets[arch](images)
@@ -349,9 +427,14 @@ def test_the_first_convolution_and_a_wrns_shortcuts_are_float32_under_autocast(a
                 handle.remove()
             first = next(iter(convolutions))
             in_training = copy.deepcopy(convolutions[first]).train()(images)
-        exact = [name for name, m in convolutions.items()
-                 if torch.equal(seen[name][1], m._conv_forward(seen[name][0].float(), m.weight, m.bias))]
-    assert seen[first][0].dtype == torch.float32 and torch.equal(in_training, seen[first][1].bfloat16())
+        exact = [
+            name
+            for name, m in convolutions.items()
+            if torch.equal(seen[name][1], m._conv_forward(seen[name][0].float(), m.weight, m.bias))
+        ]
+    assert seen[first][0].dtype == torch.float32 and torch.equal(
+        in_training, seen[first][1].bfloat16()
+    )
     assert exact == [name for name in convolutions if name == first or "convShortcut" in name]
 
 
@@ -365,7 +448,8 @@ def test_channels_last_gives_the_same(arch, nets):
             last = nets[arch](images.to(memory_format=torch.channels_last))[1]
         finally:
             nets[arch].to(memory_format=torch.contiguous_format)
-    torch.testing.assert_close(last, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))   # sums in another order, of large terms
+    # sums in another order, of large terms
+    torch.testing.assert_close(last, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
 
 
 @pytest.mark.parametrize("arch", ["wrn", "allconv"])
@@ -384,24 +468,35 @@ def test_gradient_of_a_gradient(arch):
     net = models.build(arch, 3, layers=10, widen_factor=1).train()
     images = torch.randn(2, 3, 12, 12, requires_grad=True)
     energy = -net(images)[0].logsumexp(1).sum()
-    gradient, = torch.autograd.grad(energy, images, create_graph=True)
+    (gradient,) = torch.autograd.grad(energy, images, create_graph=True)
     gradient.flatten(1).norm(dim=1).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
     assert net.fc.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("arch, options, layers, widen_factor", [
-    ("wrn", {}, 40, 2), ("wrn", {"layers": 16, "widen_factor": 4}, 16, 4),
-    ("wrn", {"layers": 10, "widen_factor": 1}, 10, 1), ("resnet18", {}, None, None), ("resnet34", {}, None, None),
-    ("densenet", {}, None, None), ("allconv", {}, None, None)])
+@pytest.mark.parametrize(
+    "arch, options, layers, widen_factor",
+    [
+        ("wrn", {}, 40, 2),
+        ("wrn", {"layers": 16, "widen_factor": 4}, 16, 4),
+        ("wrn", {"layers": 10, "widen_factor": 1}, 10, 1),
+        ("resnet18", {}, None, None),
+        ("resnet34", {}, None, None),
+        ("densenet", {}, None, None),
+        ("allconv", {}, None, None),
+    ],
+)
 def test_infer_round_trip(arch, options, layers, widen_factor):
     with torch.device("meta"):
         state = models.build(arch, 100, **options).state_dict()
     expected = {"arch": arch, "num_classes": 100, "layers": layers, "widen_factor": widen_factor}
     assert models.infer(state) == expected
     head = {"resnet18": "linear", "resnet34": "linear", "allconv": "classifier"}.get(arch, "fc")
-    published = {f"module.{name.replace('fc.', head + '.')}": value for name, value in state.items()
-                 if not name.endswith("num_batches_tracked")}
+    published = {
+        f"module.{name.replace('fc.', head + '.')}": value
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert models.infer(published) == expected
 
 
@@ -417,9 +512,17 @@ def test_infer_of_a_file_that_would_not_load(arch, nets):
 def test_infer_of_other_files():
     assert models.infer({}) is None
     assert models.infer({"fc.weight": torch.zeros(10, 8), "fc.bias": torch.zeros(10)}) is None
-    assert models.infer({"fc.weight": torch.zeros(10), "layer1.0.conv1.weight": torch.zeros(1)}) is None
-    assert models.infer({"fc.weight": torch.zeros(0, 8), "features.0.weight": torch.zeros(1)}) is None
-    narrow = {"fc.weight": torch.zeros(10, 8), "block1.layer.0.conv1.weight": torch.zeros(8, 16, 3, 3)}
+    assert (
+        models.infer({"fc.weight": torch.zeros(10), "layer1.0.conv1.weight": torch.zeros(1)})
+        is None
+    )
+    assert (
+        models.infer({"fc.weight": torch.zeros(0, 8), "features.0.weight": torch.zeros(1)}) is None
+    )
+    narrow = {
+        "fc.weight": torch.zeros(10, 8),
+        "block1.layer.0.conv1.weight": torch.zeros(8, 16, 3, 3),
+    }
     assert models.infer(narrow) is None
 
 
@@ -429,7 +532,7 @@ def test_infer_draws_no_random_numbers(nets):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-USERS = '''
+USERS = """
 import torch
 from torch import nn
 
@@ -475,7 +578,7 @@ def large(classes): return Net(classes, 224)
 def odd(classes): return Net(classes, 33)
 def thousand(classes): return Net(1000)
 def nothing(classes): return None
-'''
+"""
 
 
 @pytest.fixture
@@ -499,26 +602,52 @@ def test_a_users_head_stays_in_float32_under_autocast(users):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, features = net(torch.rand(5, 3, 8, 8))
     assert logits.dtype == features.dtype == torch.float32
-    torch.testing.assert_close(logits, torch.nn.functional.linear(features, net.fc.weight, net.fc.bias))
-    assert not torch.equal(logits, logits.bfloat16().float()) and list(net.state_dict()) == ["fc.weight", "fc.bias", "conv.weight", "conv.bias"]
+    torch.testing.assert_close(
+        logits, torch.nn.functional.linear(features, net.fc.weight, net.fc.bias)
+    )
+    assert not torch.equal(logits, logits.bfloat16().float()) and list(net.state_dict()) == [
+        "fc.weight",
+        "fc.bias",
+        "conv.weight",
+        "conv.bias",
+    ]
 
 
-@pytest.mark.parametrize("function, error, words", [
-    ("nothing", TypeError, "returned a NoneType, not a torch.nn.Module"), ("headless", TypeError, "as .fc"),
-    ("LogitsOnly", TypeError, "a pair \\(logits, features\\), not a Tensor"),
-    ("thousand", ValueError, "1000 classes, asked for 7"),
-    ("OtherFeatures", ValueError, "fc\\(features\\) is not logits"), ("WideFeatures", ValueError, "features \\(N,3\\)"),
-    ("OtherDim", ValueError, "feature_dim 4"), ("odd", ValueError, "neither 32x32 nor 224x224"),
-    ("missing", ValueError, "has no function 'missing'")])
+@pytest.mark.parametrize(
+    "function, error, words",
+    [
+        ("nothing", TypeError, "returned a NoneType, not a torch.nn.Module"),
+        ("headless", TypeError, "as .fc"),
+        ("LogitsOnly", TypeError, "a pair \\(logits, features\\), not a Tensor"),
+        ("thousand", ValueError, "1000 classes, asked for 7"),
+        ("OtherFeatures", ValueError, "fc\\(features\\) is not logits"),
+        ("WideFeatures", ValueError, "features \\(N,3\\)"),
+        ("OtherDim", ValueError, "feature_dim 4"),
+        ("odd", ValueError, "neither 32x32 nor 224x224"),
+        ("missing", ValueError, "has no function 'missing'"),
+    ],
+)
 def test_a_users_network_that_breaks_the_contract(function, error, words, users):
     with pytest.raises(error, match=words):
         models.build(f"{users}:{function}", 7)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("def net(classes:", "SyntaxError"), ("undefined_name", "NameError"), ("def net(classes):\n    return {}['nothing']", "KeyError"),
-    ("import torch\nclass net(torch.nn.Module):\n    def __init__(self, c):\n        super().__init__()\n        self.fc = torch.nn.Linear(3, c)\n"
-     "    def forward(self, x):\n        return self.nothing", "AttributeError")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("def net(classes:", "SyntaxError"),
+        ("undefined_name", "NameError"),
+        ("def net(classes):\n    return {}['nothing']", "KeyError"),
+        (
+            (
+                "import torch\nclass net(torch.nn.Module):\n    def __init__(self, c):\n"
+                "        super().__init__()\n        self.fc = torch.nn.Linear(3, c)\n"
+                "    def forward(self, x):\n        return self.nothing"
+            ),
+            "AttributeError",
+        ),
+    ],
+)
 def test_a_users_file_with_a_mistake_in_it(text, words, tmp_path, monkeypatch):
     (tmp_path / "mistaken.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
@@ -528,19 +657,38 @@ def test_a_users_file_with_a_mistake_in_it(text, words, tmp_path, monkeypatch):
         models.build("mistaken:net", 3)
 
 
-@pytest.mark.parametrize("arch, words", [
-    ("vgg", "unknown network 'vgg'. There is: wrn, resnet18, resnet34, densenet, allconv, or module:function"),
-    ("no_such_module:net", "module 'no_such_module' cannot be imported"), (":net", "module '' cannot be imported"),
-    ("my_broken:net", "there_is_no_such_package")])
+@pytest.mark.parametrize(
+    "arch, words",
+    [
+        (
+            "vgg",
+            (
+                "unknown network 'vgg'. There is: wrn, resnet18, resnet34, densenet, "
+                "allconv, or module:function"
+            ),
+        ),
+        ("no_such_module:net", "module 'no_such_module' cannot be imported"),
+        (":net", "module '' cannot be imported"),
+        ("my_broken:net", "there_is_no_such_package"),
+    ],
+)
 def test_unknown_networks(arch, words, users):
     with pytest.raises(ValueError, match=words):
         models.build(arch, 10)
 
 
-@pytest.mark.parametrize("options, words", [
-    ({"layers": 41}, "6n \\+ 4"), ({"layers": 4}, "6n \\+ 4"), ({"layers": -2}, "6n \\+ 4"),
-    ({"widen_factor": 0}, "widen factor"), ({"droprate": 1.0}, "dropout rate"), ({"droprate": -0.1}, "dropout rate"),
-    ({"num_classes": 0}, "at least one class")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"layers": 41}, "6n \\+ 4"),
+        ({"layers": 4}, "6n \\+ 4"),
+        ({"layers": -2}, "6n \\+ 4"),
+        ({"widen_factor": 0}, "widen factor"),
+        ({"droprate": 1.0}, "dropout rate"),
+        ({"droprate": -0.1}, "dropout rate"),
+        ({"num_classes": 0}, "at least one class"),
+    ],
+)
 def test_impossible_options(options, words):
     with pytest.raises(ValueError, match=words):
         models.build("wrn", **{"num_classes": 10, **options})
@@ -548,7 +696,11 @@ def test_impossible_options(options, words):
 
 def test_head_aliases_load_a_published_head(nets):
     for arch, head in (("resnet18", "linear."), ("allconv", "classifier.")):
-        state = {name.replace("fc.", head): value for name, value in nets[arch].state_dict().items()}
+        state = {
+            name.replace("fc.", head): value for name, value in nets[arch].state_dict().items()
+        }
         assert head in models.HEAD_ALIASES and "fc.weight" not in state
         alias = models.HEAD_ALIASES[head]
-        nets[arch].load_state_dict({name.replace(head, alias): value for name, value in state.items()})
+        nets[arch].load_state_dict(
+            {name.replace(head, alias): value for name, value in state.items()}
+        )

@@ -1,4 +1,5 @@
 """--record: what is copied to recorded/, and what stays."""
+
 from test_tables import write
 
 from utils.evaluation import report
@@ -19,11 +20,31 @@ def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch)
     write(old, name="cifar10_sr", stage="sr")
     write(new, name="cifar10_many", scores=("msp", "energy"))
     (new / "cifar10_many.csv").write_text("score\n")
-    for name in ("cifar10_table", "cifar10_s2_table", "cifar10_quick_table", "cifar10_s2_quick_table"):
+    for name in (
+        "cifar10_table",
+        "cifar10_s2_table",
+        "cifar10_quick_table",
+        "cifar10_s2_quick_table",
+    ):
         (new / f"{name}.csv").write_text(name)
-    for name in ("cifar10_bars", "cifar10_training_sr", "cifar10_densenet_bars", "cifar10_quick_densities"):
+    for name in (
+        "cifar10_bars",
+        "cifar10_training_sr",
+        "cifar10_densenet_bars",
+        "cifar10_quick_densities",
+    ):
         (tmp_path / "FIGURES" / f"{name}.png").write_text(name)
     pages.record("cifar10")
-    assert sorted(path.stem for path in old.glob("*.json")) == ["cifar10_many", "cifar10_other", "cifar10_sr"]
-    assert sorted(path.stem for path in old.glob("*_table.csv")) == ["cifar10_s2_table", "cifar10_table"]
-    assert sorted(path.stem for path in (tmp_path / "FIGURES" / "recorded").glob("*")) == ["cifar10_bars", "cifar10_training_sr"]
+    assert sorted(path.stem for path in old.glob("*.json")) == [
+        "cifar10_many",
+        "cifar10_other",
+        "cifar10_sr",
+    ]
+    assert sorted(path.stem for path in old.glob("*_table.csv")) == [
+        "cifar10_s2_table",
+        "cifar10_table",
+    ]
+    assert sorted(path.stem for path in (tmp_path / "FIGURES" / "recorded").glob("*")) == [
+        "cifar10_bars",
+        "cifar10_training_sr",
+    ]

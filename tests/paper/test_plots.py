@@ -1,4 +1,5 @@
 """Figures: files are written, the same input gives the same bytes, degenerate input still draws."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -15,25 +16,41 @@ from utils.runtime import UserError
 RANDOM = np.random.default_rng(0)
 ID, OOD = RANDOM.normal(-8, 2, 300), RANDOM.normal(-4, 2, 100)
 FEATURES = np.maximum(RANDOM.normal(size=(40, 16)), 0)
-ROWS = [{"epoch": str(e), "time(s)": "3", "train_loss": f"{2 - e / 9}", "test_loss": f"{2.2 - e / 9}",
-         "test_error(%)": f"{50 - 4 * e}"} for e in range(8)]
+ROWS = [
+    {
+        "epoch": str(e),
+        "time(s)": "3",
+        "train_loss": f"{2 - e / 9}",
+        "test_loss": f"{2.2 - e / 9}",
+        "test_error(%)": f"{50 - 4 * e}",
+    }
+    for e in range(8)
+]
 
 DRAW = {
     "densities of one method": lambda stem: plots.plot_densities(
-        [("SR", {"ID": ID, "svhn": OOD, "isun": OOD + 1})], stem, "Energy (larger = more OOD)"),
+        [("SR", {"ID": ID, "svhn": OOD, "isun": OOD + 1})], stem, "Energy (larger = more OOD)"
+    ),
     "densities of two methods": lambda stem: plots.plot_densities(
-        [("Pretrained", {"ID": ID, "svhn": OOD}), ("SR", {"ID": ID, "isun": OOD})], stem, "Energy"),
+        [("Pretrained", {"ID": ID, "svhn": OOD}), ("SR", {"ID": ID, "isun": OOD})], stem, "Energy"
+    ),
     "roc": lambda stem: plots.plot_roc({"svhn": ([0, 0.2, 1], [0, 0.9, 1])}, stem),
-    "bars": lambda stem: plots.plot_bars({"MSP": {"svhn": (48.5, 1.2)}, "SR": {"svhn": (17.6, None)}}, stem),
+    "bars": lambda stem: plots.plot_bars(
+        {"MSP": {"svhn": (48.5, 1.2)}, "SR": {"svhn": (17.6, None)}}, stem
+    ),
     "sparsity": lambda stem: plots.plot_sparsity(FEATURES, FEATURES / 2, stem),
     "training": lambda stem: plots.plot_training_curves(ROWS, stem, "CIFAR-10"),
-    "sweep": lambda stem: plots.plot_sweep([0.02, 0, 0.1], {"ID accuracy (%)": [94, 95, 90]}, stem, chosen=0.02),
+    "sweep": lambda stem: plots.plot_sweep(
+        [0.02, 0, 0.1], {"ID accuracy (%)": [94, 95, 90]}, stem, chosen=0.02
+    ),
 }
 
 
 @pytest.fixture
 def figure(monkeypatch):
-    """Hand a drawn figure over in place of writing it: ``figure(lambda: plot_x(..., "unused"))``."""
+    """Hand a drawn figure over in place of writing it:
+    ``figure(lambda: plot_x(..., "unused"))``.
+    """
     monkeypatch.setattr(plots, "save_figure", lambda fig, path_stem: fig)
     return lambda draw: draw()
 
@@ -46,7 +63,10 @@ def bar_lengths(ax):
 def test_png_and_svg_are_written_and_nothing_else(name, tmp_path):
     paths = DRAW[name](tmp_path / "v1.5" / "figure.one")
     assert sorted(p.name for p in paths) == ["figure.one.png", "figure.one.svg"]
-    assert sorted(p.name for p in (tmp_path / "v1.5").iterdir()) == ["figure.one.png", "figure.one.svg"]
+    assert sorted(p.name for p in (tmp_path / "v1.5").iterdir()) == [
+        "figure.one.png",
+        "figure.one.svg",
+    ]
     png, svg = paths
     assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
@@ -61,13 +81,19 @@ def test_the_same_input_gives_the_same_bytes(name, tmp_path):
 
 
 def test_another_process_gives_the_same_bytes_without_a_display(tmp_path):
-    code = ("import sys; from utils.paper import plots; assert 'matplotlib.pyplot' not in sys.modules; "
-            "plots.plot_roc({'svhn': ([0, 0.2, 1], [0, 0.9, 1])}, sys.argv[1])")
+    code = (
+        "import sys; from utils.paper import plots; assert 'matplotlib.pyplot' not in sys.modules; "
+        "plots.plot_roc({'svhn': ([0, 0.2, 1], [0, 0.9, 1])}, sys.argv[1])"
+    )
     root = Path(plots.__file__).parents[2]
     environment = {"MPLCONFIGDIR": str(tmp_path), "PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "b")], check=True, cwd=root, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "b")], check=True, cwd=root, env=environment
+    )
     here = DRAW["roc"](tmp_path / "a")
-    assert [p.read_bytes() for p in here] == [(tmp_path / f"b{p.suffix}").read_bytes() for p in here]
+    assert [p.read_bytes() for p in here] == [
+        (tmp_path / f"b{p.suffix}").read_bytes() for p in here
+    ]
 
 
 def test_the_callers_settings_neither_change_nor_matter(tmp_path):
@@ -94,19 +120,26 @@ def test_a_failed_write_leaves_the_old_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("id_scores, ood_scores", [
-    (np.ones(50), np.ones(20)),
-    (np.full(50, -1.0), np.r_[np.full(19, -1.0), -0.3]),
-    (np.full(50, 1e16), np.full(20, 1e16)),
-    (np.r_[ID, np.inf, -np.inf, np.nan], np.full(20, np.inf)),
-    (np.full(5, np.nan), np.full(5, -np.inf)),
-    (np.r_[ID, 1e30], OOD),
-    (np.array([1.0]), np.array([2.0])),
-    (np.empty(0), np.empty(0)),
-    ([1, 2, 3], np.float32([2, 2])),
-])
+@pytest.mark.parametrize(
+    "id_scores, ood_scores",
+    [
+        (np.ones(50), np.ones(20)),
+        (np.full(50, -1.0), np.r_[np.full(19, -1.0), -0.3]),
+        (np.full(50, 1e16), np.full(20, 1e16)),
+        (np.r_[ID, np.inf, -np.inf, np.nan], np.full(20, np.inf)),
+        (np.full(5, np.nan), np.full(5, -np.inf)),
+        (np.r_[ID, 1e30], OOD),
+        (np.array([1.0]), np.array([2.0])),
+        (np.empty(0), np.empty(0)),
+        ([1, 2, 3], np.float32([2, 2])),
+    ],
+)
 def test_degenerate_scores_still_draw(id_scores, ood_scores, figure):
-    fig = figure(lambda: plots.plot_densities([("one", {"ID": id_scores, "svhn": ood_scores})], "unused", "score"))
+    fig = figure(
+        lambda: plots.plot_densities(
+            [("one", {"ID": id_scores, "svhn": ood_scores})], "unused", "score"
+        )
+    )
     fig.draw_without_rendering()
     assert np.all(np.isfinite([*fig.axes[0].get_xlim(), *fig.axes[0].get_ylim()]))
 
@@ -121,7 +154,9 @@ def test_a_density_has_area_one_and_counts_what_it_leaves_out(figure):
 
 
 def test_the_dashed_line_has_95_percent_of_id_to_its_left(figure):
-    ax = figure(lambda: plots.plot_densities([("a", {"ID": ID, "svhn": OOD})], "unused", "score")).axes[0]
+    ax = figure(
+        lambda: plots.plot_densities([("a", {"ID": ID, "svhn": OOD})], "unused", "score")
+    ).axes[0]
     line = ax.lines[0].get_xdata()[0]
     assert np.mean(line >= ID) == pytest.approx(0.95, abs=1 / len(ID))
 
@@ -142,12 +177,19 @@ def test_one_outlier_does_not_set_the_scale():
 
 def test_roc_is_drawn_in_percent(figure):
     ax = figure(lambda: plots.plot_roc({"lsun_c": ([0, 0.25, 1], [0, 0.5, 1])}, "unused")).axes[0]
-    assert list(ax.lines[0].get_xdata()) == [0, 25, 100] and list(ax.lines[0].get_ydata()) == [0, 50, 100]
+    assert list(ax.lines[0].get_xdata()) == [0, 25, 100] and list(ax.lines[0].get_ydata()) == [
+        0,
+        50,
+        100,
+    ]
     assert ax.get_legend().get_texts()[0].get_text() == "lsun_c"
 
 
 def test_a_bar_is_as_long_as_its_mean_and_a_missing_one_says_so(figure):
-    table = {"MSP": {"svhn": (48.5, 1.0), "isun": (56.0, None)}, "SR": {"svhn": (float("nan"), 0.1)}}
+    table = {
+        "MSP": {"svhn": (48.5, 1.0), "isun": (56.0, None)},
+        "SR": {"svhn": (float("nan"), 0.1)},
+    }
     svhn, isun = figure(lambda: plots.plot_bars(table, "unused")).axes
     assert bar_lengths(svhn) == [48.5] and bar_lengths(isun) == [56.0]
     assert [t.get_text() for t in svhn.texts] == ["48.5", "n/a"]
@@ -170,7 +212,7 @@ def test_degenerate_features_still_draw(features, figure):
 
 
 def test_sparsity_counts_features_near_zero(figure):
-    before = np.array([[1.0, 0.0, 0.005, -2.0], [0.0, 0.0, 0.0, 3.0]])     # 50 % and 75 %
+    before = np.array([[1.0, 0.0, 0.005, -2.0], [0.0, 0.0, 0.0, 3.0]])  # 50 % and 75 %
     fig = figure(lambda: plots.plot_sparsity(before, np.ones((3, 4)), "unused"))
     labels = [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
     assert labels == ["Pretrained: 62.5 % on average", "SR: 0.0 % on average"]
@@ -178,22 +220,34 @@ def test_sparsity_counts_features_near_zero(figure):
 
 
 def test_fine_tuning_shows_cross_entropy_beside_the_whole_loss(figure):
-    fig = figure(lambda: plots.plot_training_curves([{**row, "ce": "1.0", "l1": "2.0"} for row in ROWS], "unused"))
+    fig = figure(
+        lambda: plots.plot_training_curves(
+            [{**row, "ce": "1.0", "l1": "2.0"} for row in ROWS], "unused"
+        )
+    )
     labels = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
     assert labels == ["Train, all terms", "Train, cross-entropy", "Test, cross-entropy"]
-    assert all(ax.get_ylim()[1] > max(max(line.get_ydata()) for line in ax.lines) for ax in fig.axes)
+    assert all(
+        ax.get_ylim()[1] > max(max(line.get_ydata()) for line in ax.lines) for ax in fig.axes
+    )
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_csv_of_one_epoch_or_with_empty_cells_draws(figure):
     rows = [{**ROWS[0], "time(s)": "", "test_error(%)": ""}, {**ROWS[1], "test_loss": "nan"}]
     fig = figure(lambda: plots.plot_training_curves(rows, "unused"))
-    assert np.isnan(fig.axes[1].lines[0].get_ydata()[0]) and np.isnan(fig.axes[0].lines[1].get_ydata()[1])
+    assert np.isnan(fig.axes[1].lines[0].get_ydata()[0]) and np.isnan(
+        fig.axes[0].lines[1].get_ydata()[1]
+    )
     assert not figure(lambda: plots.plot_training_curves(rows[:1], "unused")).axes[1].get_legend()
 
 
 def test_a_sweep_is_sorted_by_its_values(figure):
-    fig = figure(lambda: plots.plot_sweep([0.1, 0, 0.02], {"L1": [1, 3, 2], "error": [7, 5, None]}, "unused", 0.1))
+    fig = figure(
+        lambda: plots.plot_sweep(
+            [0.1, 0, 0.02], {"L1": [1, 3, 2], "error": [7, 5, None]}, "unused", 0.1
+        )
+    )
     assert list(fig.axes[0].lines[0].get_ydata()) == [3, 2, 1]
     assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["0", "0.02", "0.1"]
     assert fig.axes[0].lines[1].get_xdata()[0] == 2
@@ -201,17 +255,20 @@ def test_a_sweep_is_sorted_by_its_values(figure):
         plots.plot_sweep([0, 1], {"L1": [1, 2, 3]}, "unused")
 
 
-@pytest.mark.parametrize("draw", [
-    lambda: plots.plot_densities([], "unused", "score"),
-    lambda: plots.plot_densities([("a", {"ID": ID})], "unused", "score"),
-    lambda: plots.plot_roc({}, "unused"),
-    lambda: plots.plot_bars({}, "unused"),
-    lambda: plots.plot_bars({"MSP": {}}, "unused"),
-    lambda: plots.plot_sparsity(np.empty((0, 4)), FEATURES, "unused"),
-    lambda: plots.plot_training_curves([], "unused"),
-    lambda: plots.plot_sweep([], {"L1": []}, "unused"),
-    lambda: plots.plot_sweep([1], {}, "unused"),
-])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.plot_densities([], "unused", "score"),
+        lambda: plots.plot_densities([("a", {"ID": ID})], "unused", "score"),
+        lambda: plots.plot_roc({}, "unused"),
+        lambda: plots.plot_bars({}, "unused"),
+        lambda: plots.plot_bars({"MSP": {}}, "unused"),
+        lambda: plots.plot_sparsity(np.empty((0, 4)), FEATURES, "unused"),
+        lambda: plots.plot_training_curves([], "unused"),
+        lambda: plots.plot_sweep([], {"L1": []}, "unused"),
+        lambda: plots.plot_sweep([1], {}, "unused"),
+    ],
+)
 def test_nothing_to_plot_is_a_users_error(draw):
     with pytest.raises(UserError, match="nothing to plot"):
         draw()
@@ -219,7 +276,9 @@ def test_nothing_to_plot_is_a_users_error(draw):
 
 def visible_texts(fig):
     """Every text of the figure, tick labels and legends included."""
-    return [t for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()]
+    return [
+        t for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()
+    ]
 
 
 @pytest.mark.parametrize("name", DRAW)

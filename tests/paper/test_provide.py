@@ -1,4 +1,7 @@
-"""Provided snapshots: written with what a check needs, found where there is no run of one's own, and whole in this clone."""
+"""Provided snapshots: written with what a check needs, found where there is no run of one's own,
+and whole in this clone.
+"""
+
 import json
 import shutil
 
@@ -19,7 +22,11 @@ ENTRIES = json.loads(provide.MANIFEST.read_text())["snapshots"] if provide.MANIF
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    for name, path in (("SNAPSHOTS", tmp_path), ("FOLDERS", tmp_path / "folders.txt"), ("PROVIDED", tmp_path / "provided")):
+    for name, path in (
+        ("SNAPSHOTS", tmp_path),
+        ("FOLDERS", tmp_path / "folders.txt"),
+        ("PROVIDED", tmp_path / "provided"),
+    ):
         for module in (snapshots, snapshots.find):
             monkeypatch.setattr(module, name, path)
     monkeypatch.setattr(provide, "MANIFEST", tmp_path / "manifest.json")
@@ -30,8 +37,23 @@ def place(tmp_path, monkeypatch):
 def put(path, seed=0, **description):
     torch.manual_seed(seed)
     model = models.build("wrn", 6, layers=10, widen_factor=1)
-    snapshots.save_snapshot(path, model, {"arch": "wrn", "num_classes": 6, "layers": 10, "widen_factor": 1, "dataset": "digits", "seed": 1,
-                                          "train_images": 758, "image_size": 32, "epoch": 2, "recipe": {"epochs": 3}, **description})
+    snapshots.save_snapshot(
+        path,
+        model,
+        {
+            "arch": "wrn",
+            "num_classes": 6,
+            "layers": 10,
+            "widen_factor": 1,
+            "dataset": "digits",
+            "seed": 1,
+            "train_images": 758,
+            "image_size": 32,
+            "epoch": 2,
+            "recipe": {"epochs": 3},
+            **description,
+        },
+    )
     return path
 
 
@@ -39,16 +61,28 @@ def put(path, seed=0, **description):
 def test_half_precision_only_where_no_metric_moves(place, monkeypatch, moved, weights):
     file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
     (file.parent / "digits_wrn_pretrained_training_results.csv").write_text("epoch\n0\n")
-    measured = iter([({"id_accuracy": 50.0}, 7), ({"id_accuracy": 50.0 + moved}, 8)])    # of the file, of its halved weights
+    # of the file, of its halved weights
+    measured = iter([({"id_accuracy": 50.0}, 7), ({"id_accuracy": 50.0 + moved}, 8)])
     monkeypatch.setattr(provide, "measure", lambda *given: next(measured))
     copy = provide.provide(file, runtime.DATA)
     provide.write_manifest()
-    state, description = torch.load(copy, weights_only=True), json.loads(copy.with_suffix(".json").read_text())
-    assert state["conv1.weight"].dtype == getattr(torch, weights) and state["bn1.running_var"].dtype == torch.float32
+    state, description = (
+        torch.load(copy, weights_only=True),
+        json.loads(copy.with_suffix(".json").read_text()),
+    )
+    assert (
+        state["conv1.weight"].dtype == getattr(torch, weights)
+        and state["bn1.running_var"].dtype == torch.float32
+    )
     assert description["weights"] == weights and description["sha256"] == runtime.sha256_file(copy)
-    assert (description["part"]["correct"], description["id_accuracy"]) == ((8, 50.005) if weights == "float16" else (7, 50.0))
-    entry, = json.loads(provide.MANIFEST.read_text())["snapshots"]
-    assert entry["file"] == "provided/pretrained/digits_wrn_pretrained_epoch_2.pt" and entry["sha256"] == description["sha256"]
+    assert (description["part"]["correct"], description["id_accuracy"]) == (
+        (8, 50.005) if weights == "float16" else (7, 50.0)
+    )
+    (entry,) = json.loads(provide.MANIFEST.read_text())["snapshots"]
+    assert (
+        entry["file"] == "provided/pretrained/digits_wrn_pretrained_epoch_2.pt"
+        and entry["sha256"] == description["sha256"]
+    )
     assert entry["bytes"] == copy.stat().st_size and entry["epochs"] == 3
     assert (copy.parent / "digits_wrn_pretrained_training_results.csv").exists()
     model, _ = snapshots.load_model(copy)
@@ -59,7 +93,10 @@ def test_half_precision_only_where_no_metric_moves(place, monkeypatch, moved, we
 def test_one_s_own_run_takes_the_place_of_a_provided_one(place):
     put(place / "provided" / "pretrained" / "digits_wrn_pretrained_epoch_9.pt")
     assert snapshots.find_one("digits_wrn_pretrained").parent.parent == place / "provided"
-    assert snapshots.find_one("./snapshots/pretrained", "digits_wrn_pretrained").name == "digits_wrn_pretrained_epoch_9.pt"
+    assert (
+        snapshots.find_one("./snapshots/pretrained", "digits_wrn_pretrained").name
+        == "digits_wrn_pretrained_epoch_9.pt"
+    )
     own = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt", seed=1)
     assert snapshots.find_one("digits_wrn_pretrained") == own
     assert snapshots.find_one("./snapshots/pretrained", "digits_wrn_pretrained") == own
@@ -85,7 +122,9 @@ def test_measure_is_the_accuracy_and_every_metric(place):
 
 def test_halved_weights_are_measured_not_the_file_again(place, monkeypatch):
     file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
-    monkeypatch.setattr(provide, "halved", lambda state: {name: value * 0 for name, value in state.items()})
+    monkeypatch.setattr(
+        provide, "halved", lambda state: {name: value * 0 for name, value in state.items()}
+    )
     monkeypatch.setattr(loaders, "parse_ood", lambda *given: [])
     copy = provide.provide(file, runtime.DATA)
     assert torch.load(copy, weights_only=True)["conv1.weight"].abs().max() > 0
@@ -94,22 +133,34 @@ def test_halved_weights_are_measured_not_the_file_again(place, monkeypatch):
 def test_a_copy_names_the_copy_of_its_parent(place, monkeypatch):
     monkeypatch.setattr(provide, "measure", lambda *given: ({"id_accuracy": 50.0}, 7))
     parent = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
-    child = put(place / "tune_sr" / "digits_wrn_s1_tune_epoch_2.pt", loss="sr", parent_sha256=runtime.sha256_file(parent))
+    child = put(
+        place / "tune_sr" / "digits_wrn_s1_tune_epoch_2.pt",
+        loss="sr",
+        parent_sha256=runtime.sha256_file(parent),
+    )
     with pytest.raises(UserError, match="Provide that one first"):
         provide.provide(child, runtime.DATA)
     copy = provide.provide(parent, runtime.DATA)
-    assert json.loads(provide.provide(child, runtime.DATA).with_suffix(".json").read_text())["parent_sha256"] == runtime.sha256_file(copy)
+    assert json.loads(provide.provide(child, runtime.DATA).with_suffix(".json").read_text())[
+        "parent_sha256"
+    ] == runtime.sha256_file(copy)
 
 
 def test_a_run_of_another_length_takes_the_place_of_the_former(place, monkeypatch):
     monkeypatch.setattr(provide, "measure", lambda *given: ({"id_accuracy": 50.0}, 7))
     file = put(place / "pretrained" / "digits_wrn_pretrained_epoch_2.pt")
-    longer = put(place / "longer" / "digits_wrn_pretrained_epoch_4.pt", epoch=4, recipe={"epochs": 5})
+    longer = put(
+        place / "longer" / "digits_wrn_pretrained_epoch_4.pt", epoch=4, recipe={"epochs": 5}
+    )
     longer = longer.rename(place / "pretrained" / longer.name)
-    longer.with_suffix(".json").write_text((place / "longer" / "digits_wrn_pretrained_epoch_4.json").read_text())
+    longer.with_suffix(".json").write_text(
+        (place / "longer" / "digits_wrn_pretrained_epoch_4.json").read_text()
+    )
     provide.provide(longer, runtime.DATA, float32=True)
     copy = provide.provide(file, runtime.DATA, float32=True)
-    assert [path.name for path in copy.parent.glob("*.pt")] == ["digits_wrn_pretrained_epoch_2.pt"] and len(list(copy.parent.glob("*.json"))) == 1
+    assert [path.name for path in copy.parent.glob("*.pt")] == [
+        "digits_wrn_pretrained_epoch_2.pt"
+    ] and len(list(copy.parent.glob("*.json"))) == 1
     with pytest.raises(UserError, match="provided snapshot already"):
         provide.provide(copy, runtime.DATA)
 
@@ -128,8 +179,12 @@ def test_part_is_spread_over_the_set():
 
 # ---- what lies in this clone
 
+
 def test_manifest_lists_exactly_what_is_there():
-    there = {path.relative_to(snapshots.SNAPSHOTS).as_posix() for path in snapshots.PROVIDED.rglob("*.pt")}
+    there = {
+        path.relative_to(snapshots.SNAPSHOTS).as_posix()
+        for path in snapshots.PROVIDED.rglob("*.pt")
+    }
     assert {entry["file"] for entry in ENTRIES} == there
 
 
@@ -138,7 +193,10 @@ def test_a_provided_snapshot_is_whole_and_right_on_a_part_of_the_images(entry):
     path = snapshots.SNAPSHOTS / entry["file"]
     assert runtime.sha256_file(path) == entry["sha256"] and path.stat().st_size == entry["bytes"]
     model, description = snapshots.load_model(path)
-    assert description["id_accuracy"] == entry["id_accuracy"] and description["recipe"]["epochs"] == entry["epochs"]
+    assert (
+        description["id_accuracy"] == entry["id_accuracy"]
+        and description["recipe"]["epochs"] == entry["epochs"]
+    )
     if description.get("parent_sha256"):
         assert description["parent_sha256"] in {other["sha256"] for other in ENTRIES}
     reference = provide.reference(model)
@@ -150,9 +208,17 @@ def test_a_provided_snapshot_is_whole_and_right_on_a_part_of_the_images(entry):
     if id_set.fingerprint != entry["part"]["fingerprint"]:
         pytest.skip("other images than those the recorded number is of")
     some = id_set.subset(provide.part(len(id_set)))
-    network = Network(model, "unused", torch.device("cpu"), "fp32", cache=snapshots.SNAPSHOTS / "no-cache")
+    network = Network(
+        model, "unused", torch.device("cpu"), "fp32", cache=snapshots.SNAPSHOTS / "no-cache"
+    )
     outputs = network.run(some, network.forward)
-    assert abs(int((np.asarray(outputs["logits"]).argmax(1) == some.labels.numpy()).sum()) - entry["part"]["correct"]) <= 1
+    assert (
+        abs(
+            int((np.asarray(outputs["logits"]).argmax(1) == some.labels.numpy()).sum())
+            - entry["part"]["correct"]
+        )
+        <= 1
+    )
 
 
 def test_recorded_results_are_of_the_provided_snapshots():
@@ -165,15 +231,36 @@ def test_recorded_results_are_of_the_provided_snapshots():
 
 @pytest.mark.skipif(not (snapshots.PROVIDED / "pretrained").exists(), reason="no provided snapshot")
 def test_a_clone_s_first_command_gives_the_recorded_scores(make_project, tmp_path):
-    """test.py --score all finds the provided network by its name; its energies of a few photographs' patches are the recorded ones."""
+    """test.py --score all finds the provided network by its name; its energies of a few
+    photographs' patches are the recorded ones.
+    """
     project = make_project()
-    shutil.copytree(snapshots.PROVIDED / "pretrained", project.snapshots / "provided" / "pretrained")
-    recorded = json.loads(next((snapshots.PROVIDED / "pretrained").glob("cifar10_wrn_pretrained_epoch_*.json")).read_text())["reference"]
-    patches, others = (loaders.load(name, "test").images.permute(0, 2, 3, 1).numpy() for name in ("china_patches", "flower_patches"))
-    parts = {"test": patches[:provide.REFERENCE], "train": patches[provide.REFERENCE:provide.REFERENCE + 60], "flowers": others[:20]}
+    shutil.copytree(
+        snapshots.PROVIDED / "pretrained", project.snapshots / "provided" / "pretrained"
+    )
+    recorded = json.loads(
+        next(
+            (snapshots.PROVIDED / "pretrained").glob("cifar10_wrn_pretrained_epoch_*.json")
+        ).read_text()
+    )["reference"]
+    patches, others = (
+        loaders.load(name, "test").images.permute(0, 2, 3, 1).numpy()
+        for name in ("china_patches", "flower_patches")
+    )
+    parts = {
+        "test": patches[: provide.REFERENCE],
+        "train": patches[provide.REFERENCE : provide.REFERENCE + 60],
+        "flowers": others[:20],
+    }
     for name, images in parts.items():
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(len(images)) % 10)
-    out = project.do(f"test.py --model cifar10_wrn_pretrained --id {tmp_path} --ood folder:{tmp_path}/flowers.npz --score all --noise 0 --precision fp32 --save-scores")
+    out = project.do(
+        f"test.py --model cifar10_wrn_pretrained --id {tmp_path} "
+        f"--ood folder:{tmp_path}/flowers.npz --score all --noise 0 --precision fp32 --save-scores"
+    )
     vectors = np.load(next(project.results.glob("*_scores.npz")))
     np.testing.assert_allclose(vectors["energy/id"], recorded["energy"], atol=2e-3)
-    assert {name.split("/")[0] for name in vectors.files} >= set(scores.SCORES) - {"odin", "mahalanobis"} and "AUROC" in out
+    assert {name.split("/")[0] for name in vectors.files} >= set(scores.SCORES) - {
+        "odin",
+        "mahalanobis",
+    } and "AUROC" in out

@@ -53,8 +53,8 @@ def test_the_answer_counts_the_sets_that_are_lower_and_clearly_so(recorded):
     assert cells(text, "isun")[1:5] == ["40.00 ± 0.50", "30.00 ± 0.50", "-10.00", "0.71"]
     assert "lower after SR on 5 of 6 sets, on 4 of them by more than two standard errors" in text
     assert (
-        "ID error 10.11 % before, 9.55 % after; mean ‖h‖₁ of the ID test images 41.65 before, 23.40 after"
-        in text
+        "ID error 10.11 % before, 9.55 % after; mean ‖h‖₁ of the ID test images "
+        "41.65 before, 23.40 after" in text
     )
 
 

@@ -1,4 +1,7 @@
-"""reproduce.py --table, --sweep and --ablation as a user runs them, on a few small images in the place of CIFAR-10."""
+"""reproduce.py --table, --sweep and --ablation as a user runs them,
+on a few small images in the place of CIFAR-10.
+"""
+
 import csv
 import json
 
@@ -6,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import coloured, noise, stop_at_step, write_own
+
 from utils.paper import methods, studies
 from utils.training import files
 
@@ -28,7 +32,11 @@ def ready(make_project):
 
 def test_without_snapshots_it_says_what_to_run(ready):
     result = ready.run("reproduce.py cifar10 --table sr")
-    assert result.status == 2 and "--train" in result.err.splitlines()[-1] and "Traceback" not in result.err
+    assert (
+        result.status == 2
+        and "--train" in result.err.splitlines()[-1]
+        and "Traceback" not in result.err
+    )
     ready.refuse("reproduce.py digits --table sr", "no published table", "cifar100")
     ready.refuse("reproduce.py cifar10 --table srf2", "srf1", "srf3")
     ready.refuse("reproduce.py cifar10 --sweep --ablation", "one at a time")
@@ -40,13 +48,21 @@ def test_without_snapshots_it_says_what_to_run(ready):
 
 
 def test_the_chain_asks_for_all_images_before_it_trains(ready):
-    ready.refuse("reproduce.py cifar10", "300k", "python data/download.py 300k")    # SROE's outliers; the others are there
+    # SROE's outliers; the others are there
+    ready.refuse("reproduce.py cifar10", "300k", "python data/download.py 300k")
     ready.refuse("reproduce.py cifar100", "cifar100, 300k")
 
 
 def section(project, name):
-    """Cells of the lines of a paper's table in CIFAR/README.md, by their first cell and metric or network."""
-    text = (project.root / "CIFAR" / "README.md").read_text().split(f"`--table {name}`")[1].split("\n### ")[0]
+    """Cells of the lines of a paper's table in CIFAR/README.md,
+    by their first cell and metric or network.
+    """
+    text = (
+        (project.root / "CIFAR" / "README.md")
+        .read_text()
+        .split(f"`--table {name}`")[1]
+        .split("\n### ")[0]
+    )
     return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
 
 
@@ -54,23 +70,50 @@ def test_table_trains_what_is_missing_and_renders_all(ready):
     assert ready.run("baseline.py cifar10 --epochs 5").status == 0
     out = ready.run("reproduce.py cifar10 --table srf4 --train")
     assert out.status == 0, out.err
-    assert "$ python baseline.py" not in out.out and out.out.count("$ python tune.py --loss sr cifar10") == 1
+    assert (
+        "$ python baseline.py" not in out.out
+        and out.out.count("$ python tune.py --loss sr cifar10") == 1
+    )
     assert ready.names("tune_sr") and not (ready.snapshots / "tune_oe").exists()
     page = (ready.root / "CIFAR" / "README.md").read_text()
-    for note in ("`pretrained/cifar10_wrn_pretrained_epoch_4`: CIFAR-10, seed 1, 5 epochs, 60 training images", "`tune_sr/cifar10_wrn_s1_tune_epoch_9`"):
+    for note in (
+        (
+            "`pretrained/cifar10_wrn_pretrained_epoch_4`: CIFAR-10, seed 1, "
+            "5 epochs, 60 training images"
+        ),
+        "`tune_sr/cifar10_wrn_s1_tune_epoch_9`",
+    ):
         assert note in page
     result = json.loads(next(ready.results.glob("cifar10_wrn_s1_tune_sr_*.json")).read_text())
     entry = next(entry for entry in result["scores"] if entry["score"] == "energy")
     shown = next(cells for cells in section(ready, "srf4") if cells[:2] == ["SR", "FPR95"])
-    assert shown[3:-3:2] == [f"{row['fpr95']:.2f} †" for row in [*entry["sets"], entry["average"]]]    # none of these images is the paper's
-    rows = [row for row in csv.DictReader(open(ready.root / "CIFAR" / "RESULTS.csv")) if row["table"] == "srf4" and row["method"] == "SR"]
-    printed = {row["ood_set"]: row["measured"] for row in rows if row["metric"] == "fpr95" and row["measured"]}
-    assert printed == {**{(s["set"] if s["set"] not in ("svhn", "isun") else s["set"] + " (not the paper's)"): f"{s['fpr95']:.2f}" for s in entry["sets"]},
-                       "mean of the sets here": f"{entry['average']['fpr95']:.2f}"}
+    # none of these images is the paper's
+    assert shown[3:-3:2] == [f"{row['fpr95']:.2f} †" for row in [*entry["sets"], entry["average"]]]
+    rows = [
+        row
+        for row in csv.DictReader((ready.root / "CIFAR" / "RESULTS.csv").read_text().splitlines())
+        if row["table"] == "srf4" and row["method"] == "SR"
+    ]
+    printed = {
+        row["ood_set"]: row["measured"]
+        for row in rows
+        if row["metric"] == "fpr95" and row["measured"]
+    }
+    assert printed == {
+        **{
+            (
+                s["set"] if s["set"] not in ("svhn", "isun") else s["set"] + " (not the paper's)"
+            ): f"{s['fpr95']:.2f}"
+            for s in entry["sets"]
+        },
+        "mean of the sets here": f"{entry['average']['fpr95']:.2f}",
+    }
     assert not any(row["published"] for row in rows if row["measured"])
     for figure in ("densities", "bars", "roc", "sparsity", "training_pretrained", "training_sr"):
         for suffix in ("png", "svg"):
-            assert (ready.root / "CIFAR" / "figures" / f"cifar10_{figure}.{suffix}").stat().st_size > 1000
+            assert (
+                ready.root / "CIFAR" / "figures" / f"cifar10_{figure}.{suffix}"
+            ).stat().st_size > 1000
 
 
 def test_second_table_uses_what_is_there(ready):
@@ -86,29 +129,48 @@ def test_second_table_uses_what_is_there(ready):
 def test_a_preset_takes_no_place_of_the_papers_recipe(ready):
     (ready.root / "data" / "outliers").mkdir()
     np.savez(ready.root / "data" / "outliers" / "tiny_imagenet.npz", images=noise(60, 8, 9))
-    before = {path: content for path, content in ready.files().items() if "provided" not in path.parts}
+    before = {
+        path: content for path, content in ready.files().items() if "provided" not in path.parts
+    }
     out = ready.run("reproduce.py cifar10 --preset quick")
     assert out.status == 0, out.err
     assert before.items() <= ready.files().items()
-    for folder, last in (("pretrained_quick", "pretrained_epoch_4"), ("tune_sr_quick", "s1_tune_epoch_1"), ("tune_sroe_quick", "s1_tune_epoch_1")):
+    for folder, last in (
+        ("pretrained_quick", "pretrained_epoch_4"),
+        ("tune_sr_quick", "s1_tune_epoch_1"),
+        ("tune_sroe_quick", "s1_tune_epoch_1"),
+    ):
         assert f"cifar10_wrn_{last}.pt" in ready.names(folder)
-    assert (ready.results / "cifar10_quick_table.csv").exists() and (ready.root / "CIFAR/figures/cifar10_quick_densities.png").exists()
+    assert (ready.results / "cifar10_quick_table.csv").exists() and (
+        ready.root / "CIFAR/figures/cifar10_quick_densities.png"
+    ).exists()
     again = ready.run("reproduce.py cifar10 --preset quick")
-    assert again.status == 0 and "$ python baseline.py" not in again.out and "$ python tune.py" not in again.out
-    for folder in ready.snapshots.glob("*_quick"):    # the tests below are of the others
+    assert (
+        again.status == 0
+        and "$ python baseline.py" not in again.out
+        and "$ python tune.py" not in again.out
+    )
+    for folder in ready.snapshots.glob("*_quick"):  # the tests below are of the others
         for file in folder.iterdir():
             file.unlink()
 
 
 def test_sweep_sees_no_ood_set(ready):
-    out = ready.run("reproduce.py cifar10 --sweep", prelude="import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)")
+    out = ready.run(
+        "reproduce.py cifar10 --sweep",
+        prelude="import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)",
+    )
     assert out.status == 0, out.err
     record = json.loads((ready.results / "cifar10_sweep_alpha.json").read_text())
-    assert [row["alpha"] for row in record["rows"]] == [0.0, 0.05] and record["recommended"] in (0.0, 0.05)
+    assert [row["alpha"] for row in record["rows"]] == [0.0, 0.05] and record["recommended"] in (
+        0.0,
+        0.05,
+    )
     assert not {ood["name"] for ood in record["ood"]} & set(OOD) and record["id"]["images"] == 6
     assert (ready.root / "CIFAR" / "figures" / "cifar10_sweep_alpha.png").exists()
     assert not list((ready.snapshots / "pretrained").glob("replaced*"))
-    assert "sweep" not in ready.run("test.py --model cifar10_wrn_s1_tune --score msp").out    # its snapshots are no one's by name
+    # its snapshots are no one's by name
+    assert "sweep" not in ready.run("test.py --model cifar10_wrn_s1_tune --score msp").out
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(ready):
@@ -116,31 +178,64 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(ready):
     whole = (place / "cifar10_wrn_s1_tune_epoch_1.pt").read_bytes()
     folder = ready.root / "data" / "cache" / place.name.removesuffix("_alpha_0.05")
     tune = f"tune.py cifar10 --id {folder} --alpha 0.05 --epochs 2 --save {place}"
-    assert ready.run(tune, prelude=stop_at_step("SIGKILL", 2)).status == -9    # one step an epoch
+    assert ready.run(tune, prelude=stop_at_step("SIGKILL", 2)).status == -9  # one step an epoch
     (place / "cifar10_wrn_s1_tune_epoch_1.pt").unlink(missing_ok=True)
-    out = ready.run("reproduce.py cifar10 --sweep", prelude="import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)")
+    out = ready.run(
+        "reproduce.py cifar10 --sweep",
+        prelude="import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)",
+    )
     assert out.status == 0, out.err
-    assert out.out.count("$ python tune.py") == 1 and "resuming cifar10_wrn_s1_tune at epoch 1 of 2" in out.out
+    assert (
+        out.out.count("$ python tune.py") == 1
+        and "resuming cifar10_wrn_s1_tune at epoch 1 of 2" in out.out
+    )
     assert (place / "cifar10_wrn_s1_tune_epoch_1.pt").read_bytes() == whole
 
 
-def test_recommended_alpha_is_accurate_and_of_alphas_that_noise_cannot_tell_apart_the_one_with_the_highest_auroc():
-    rows = [{"alpha": alpha, "accuracy": accuracy, "fpr95": fpr95, "auroc": auroc} for alpha, accuracy, fpr95, auroc in
-            ((0.0, 90.0, 50.0, 80.0), (0.01, 89.6, 49.0, 81.0), (0.02, 89.6, 49.4, 82.0), (0.05, 89.8, 49.6, 90.0), (0.1, 89.4, 30.0, 95.0))]
+def test_recommended_alpha_is_accurate_and_has_the_highest_auroc_that_noise_can_tell():
+    rows = [
+        {"alpha": alpha, "accuracy": accuracy, "fpr95": fpr95, "auroc": auroc}
+        for alpha, accuracy, fpr95, auroc in (
+            (0.0, 90.0, 50.0, 80.0),
+            (0.01, 89.6, 49.0, 81.0),
+            (0.02, 89.6, 49.4, 82.0),
+            (0.05, 89.8, 49.6, 90.0),
+            (0.1, 89.4, 30.0, 95.0),
+        )
+    ]
     assert studies.recommend(rows) == 0.02
 
 
 def test_ablation_changes_one_thing_at_a_time_and_shows_whole_runs(ready):
-    assert ready.run("tune.py cifar10 --padding 3 --epochs 1 --save ./snapshots/tune_sr_crop").status == 0
-    out = ready.run("reproduce.py cifar10 --ablation", prelude="""import utils.paper.studies as s
-s.VARIANTS = {"SR": {"alpha": 0.05}, "without the crop": {"alpha": 0.05, "padding": 0}, "without dropout": {"droprate": 0.0}}""")
+    assert (
+        ready.run("tune.py cifar10 --padding 3 --epochs 1 --save ./snapshots/tune_sr_crop").status
+        == 0
+    )
+    out = ready.run(
+        "reproduce.py cifar10 --ablation",
+        prelude="""import utils.paper.studies as s
+s.VARIANTS = {"SR": {"alpha": 0.05}, "without the crop": {"alpha": 0.05, "padding": 0},
+              "without dropout": {"droprate": 0.0}}""",
+    )
     assert out.status == 0, out.err
-    before, sr, still, *whole = json.loads((ready.results / "cifar10_ablation.json").read_text())["rows"]
-    assert [before["name"], sr["name"], still["name"]] == ["before", "SR", "without dropout"] and still["changes"] == {"droprate": 0.0}
-    shown = {row["name"]: row for row in whole}    # the recipe of a variant that the usual recipe has already is not run twice
-    assert set(shown) == {"whole run of SR, 1 epochs of 60 images, padding 3", "whole run of SR, 10 epochs of 60 images"}
+    before, sr, still, *whole = json.loads((ready.results / "cifar10_ablation.json").read_text())[
+        "rows"
+    ]
+    assert [before["name"], sr["name"], still["name"]] == [
+        "before",
+        "SR",
+        "without dropout",
+    ] and still["changes"] == {"droprate": 0.0}
+    # the recipe of a variant that the usual recipe has already is not run twice
+    shown = {row["name"]: row for row in whole}
+    assert set(shown) == {
+        "whole run of SR, 1 epochs of 60 images, padding 3",
+        "whole run of SR, 10 epochs of 60 images",
+    }
     assert shown["whole run of SR, 1 epochs of 60 images, padding 3"]["changes"] == {"padding": 3}
-    assert {row["set"] for row in before["sets"]} == set(OOD) and len({row["snapshot"] for row in (before, sr, still, whole[-1])}) == 4
+    assert {row["set"] for row in before["sets"]} == set(OOD) and len(
+        {row["snapshot"] for row in (before, sr, still, whole[-1])}
+    ) == 4
 
 
 def test_an_unfinished_run_is_not_measured(ready):
@@ -149,23 +244,39 @@ def test_an_unfinished_run_is_not_measured(ready):
     path.write_text(text.replace('"epoch": 9,', '"epoch": 8,'))
     out = ready.run("reproduce.py cifar10 --table srf4")
     path.write_text(text)
-    assert out.status == 0 and "tune_sr/cifar10_wrn_s1_tune_epoch_9 is not of a whole run; its rows are not measured" in out.err
+    assert (
+        out.status == 0
+        and "tune_sr/cifar10_wrn_s1_tune_epoch_9 is not of a whole run; its rows are not measured"
+        in out.err
+    )
     assert "$ python test.py --model tune_sr" not in out.out
 
 
 def test_what_was_made_of_other_images_or_outliers_is_made_again(make_project, tmp_path):
     project, own = make_project(), write_own(tmp_path / "own")
     np.savez(own / "outliers.npz", images=noise(50, 8, 3))
-    tune = f"tune.py own --id {own} --loss sroe --outliers {own}/outliers.npz --epochs 2 --batch_size 24 --oe_batch_size 24"
+    tune = (
+        f"tune.py own --id {own} --loss sroe --outliers {own}/outliers.npz --epochs 2 "
+        "--batch_size 24 --oe_batch_size 24"
+    )
     project.do(f"baseline.py own --id {own} --epochs 1 --layers 10 --widen-factor 1")
     project.run(tune, prelude=stop_at_step("SIGKILL", 4))
-    state = torch.load(files.find_state(project.snapshots / "tune_sroe", "own_wrn_s1_tune"), weights_only=True)
+    state = torch.load(
+        files.find_state(project.snapshots / "tune_sroe", "own_wrn_s1_tune"), weights_only=True
+    )
     sources = {name: state[name] for name in ("data", "parent", "outliers")}
     assert files.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, sources)
     project.do(tune + " --resume")
     file = project.snapshots / "tune_sroe" / "own_wrn_s1_tune_epoch_1.pt"
-    assert methods.is_of(file, {"epochs": 2, "loss": "sroe"}, sources) and not methods.is_of(file, {"epochs": 3}, sources)
+    assert methods.is_of(file, {"epochs": 2, "loss": "sroe"}, sources) and not methods.is_of(
+        file, {"epochs": 3}, sources
+    )
     project.run(tune, prelude=stop_at_step("SIGKILL", 4))
     for name in sources:
         assert not methods.is_of(file, {"epochs": 2}, {**sources, name: "another"}), name
-        assert not files.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, {**sources, name: "another"}), name
+        assert not files.goes_on(
+            project.snapshots / "tune_sroe",
+            "own_wrn_s1_tune",
+            {"epochs": 2},
+            {**sources, name: "another"},
+        ), name

@@ -1,4 +1,6 @@
-"""Cached arrays: back as they were, made again where a file is damaged, and never more than the limit."""
+"""Cached arrays: back as they were, made again where a file is damaged,
+and never more than the limit.
+"""
 
 import os
 

@@ -10,7 +10,9 @@ from utils.runtime import errors, keep_freed_memory, run
 
 def test_glibc_is_told_once_before_main(monkeypatch):
     calls = []
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *a: calls.append(a)))
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *a: calls.append(a))
+    )
     assert run(lambda: calls.append("main")) == 0
     assert calls == [(-3, 2**31 - 1), (-1, 2**31 - 1), "main"]
     assert run(lambda: None, keep_memory=False) == 0 and len(calls) == 3

@@ -1,4 +1,5 @@
 """Which precision and batch a device gets, and what is done to a network there."""
+
 import shutil
 from pathlib import Path
 
@@ -14,15 +15,27 @@ from utils.training import network as training_network
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 # vendor and flags as Linux gives them, and what "auto" takes there
-CPUS = {"Zen 4": ("AuthenticAMD", "avx512f avx512_bf16 avx512_vnni", "bf16"), "Ice Lake": ("GenuineIntel", "avx512f avx512_vnni", "fp32"),
-        "Sapphire Rapids": ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16 amx_bf16 amx_tile", "bf16"),
-        "Emerald Rapids without AMX": ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16", "fp32"), "Zen 3": ("AuthenticAMD", "avx2", "fp32")}
+CPUS = {
+    "Zen 4": ("AuthenticAMD", "avx512f avx512_bf16 avx512_vnni", "bf16"),
+    "Ice Lake": ("GenuineIntel", "avx512f avx512_vnni", "fp32"),
+    "Sapphire Rapids": (
+        "GenuineIntel",
+        "avx512f avx512_bf16 avx512_fp16 amx_bf16 amx_tile",
+        "bf16",
+    ),
+    "Emerald Rapids without AMX": ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16", "fp32"),
+    "Zen 3": ("AuthenticAMD", "avx2", "fp32"),
+}
 
 
 @pytest.mark.parametrize("name", CPUS)
 def test_auto_takes_bf16_where_the_cpu_is_faster_at_it(name, monkeypatch):
     vendor, flags, expected = CPUS[name]
-    monkeypatch.setattr(Path, "read_text", lambda path: f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda path: f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n",
+    )
     assert runtime.pick_precision("auto", CPU) == expected
     assert runtime.pick_precision("fp32", CPU) == "fp32"
     assert runtime.pick_precision("bf16", CPU) == "bf16"
@@ -31,11 +44,14 @@ def test_auto_takes_bf16_where_the_cpu_is_faster_at_it(name, monkeypatch):
 def test_auto_takes_fp32_where_the_cpu_says_nothing_of_itself(monkeypatch):
     def missing(path):
         raise FileNotFoundError(path)
+
     monkeypatch.setattr(Path, "read_text", missing)
     assert runtime.pick_precision("auto", CPU) == runtime.pick_precision("auto", MPS) == "fp32"
 
 
-@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
 def test_auto_takes_bf16_on_cuda_from_sm_80(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert runtime.pick_precision("auto", CUDA) == expected
@@ -62,7 +78,10 @@ def test_compiling_for_training_leaves_no_trace_and_may_fail(works, monkeypatch)
         if not works:
             raise RuntimeError("no compiler")
         return net._call_impl(*inputs)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **k: setattr(self, "_compiled_call_impl", compiled))
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **k: setattr(self, "_compiled_call_impl", compiled)
+    )
     before = {name: value.clone() for name, value in net.state_dict().items()}
     training_network.compile_training(net, torch.randn(4, 3, 8, 8), "fp32")
     assert len(calls) == 1 and list(before) == list(net.state_dict())
@@ -75,7 +94,9 @@ def test_compiling_for_training_leaves_no_trace_and_may_fail(works, monkeypatch)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 0.05)])
 def test_compiling_for_inference_freezes_the_weights(precision, tolerance):
-    """Convolutions have their weights within: clearing those of the network that was compiled no longer changes what comes out."""
+    """Convolutions have their weights within: clearing those of the network that was compiled no
+    longer changes what comes out.
+    """
     net = runtime.prepare(small_network().eval(), CPU)
     with torch.no_grad():
         for module in net.modules():
@@ -94,13 +115,18 @@ def test_compiling_for_inference_freezes_the_weights(precision, tolerance):
     torch.compiler.reset()
     assert torch.equal(before, after) and not torch.allclose(before, cleared)
     assert (before - expected).abs().max() < tolerance * expected.abs().max()
-    torch.testing.assert_close(net(x)[0], expected)      # the network itself is as it was
+    torch.testing.assert_close(net(x)[0], expected)  # the network itself is as it was
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 def test_a_compiled_bf16_network_keeps_its_batchnorm_in_float32():
     """Folded into the convolution its bias would be rounded to bf16: 0.1001 to 0.10009765625."""
-    net = runtime.prepare(torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3, padding=1, bias=False), torch.nn.BatchNorm2d(16)).eval(), CPU)
+    net = runtime.prepare(
+        torch.nn.Sequential(
+            torch.nn.Conv2d(16, 16, 3, padding=1, bias=False), torch.nn.BatchNorm2d(16)
+        ).eval(),
+        CPU,
+    )
     with torch.inference_mode(), runtime.autocast(CPU, "bf16"):
         net[0].weight.zero_()
         net[1].bias.fill_(0.1001)
@@ -112,15 +138,25 @@ def test_a_compiled_bf16_network_keeps_its_batchnorm_in_float32():
 
 def test_what_training_was_computed_with():
     assert training_network.describe_computing(CUDA, "bf16") == {
-        "device": "cuda", "precision": "bf16", "fused": False, "threads": torch.get_num_threads()}
+        "device": "cuda",
+        "precision": "bf16",
+        "fused": False,
+        "threads": torch.get_num_threads(),
+    }
     assert training_network.describe_computing(CPU, "fp32", "off")["fused"] is False
-    assert training_network.describe_computing(CPU, "fp32")["fused"] is (fused.kernels() is not None)
+    assert training_network.describe_computing(CPU, "fp32")["fused"] is (
+        fused.kernels() is not None
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_training_never_makes_the_host_wait():
     """Copies, synchronisations and reads within the steps would raise."""
-    images = loaders.make_set(np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 10, "x")
+    images = loaders.make_set(
+        np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8),
+        np.arange(300) % 10,
+        "x",
+    )
     net = training_network.prepare_training(small_network(), CUDA)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, nesterov=True, fused=True)
     batches, log = loaders.Batches(images, 100, CUDA, augment=True), training.StepLog(0)

@@ -1,4 +1,5 @@
 """--score: names, hyper-parameters, all, and a function of the user's own."""
+
 import numpy as np
 import pytest
 
@@ -7,13 +8,16 @@ from utils.scores import SCORES, Outputs, as_user_error, choose, format_list
 from utils.scores.choose import split_specifications
 
 
-@pytest.mark.parametrize("text, parts", [
-    ("energy", ["energy"]),
-    ("knn:k=100,dice:p=85", ["knn:k=100", "dice:p=85"]),
-    ("gen:gamma=0.1,M=50,msp", ["gen:gamma=0.1,M=50", "msp"]),
-    ("dice+react:p=85,own:function", ["dice+react:p=85", "own:function"]),
-    (" msp , energy ", ["msp", "energy"]),
-])
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("energy", ["energy"]),
+        ("knn:k=100,dice:p=85", ["knn:k=100", "dice:p=85"]),
+        ("gen:gamma=0.1,M=50,msp", ["gen:gamma=0.1,M=50", "msp"]),
+        ("dice+react:p=85,own:function", ["dice+react:p=85", "own:function"]),
+        (" msp , energy ", ["msp", "energy"]),
+    ],
+)
 def test_split(text, parts):
     assert split_specifications(text) == parts
 
@@ -39,10 +43,21 @@ def test_defaults_per_data_set():
     assert choose("knn", "cifar10")[0].k == 50 and choose("knn", "imagenet")[0].k == 1000
 
 
-@pytest.mark.parametrize("text, words", [
-    ("nonsense", "nonsense"), ("", "no score"), ("knn:k=zero", "k"), ("knn:q=3", "hyper-parameter"), ("knn:k", "knn"),
-    ("knn:k=0", "k"), ("energy:T=-1", "T"), ("no_such_module:f", "no_such_module"), ("math:no_such", "no_such"), ("math:pi", "pi"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("nonsense", "nonsense"),
+        ("", "no score"),
+        ("knn:k=zero", "k"),
+        ("knn:q=3", "hyper-parameter"),
+        ("knn:k", "knn"),
+        ("knn:k=0", "k"),
+        ("energy:T=-1", "T"),
+        ("no_such_module:f", "no_such_module"),
+        ("math:no_such", "no_such"),
+        ("math:pi", "pi"),
+    ],
+)
 def test_bad_specifications_say_what_is_wrong(text, words):
     with pytest.raises(UserError, match=words):
         choose(text, "cifar10")
@@ -50,16 +65,17 @@ def test_bad_specifications_say_what_is_wrong(text, words):
 
 def test_a_function_of_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "my_scores.py").write_text(
-        "from utils.scores import Score\n"
-        "def negative_max(outputs):\n    return -outputs.logits.max(axis=1)\n"
-        "class Norm(Score):\n    name = 'norm'\n    needs = ('features',)\n"
-        "    def score(self, outputs):\n        return -(outputs.features ** 2).sum(axis=1)\n")
+        "from utils.scores import Score\ndef negative_max(outputs):\n"
+        "    return -outputs.logits.max(axis=1)\nclass Norm(Score):\n"
+        "    name = 'norm'\n    needs = ('features',)\n    def score(self, outputs):\n"
+        "        return -(outputs.features ** 2).sum(axis=1)\n"
+    )
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     outputs = Outputs(rng.normal(size=(5, 3)), rng.normal(size=(5, 4)))
     own, norm = choose("my_scores:negative_max,my_scores:Norm", "cifar10")
     assert np.array_equal(own.score(outputs), choose("maxlogit")[0].score(outputs))
-    assert np.array_equal(norm.score(outputs), -(outputs.features ** 2).sum(axis=1))
+    assert np.array_equal(norm.score(outputs), -(outputs.features**2).sum(axis=1))
     assert own.label == "my_scores:negative_max"
 
 
@@ -67,7 +83,9 @@ def test_list_names_every_score_with_formula_needs_and_paper():
     text = format_list()
     for name, cls in SCORES.items():
         assert name in text and cls.formula in text and cls.paper.title in text
-        assert set(cls().needs) <= {"logits", "features", "head", "train", "gradient"} and cls().needs
+        assert (
+            set(cls().needs) <= {"logits", "features", "head", "train", "gradient"} and cls().needs
+        )
 
 
 @pytest.mark.parametrize("text", [" all", "ALL", "all,", "msp,all", "all , knn:k=5"])
@@ -78,7 +96,9 @@ def test_all_is_understood_however_it_is_written(text):
 
 def test_all_with_noise_has_mahalanobis_without_and_with_that_step():
     labels = [score.label for score in choose("all", noise=0.002)]
-    assert "mahalanobis" in labels and "mahalanobis:eps=0.002" in labels and "odin:eps=0.002" in labels
+    assert (
+        "mahalanobis" in labels and "mahalanobis:eps=0.002" in labels and "odin:eps=0.002" in labels
+    )
 
 
 def test_white_space_and_case_do_not_count():
@@ -87,8 +107,10 @@ def test_white_space_and_case_do_not_count():
 
 def test_a_class_of_the_users_own_takes_hyper_parameters_and_is_never_cached(tmp_path, monkeypatch):
     (tmp_path / "class_scores.py").write_text(
-        "from utils.scores import Score\nclass Power(Score):\n    defaults = {'p': 2.0}\n    needs = ('features',)\n"
-        "    def score(self, outputs):\n        return (outputs.features ** self.p).sum(axis=1)\n")
+        "from utils.scores import Score\nclass Power(Score):\n    defaults = {'p': 2.0}\n"
+        "    needs = ('features',)\n    def score(self, outputs):\n"
+        "        return (outputs.features ** self.p).sum(axis=1)\n"
+    )
     monkeypatch.chdir(tmp_path)
     plain, cubed = choose("class_scores:Power,class_scores:Power:p=3")
     assert (plain.p, cubed.p) == (2.0, 3.0) and plain.label == "class_scores:Power"
@@ -100,7 +122,10 @@ def test_an_exception_in_a_score_of_the_users_own_names_its_line(tmp_path, monke
     (tmp_path / "wrong_scores.py").write_text("def f(outputs):\n    return outputs.nope\n")
     monkeypatch.chdir(tmp_path)
     own = choose("wrong_scores:f")[0]
-    with pytest.raises(UserError, match=r"wrong_scores:f.*AttributeError.*wrong_scores.py, line 2"), as_user_error(own):
+    with (
+        pytest.raises(UserError, match=r"wrong_scores:f.*AttributeError.*wrong_scores.py, line 2"),
+        as_user_error(own),
+    ):
         own.score(Outputs(np.zeros((2, 3)), np.zeros((2, 4))))
     with pytest.raises(AttributeError), as_user_error(choose("msp")[0]):
         choose("msp")[0].score(None)

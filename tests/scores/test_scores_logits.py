@@ -1,4 +1,7 @@
-"""Scores of logits and of Gaussian statistics against slow loops, identities, pytorch-ood and degenerate input."""
+"""Scores of logits and of Gaussian statistics against slow loops, identities,
+pytorch-ood and degenerate input.
+"""
+
 import io
 import math
 from decimal import Decimal, localcontext
@@ -10,12 +13,28 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from utils.scores import SCORES, Outputs
+from utils.scores.choose import parse_scores
 from utils.scores.exact import blocks
 from utils.scores.msp import log_msp
-from utils.scores.choose import parse_scores
 
-NAMES = ("msp", "maxlogit", "energy", "odin", "mahalanobis", "rmds", "gen", "klmatching", "gradnorm", "she")
-CHOSEN = {"energy": {"T": 2.0}, "odin": {"T": 10.0, "eps": 0.0}, "gen": {"gamma": 0.3, "M": 3}, "gradnorm": {"T": 2.0}}
+NAMES = (
+    "msp",
+    "maxlogit",
+    "energy",
+    "odin",
+    "mahalanobis",
+    "rmds",
+    "gen",
+    "klmatching",
+    "gradnorm",
+    "she",
+)
+CHOSEN = {
+    "energy": {"T": 2.0},
+    "odin": {"T": 10.0, "eps": 0.0},
+    "gen": {"gamma": 0.3, "M": 3},
+    "gradnorm": {"T": 2.0},
+}
 
 
 def outputs_of(features, weight, bias, labels=None):
@@ -26,10 +45,12 @@ def outputs_of(features, weight, bias, labels=None):
 def random_pair(seed=0, width=6, classes=4, sharpness=1.0):
     rng = np.random.default_rng(seed)
     weight = (sharpness * rng.normal(size=(classes, width))).astype(np.float32)
-    bias = (-5 * weight.sum(axis=1)).astype(np.float32)            # so that every class is predicted
+    bias = (-5 * weight.sum(axis=1)).astype(np.float32)  # so that every class is predicted
     features = rng.normal(size=(130, width)) * rng.uniform(0.1, 3, size=width) + 5
     train = outputs_of(features[:100], weight, bias)
-    train.labels = np.where(rng.uniform(size=100) < 0.7, train.logits.argmax(axis=1), rng.integers(classes, size=100))
+    train.labels = np.where(
+        rng.uniform(size=100) < 0.7, train.logits.argmax(axis=1), rng.integers(classes, size=100)
+    )
     return train, outputs_of(features[100:], weight, bias)
 
 
@@ -39,11 +60,17 @@ def digits_pair():
     head = LogisticRegression(max_iter=300).fit(images[:300], labels[:300])
     weight, bias = head.coef_.astype(np.float32), head.intercept_.astype(np.float32)
     noise = np.random.default_rng(0).uniform(size=(10, 64))
-    return outputs_of(images[:300], weight, bias, labels[:300]), outputs_of([*images[300:320], *noise], weight, bias)
+    return outputs_of(images[:300], weight, bias, labels[:300]), outputs_of(
+        [*images[300:320], *noise], weight, bias
+    )
 
 
-PAIRS = {"random": random_pair(), "confident": random_pair(1, sharpness=12.0), "digits": digits_pair(),
-         "two classes": random_pair(2, classes=2)}
+PAIRS = {
+    "random": random_pair(),
+    "confident": random_pair(1, sharpness=12.0),
+    "digits": digits_pair(),
+    "two classes": random_pair(2, classes=2),
+}
 
 
 def scored(name, train, queries, **chosen):
@@ -51,6 +78,7 @@ def scored(name, train, queries, **chosen):
 
 
 # ---- slow loops, from the formulas; softmax in 60 digits ----
+
 
 def softmax_loop(logits, T=1.0):
     weights = [(Decimal(float(v)) / Decimal(T)).exp() for v in logits]
@@ -93,7 +121,8 @@ def klmatching_loop(templates, f, h):
 def gradnorm_loop(train, f, h, T):
     weight = torch.tensor(train.weight, dtype=torch.float64, requires_grad=True)
     product = weight @ torch.tensor(h, dtype=torch.float64)
-    logits = product - product.detach() + torch.tensor(f, dtype=torch.float64)   # the very logits the score sees
+    # the very logits the score sees
+    logits = product - product.detach() + torch.tensor(f, dtype=torch.float64)
     uniform = torch.full_like(logits, 1 / len(f))
     (uniform * (uniform.log() - (logits / T).log_softmax(dim=0))).sum().backward()
     return math.fsum(-abs(g) for row in weight.grad.tolist() for g in row)
@@ -101,8 +130,11 @@ def gradnorm_loop(train, f, h, T):
 
 def she_loop(train, f, h):
     y = list(f).index(max(f))
-    stored = [x for logits, x, label in zip(train.logits, train.features, train.labels)
-              if label == y and list(logits).index(max(logits)) == label]
+    stored = [
+        x
+        for logits, x, label in zip(train.logits, train.features, train.labels)
+        if label == y and list(logits).index(max(logits)) == label
+    ]
     pattern = [math.fsum(float(x[d]) for x in stored) / len(stored) for d in range(len(h))]
     return -math.fsum(float(a) * b for a, b in zip(h, pattern))
 
@@ -110,7 +142,10 @@ def she_loop(train, f, h):
 def gaussian_loop(features, groups):
     """Mean of each group and the pseudo-inverse of the covariance around them, image by image."""
     x = features.astype(np.float64)
-    means = {k: sum(v for v, g in zip(x, groups) if g == k) / sum(g == k for g in groups) for k in set(groups)}
+    means = {
+        k: sum(v for v, g in zip(x, groups) if g == k) / sum(g == k for g in groups)
+        for k in set(groups)
+    }
     covariance = sum(np.outer(v - means[g], v - means[g]) for v, g in zip(x, groups)) / len(x)
     return means, np.linalg.pinv(covariance, rcond=1e-10, hermitian=True)
 
@@ -138,8 +173,11 @@ def class_gaussian(train):
     return gaussian_loop(train.features, train.labels.tolist())
 
 
-FITS = {"klmatching": templates_loop, "mahalanobis": class_gaussian,
-        "rmds": lambda train: (class_gaussian(train), gaussian_loop(train.features, [0] * len(train)))}
+FITS = {
+    "klmatching": templates_loop,
+    "mahalanobis": class_gaussian,
+    "rmds": lambda train: (class_gaussian(train), gaussian_loop(train.features, [0] * len(train))),
+}
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -149,8 +187,10 @@ def test_slow_loop(name, pair):
     with localcontext() as context:
         context.prec = 60
         fitted = FITS.get(name, lambda train: train)(train)
-        slow = [float(globals()[f"{name}_loop"](fitted, f, h, **CHOSEN.get(name, {})))
-                for f, h in zip(queries.logits, queries.features)]
+        slow = [
+            float(globals()[f"{name}_loop"](fitted, f, h, **CHOSEN.get(name, {})))
+            for f, h in zip(queries.logits, queries.features)
+        ]
     fast = scored(name, train, queries)
     assert fast.shape == (len(queries),) and fast.dtype == np.float64
     # what KL(p || d) can resolve: log p of float64 softmax near p = 1
@@ -158,6 +198,7 @@ def test_slow_loop(name, pair):
 
 
 # ---- identities ----
+
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_logit_identities(pair):
@@ -168,10 +209,11 @@ def test_logit_identities(pair):
     msp = scored("msp", train, queries)
     assert np.array_equal(scored("odin", train, queries, T=1.0, eps=0.0), msp)
     assert (msp >= 0).all() and (msp <= math.log(C)).all()
-    np.testing.assert_allclose(msp, -energy - top, rtol=1e-6, atol=1e-12)      # -log p = logsumexp f - max f
+    # -log p = logsumexp f - max f
+    np.testing.assert_allclose(msp, -energy - top, rtol=1e-6, atol=1e-12)
     p = np.exp(queries.logits - (top + msp)[:, None])
     gini = scored("gen", train, queries, gamma=1.0, M=10**6)
-    np.testing.assert_allclose(gini, 1 - (p ** 2).sum(axis=1), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(gini, 1 - (p**2).sum(axis=1), rtol=1e-6, atol=1e-12)
     doubled = Outputs(queries.logits, 2 * queries.features)
     for name in ("gradnorm", "she"):
         np.testing.assert_allclose(scored(name, train, doubled), 2 * scored(name, train, queries))
@@ -204,7 +246,10 @@ def test_kl_is_zero_at_a_template():
 def test_unchanged_by_an_invertible_affine_map(name):
     train, queries = PAIRS["random"]
     A = np.random.default_rng(3).normal(size=(6, 6)) + 3 * np.eye(6)
-    moved = [Outputs(part.logits, part.features.astype(np.float64) @ A - 7, part.labels) for part in (train, queries)]
+    moved = [
+        Outputs(part.logits, part.features.astype(np.float64) @ A - 7, part.labels)
+        for part in (train, queries)
+    ]
     np.testing.assert_allclose(scored(name, *moved), scored(name, train, queries), rtol=1e-8)
 
 
@@ -215,15 +260,21 @@ def test_unchanged_by_the_units_of_the_channels(name, k):
     units = 10 ** np.linspace(-k, k, 16)
     moved = [Outputs(part.logits, part.features * units, part.labels) for part in (train, queries)]
     plain = scored(name, train, queries)
-    np.testing.assert_allclose(scored(name, *moved), plain, rtol=0, atol=1e-12 * np.abs(plain).max())
+    np.testing.assert_allclose(
+        scored(name, *moved), plain, rtol=0, atol=1e-12 * np.abs(plain).max()
+    )
 
 
 def test_distance_of_a_singular_covariance_is_the_pseudo_inverse():
-    """Two channels are copies in other units, one is constant; the queries break both, as no training image does."""
+    """Two channels are copies in other units, one is constant;
+    the queries break both, as no training image does.
+    """
     train, queries = random_pair(8)
     rng = np.random.default_rng(4)
     h, q = train.features.astype(np.float64), queries.features.astype(np.float64)
-    train.features = np.column_stack([h, 3 * h[:, 0], 0.2 * h[:, 1] - h[:, 2], np.full(len(h), 0.1)])
+    train.features = np.column_stack(
+        [h, 3 * h[:, 0], 0.2 * h[:, 1] - h[:, 2], np.full(len(h), 0.1)]
+    )
     queries.features = np.column_stack([q, rng.normal(size=(len(q), 3))])
     slow = [mahalanobis_loop(class_gaussian(train), None, h) for h in queries.features]
     np.testing.assert_allclose(scored("mahalanobis", train, queries), slow, rtol=1e-9)
@@ -235,9 +286,17 @@ def test_a_constant_channel_adds_nothing():
     many = [np.tile(part, (50, 1)) for part in (train.logits, train.features)]
     plain = Outputs(*many, np.tile(train.labels, 50))
     for value in (0.1, 1e6 / 3):
-        more = Outputs(plain.logits, np.column_stack([plain.features, np.full(len(plain), value)]), plain.labels)
-        probe = Outputs(queries.logits, np.column_stack([queries.features, np.full(len(queries), 7.0)]))
-        np.testing.assert_allclose(scored("mahalanobis", more, probe), scored("mahalanobis", plain, queries), rtol=1e-9)
+        more = Outputs(
+            plain.logits,
+            np.column_stack([plain.features, np.full(len(plain), value)]),
+            plain.labels,
+        )
+        probe = Outputs(
+            queries.logits, np.column_stack([queries.features, np.full(len(queries), 7.0)])
+        )
+        np.testing.assert_allclose(
+            scored("mahalanobis", more, probe), scored("mahalanobis", plain, queries), rtol=1e-9
+        )
 
 
 def test_distance_identities():
@@ -245,22 +304,29 @@ def test_distance_identities():
     means = SCORES["mahalanobis"]().fit(train).stats["means"]
     np.testing.assert_allclose(scored("mahalanobis", train, Outputs(means, means)), 0, atol=1e-12)
     single = Outputs(train.logits, train.features, np.zeros(len(train), dtype=np.int64))
-    np.testing.assert_allclose(scored("rmds", single, queries), 0, atol=1e-9)      # one class: d_c = d_0
+    # one class: d_c = d_0
+    np.testing.assert_allclose(scored("rmds", single, queries), 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ood_scores_higher(name):
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
-    features, held_out = (np.maximum(6 * np.eye(3)[labels] + rng.normal(size=(300, 3)), 0) for _ in range(2))
+    features, held_out = (
+        np.maximum(6 * np.eye(3)[labels] + rng.normal(size=(300, 3)), 0) for _ in range(2)
+    )
     ood = np.abs(rng.normal(size=(100, 3))) / 2
     head = LogisticRegression().fit(features, labels)
     weight, bias = head.coef_.astype(np.float32), head.intercept_.astype(np.float32)
     score = SCORES[name]().fit(outputs_of(features, weight, bias, labels))
-    assert score.score(outputs_of(held_out, weight, bias)).mean() < score.score(outputs_of(ood, weight, bias)).mean()
+    assert (
+        score.score(outputs_of(held_out, weight, bias)).mean()
+        < score.score(outputs_of(ood, weight, bias)).mean()
+    )
 
 
 # ---- contract ----
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stats_survive_a_file(name):
@@ -281,8 +347,14 @@ def test_needs_name_all_that_is_read(name):
     train, queries = PAIRS["random"]
     score = SCORES[name]().fit(train)
     other = np.random.default_rng(9)
-    bare = Outputs(*(getattr(queries, part) if part in score.needs else other.normal(size=getattr(queries, part).shape)
-                     for part in ("logits", "features")))
+    bare = Outputs(
+        *(
+            getattr(queries, part)
+            if part in score.needs
+            else other.normal(size=getattr(queries, part).shape)
+            for part in ("logits", "features")
+        )
+    )
     assert np.array_equal(score.score(bare), score.score(queries))
 
 
@@ -293,9 +365,20 @@ def test_gradient_is_needed_only_with_a_step():
     assert "gradient" in SCORES["odin"]().needs and "gradient" not in SCORES["mahalanobis"]().needs
 
 
-@pytest.mark.parametrize("name, chosen", [
-    ("odin", {"T": 0}), ("odin", {"eps": -0.1}), ("mahalanobis", {"eps": -1}), ("mahalanobis", {"eps": "nan"}),
-    ("gen", {"gamma": 0}), ("gen", {"M": 0}), ("gradnorm", {"T": -1}), ("energy", {"T": "x"}), ("msp", {"T": 2})])
+@pytest.mark.parametrize(
+    "name, chosen",
+    [
+        ("odin", {"T": 0}),
+        ("odin", {"eps": -0.1}),
+        ("mahalanobis", {"eps": -1}),
+        ("mahalanobis", {"eps": "nan"}),
+        ("gen", {"gamma": 0}),
+        ("gen", {"M": 0}),
+        ("gradnorm", {"T": -1}),
+        ("energy", {"T": "x"}),
+        ("msp", {"T": 2}),
+    ],
+)
 def test_bad_hyper_parameter(name, chosen):
     with pytest.raises(ValueError, match=name):
         SCORES[name](**chosen)
@@ -326,12 +409,20 @@ def test_outputs_that_are_not_finite(value, dtype, monkeypatch):
             Outputs(bad, bad)
 
 
-@pytest.mark.parametrize("name, dataset, chosen, label", [
-    ("odin", None, {"eps": 0.001400001}, "odin:eps=0.001400001"), ("odin", None, {"T": 10.0}, "odin:T=10"),
-    ("odin", None, {"eps": 1 / 3}, f"odin:eps={1 / 3!r}"), ("react", None, {"c": math.inf}, "react:c=inf"),
-    ("knn", "cifar10", {"k": 1000}, "knn:k=1000"), ("knn", "cifar10", {"k": 50}, "knn"),
-    ("knn", "imagenet", {"k": 50}, "knn:k=50"), ("knn", "imagenet", {}, "knn"),
-    ("knn", "imagenet", {"k": 1000}, "knn")])
+@pytest.mark.parametrize(
+    "name, dataset, chosen, label",
+    [
+        ("odin", None, {"eps": 0.001400001}, "odin:eps=0.001400001"),
+        ("odin", None, {"T": 10.0}, "odin:T=10"),
+        ("odin", None, {"eps": 1 / 3}, f"odin:eps={1 / 3!r}"),
+        ("react", None, {"c": math.inf}, "react:c=inf"),
+        ("knn", "cifar10", {"k": 1000}, "knn:k=1000"),
+        ("knn", "cifar10", {"k": 50}, "knn"),
+        ("knn", "imagenet", {"k": 50}, "knn:k=50"),
+        ("knn", "imagenet", {}, "knn"),
+        ("knn", "imagenet", {"k": 1000}, "knn"),
+    ],
+)
 def test_label_reads_back_as_the_score(name, dataset, chosen, label):
     score = SCORES[name](dataset, **chosen)
     assert score.label == label
@@ -347,14 +438,18 @@ def test_every_grid_value_is_in_range(name):
 
 # ---- the input step ----
 
+
 def tiny_network(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    A, W = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((5, 4), (3, 5)))
+    A, W = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((5, 4), (3, 5))
+    )
     x = torch.randn(60, 4, generator=generator, dtype=torch.float64)
 
     def forward(x):
         features = torch.tanh(x @ A.T)
         return 3 * features @ W.T, features
+
     return forward, x
 
 
@@ -363,7 +458,9 @@ def outputs_at(forward, x):
     return Outputs(logits.detach().numpy(), features.detach().numpy(), np.arange(len(x)) % 3)
 
 
-@pytest.mark.parametrize("name, chosen", [("odin", {"T": 1}), ("odin", {"T": 1000}), ("mahalanobis", {"eps": 0.01})])
+@pytest.mark.parametrize(
+    "name, chosen", [("odin", {"T": 1}), ("odin", {"T": 1000}), ("mahalanobis", {"eps": 0.01})]
+)
 def test_objective_gradient(name, chosen):
     forward, x = tiny_network()
     score = SCORES[name](**chosen).fit(outputs_at(forward, x))
@@ -377,12 +474,15 @@ def test_objective_gradient(name, chosen):
         step[i, j] = h
         ends = [score.score(outputs_at(forward, x + s * step))[i] for s in (1, -1)]
         slopes[i, j] = (ends[0] - ends[1]) / (2 * h)
-    np.testing.assert_allclose(gradient.numpy(), slopes, rtol=1e-5, atol=1e-7 * np.abs(slopes).max() + 1e-10)
+    np.testing.assert_allclose(
+        gradient.numpy(), slopes, rtol=1e-5, atol=1e-7 * np.abs(slopes).max() + 1e-10
+    )
     stepped = score.score(outputs_at(forward, x - 1e-4 * gradient.sign()))
     assert (stepped < score.score(outputs_at(forward, x))).all()
 
 
 # ---- degenerate input ----
+
 
 @pytest.mark.parametrize("name", ["mahalanobis", "rmds", "she"])
 def test_no_labels(name):
@@ -406,8 +506,16 @@ def degenerate(kind):
     return train, queries
 
 
-@pytest.mark.parametrize("kind", ["constant", "more dimensions than images", "a repeated feature",
-                                  "a class without image", "one image"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "constant",
+        "more dimensions than images",
+        "a repeated feature",
+        "a class without image",
+        "one image",
+    ],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_degenerate_input_is_answered(name, kind):
     train, queries = degenerate(kind)
@@ -417,19 +525,29 @@ def test_degenerate_input_is_answered(name, kind):
 
 def test_what_degenerate_input_gives():
     assert (scored("mahalanobis", *degenerate("constant")) == 0).all()
-    np.testing.assert_allclose(scored("mahalanobis", *degenerate("a repeated feature")),
-                               scored("mahalanobis", *random_pair(5)), rtol=1e-6)
+    np.testing.assert_allclose(
+        scored("mahalanobis", *degenerate("a repeated feature")),
+        scored("mahalanobis", *random_pair(5)),
+        rtol=1e-6,
+    )
     train, queries = degenerate("a class without image")
-    renumbered = Outputs(train.logits, train.features, np.searchsorted(np.unique(train.labels), train.labels))
-    assert np.array_equal(scored("mahalanobis", train, queries), scored("mahalanobis", renumbered, queries))
+    renumbered = Outputs(
+        train.logits, train.features, np.searchsorted(np.unique(train.labels), train.labels)
+    )
+    assert np.array_equal(
+        scored("mahalanobis", train, queries), scored("mahalanobis", renumbered, queries)
+    )
     she, unseen = scored("she", train, queries), queries.logits.argmax(axis=1) == 1
     assert unseen.any() and (she[unseen] == 0).all() and (she[~unseen] != 0).all()
 
 
 # ---- pytorch-ood, where the definitions agree ----
 
+
 def theirs_of(name, train, queries):
-    """pytorch-ood's values, brought to this project's unit where only a factor or a monotone map differs."""
+    """pytorch-ood's values, brought to this project's unit where only a factor
+    or a monotone map differs.
+    """
     detector = pytest.importorskip("pytorch_ood").detector
     f, h = torch.tensor(queries.logits), torch.tensor(queries.features)
     labels, C = torch.tensor(train.labels), f.shape[1]
@@ -443,14 +561,22 @@ def theirs_of(name, train, queries):
         "energy": lambda: detector.EnergyBased.score(f, t=2.0),
         "gen": lambda: detector.GEN.score(f, gamma=0.3, M=3) * 3,
         "klmatching": lambda: detector.KLMatching(None).fit_logits(x).predict_logits(f),
-        "gradnorm": lambda: detector.GradNorm(head, lambda key: key == "weight", temperature=2.0).predict(h),
+        "gradnorm": lambda: detector.GradNorm(
+            head, lambda key: key == "weight", temperature=2.0
+        ).predict(h),
         "she": lambda: detector.SHE(None, head).fit_features(z, labels).predict_features(h),
-        "mahalanobis": lambda: detector.Mahalanobis(None).fit_features(z, labels).predict_features(h) * len(z),
-        "rmds": lambda: detector.RMD(None).fit_features(z, labels).predict_features(h) * len(z)}
+        "mahalanobis": lambda: (
+            detector.Mahalanobis(None).fit_features(z, labels).predict_features(h) * len(z)
+        ),
+        "rmds": lambda: detector.RMD(None).fit_features(z, labels).predict_features(h) * len(z),
+    }
     return values[name]().detach().numpy()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_agrees_with_pytorch_ood(name):
-    train, queries = random_pair(7, sharpness=0.2)   # mild logits: above pytorch-ood's clamp and float32's digits
-    np.testing.assert_allclose(scored(name, train, queries), theirs_of(name, train, queries), rtol=2e-3, atol=1e-5)
+    # mild logits: above pytorch-ood's clamp and float32's digits
+    train, queries = random_pair(7, sharpness=0.2)
+    np.testing.assert_allclose(
+        scored(name, train, queries), theirs_of(name, train, queries), rtol=2e-3, atol=1e-5
+    )

@@ -1,4 +1,7 @@
-"""Snapshots: written whole or not at all, found by every name a user gives them, loaded only when they are what they say."""
+"""Snapshots: written whole or not at all, found by every name a user gives them,
+loaded only when they are what they say.
+"""
+
 import errno
 import json
 import os
@@ -32,7 +35,11 @@ def net(classes=3, layers=10, seed=0, arch="wrn"):
 
 def put(path, seed=0, **description):
     path.parent.mkdir(parents=True, exist_ok=True)
-    snapshots.save_snapshot(path, net(seed=seed), {"arch": "wrn", "num_classes": 3, "layers": 10, "widen_factor": 1, **description})
+    snapshots.save_snapshot(
+        path,
+        net(seed=seed),
+        {"arch": "wrn", "num_classes": 3, "layers": 10, "widen_factor": 1, **description},
+    )
     return path
 
 
@@ -42,13 +49,20 @@ def equal(a, b):
 
 # ---- round trip, published files
 
+
 def test_a_snapshot_is_a_plain_state_dict_with_a_description(place):
     path = put(place / "pretrained" / "cifar10_wrn_pretrained_epoch_3.pt", dataset="cifar10")
     assert equal(torch.load(path, weights_only=True), net().state_dict())
     description = json.loads(path.with_suffix(".json").read_text())
-    assert description["sha256"] == runtime.sha256_file(path) and description["dataset"] == "cifar10"
+    assert (
+        description["sha256"] == runtime.sha256_file(path) and description["dataset"] == "cifar10"
+    )
     model, again = snapshots.load_model(path)
-    assert equal(model.state_dict(), net().state_dict()) and not model.training and again == description
+    assert (
+        equal(model.state_dict(), net().state_dict())
+        and not model.training
+        and again == description
+    )
 
 
 STYLES = {
@@ -56,7 +70,11 @@ STYLES = {
     "DataParallel": lambda s: {f"module.{n}": v for n, v in s.items()},
     "compiled": lambda s: {f"_orig_mod.{n}": v for n, v in s.items()},
     "both": lambda s: {f"module._orig_mod.{n}": v for n, v in s.items()},
-    "under a key": lambda s: {"state_dict": {f"module.{n}": v for n, v in s.items()}, "epoch": 99, "best_acc": 94.8},
+    "under a key": lambda s: {
+        "state_dict": {f"module.{n}": v for n, v in s.items()},
+        "epoch": 99,
+        "best_acc": 94.8,
+    },
     "old": lambda s: {n: v for n, v in s.items() if not n.endswith("num_batches_tracked")},
     "shuffled": lambda s: dict(reversed(s.items())),
 }
@@ -69,7 +87,11 @@ def test_published_files_load_without_a_description(style, tmp_path):
     model, description = snapshots.load_model(path)
     x = torch.randn(2, 3, 16, 16)
     assert torch.equal(model(x)[0], net().eval()(x)[0])
-    assert (description["arch"], description["layers"], description["widen_factor"]) == ("wrn", 10, 1)
+    assert (description["arch"], description["layers"], description["widen_factor"]) == (
+        "wrn",
+        10,
+        1,
+    )
     assert (description["num_classes"], description["dataset"]) == (3, "cifar100")
 
 
@@ -78,7 +100,10 @@ def test_half_precision_files_load_as_float32(tmp_path):
     half = {n: v.half() if v.is_floating_point() else v for n, v in net().state_dict().items()}
     torch.save(half, path)
     state = snapshots.load_model(path)[0].state_dict()
-    assert all(torch.equal(state[n], v.float()) and state[n].dtype != torch.float16 for n, v in half.items())
+    assert all(
+        torch.equal(state[n], v.float()) and state[n].dtype != torch.float16
+        for n, v in half.items()
+    )
 
 
 @pytest.mark.parametrize("arch,head", [("resnet18", "linear."), ("allconv", "classifier.")])
@@ -90,12 +115,18 @@ def test_other_names_of_the_head(arch, head, tmp_path):
 
 
 def test_the_data_set_of_a_file_without_description_is_read_off_its_name(tmp_path):
-    for name, dataset in (("cifar10_x", "cifar10"), ("cifar100_x", "cifar100"), ("digits", "digits"), ("other", None)):
+    for name, dataset in (
+        ("cifar10_x", "cifar10"),
+        ("cifar100_x", "cifar100"),
+        ("digits", "digits"),
+        ("other", None),
+    ):
         torch.save(net().state_dict(), tmp_path / f"{name}.pt")
         assert snapshots.load_model(tmp_path / f"{name}.pt")[1]["dataset"] == dataset
 
 
 # ---- what is refused
+
 
 class Code:
     """Unpickling this makes a file."""
@@ -119,8 +150,15 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     assert not trap.exists()
 
 
-CONTENTS = {"empty dict": {}, "list": [torch.zeros(2)], "numbers": {"fc.weight": 3}, "number names": {0: torch.zeros(2)},
-            "tensor": torch.zeros(3), "text": "hello", "empty state_dict": {"state_dict": {}}}
+CONTENTS = {
+    "empty dict": {},
+    "list": [torch.zeros(2)],
+    "numbers": {"fc.weight": 3},
+    "number names": {0: torch.zeros(2)},
+    "tensor": torch.zeros(3),
+    "text": "hello",
+    "empty state_dict": {"state_dict": {}},
+}
 
 
 @pytest.mark.parametrize("content", CONTENTS)
@@ -156,7 +194,9 @@ def test_a_broken_description_is_refused(text, place):
         snapshots.load_model(path)
 
 
-@pytest.mark.parametrize("other", [dict(classes=4), dict(layers=16), dict(arch="resnet18"), dict(arch="densenet")])
+@pytest.mark.parametrize(
+    "other", [dict(classes=4), dict(layers=16), dict(arch="resnet18"), dict(arch="densenet")]
+)
 def test_a_snapshot_of_another_network_is_refused(other, tmp_path):
     model, before = net(), net().state_dict()
     with pytest.raises(UserError, match="another network or number of classes"):
@@ -167,7 +207,9 @@ def test_a_snapshot_of_another_network_is_refused(other, tmp_path):
 def test_what_another_number_of_classes_has_is_told_in_a_sentence(tmp_path):
     torch.save(net(classes=10).state_dict(), tmp_path / "ten.pt")
     width = net().fc.weight.shape[1]
-    with pytest.raises(UserError, match=rf"it has fc.weight of shape \(10, {width}\) instead of \(3, {width}\)$"):
+    with pytest.raises(
+        UserError, match=rf"it has fc.weight of shape \(10, {width}\) instead of \(3, {width}\)$"
+    ):
         snapshots.load_weights(net(), snapshots.read_weights(tmp_path / "ten.pt"), "ten.pt")
 
 
@@ -192,9 +234,16 @@ def test_an_unknown_network_without_description_asks_for_its_name(tmp_path):
 
 # ---- finding
 
+
 def test_snapshots_folder_is_the_projects_from_wherever_one_is(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for text in ("./snapshots/tune_sr", "snapshots/tune_sr", "./snapshots/tune_sr/", "./snapshots/x/../tune_sr", place / "tune_sr"):
+    for text in (
+        "./snapshots/tune_sr",
+        "snapshots/tune_sr",
+        "./snapshots/tune_sr/",
+        "./snapshots/x/../tune_sr",
+        place / "tune_sr",
+    ):
         assert snapshots.resolve_folder(text) == place / "tune_sr"
     assert snapshots.resolve_folder("./snapshots/") == place
     assert snapshots.resolve_folder("mine/snapshots") == tmp_path / "mine" / "snapshots"
@@ -211,14 +260,28 @@ def test_a_stem_means_its_newest_epoch_and_never_its_best(place):
         return [file.name for file in snapshots.find_snapshots(name)]
 
     newest = ["cifar10_wrn_pretrained_epoch_10.pt"]
-    for name in ("cifar10_wrn_pretrained", "pretrained/cifar10_wrn_pretrained", "./snapshots/pretrained/cifar10_wrn_pretrained",
-                 "cifar10_wrn_pretrained_epoch_10", "cifar10_wrn_pretrained_epoch_10.pt", "pretrained/cifar10_wrn_pretrained_epoch_10.pt",
-                 "snapshots/pretrained/cifar10_wrn_pretrained_epoch_10.pt", str(place / "pretrained" / newest[0])):
+    for name in (
+        "cifar10_wrn_pretrained",
+        "pretrained/cifar10_wrn_pretrained",
+        "./snapshots/pretrained/cifar10_wrn_pretrained",
+        "cifar10_wrn_pretrained_epoch_10",
+        "cifar10_wrn_pretrained_epoch_10.pt",
+        "pretrained/cifar10_wrn_pretrained_epoch_10.pt",
+        "snapshots/pretrained/cifar10_wrn_pretrained_epoch_10.pt",
+        str(place / "pretrained" / newest[0]),
+    ):
         assert found(name) == newest, name
     assert found("cifar10_wrn_pretrained_best") == ["cifar10_wrn_pretrained_best.pt"]
     assert found("cifar10_wrn_pretrained_epoch_2") == ["cifar10_wrn_pretrained_epoch_2.pt"]
-    for name in ("cifar10_wrn", "cifar10_wrn_pretrained_epoch_3", "tune_sr/cifar10_wrn_pretrained", "cifar10_wrn_pretrained.resume"):
-        with pytest.raises(UserError, match="There is: cifar10_wrn_pretrained, cifar10_wrn_pretrained_x"):
+    for name in (
+        "cifar10_wrn",
+        "cifar10_wrn_pretrained_epoch_3",
+        "tune_sr/cifar10_wrn_pretrained",
+        "cifar10_wrn_pretrained.resume",
+    ):
+        with pytest.raises(
+            UserError, match="There is: cifar10_wrn_pretrained, cifar10_wrn_pretrained_x"
+        ):
             snapshots.find_snapshots(name)
 
 
@@ -233,15 +296,19 @@ def test_one_name_in_several_folders(place):
         for epoch in (1, 2):
             put(place / folder / f"digits_wrn_s1_tune_epoch_{epoch}.pt")
     files = snapshots.find_snapshots("digits_wrn_s1_tune")
-    assert [snapshots.short_name(f) for f in files] == [f"{f}/digits_wrn_s1_tune_epoch_2" for f in ("tune_sr", "tune_sroe")]
-    with pytest.raises(UserError, match="several snapshots: tune_sr/digits_wrn_s1_tune_epoch_2, tune_sroe/"):
+    assert [snapshots.short_name(f) for f in files] == [
+        f"{f}/digits_wrn_s1_tune_epoch_2" for f in ("tune_sr", "tune_sroe")
+    ]
+    with pytest.raises(
+        UserError, match="several snapshots: tune_sr/digits_wrn_s1_tune_epoch_2, tune_sroe/"
+    ):
         snapshots.find_one("digits_wrn_s1_tune")
     assert snapshots.find_one("tune_sroe/digits_wrn_s1_tune").parent.name == "tune_sroe"
 
 
 def test_folders_runs_have_written_to_are_searched_once_each(place, tmp_path):
     for folder in (place / "deep" / "er", tmp_path / "elsewhere", tmp_path / "elsewhere"):
-        with suppress(UserError):    # the second time it is being trained there
+        with suppress(UserError):  # the second time it is being trained there
             RunFiles(folder, "a_wrn_pretrained").start()
     put(place / "deep" / "er" / "a_wrn_pretrained_epoch_0.pt")
     put(tmp_path / "elsewhere" / "b_wrn_pretrained_epoch_0.pt")
@@ -252,19 +319,30 @@ def test_folders_runs_have_written_to_are_searched_once_each(place, tmp_path):
 
 
 def test_what_is_missing_names_the_next_command(place):
-    for name, command in (("cifar100_wrn_pretrained", "python baseline.py cifar100"), ("digits_wrn_s1_tune", "python tune.py digits"),
-                          ("tune_sr/digits_wrn_s1_tune", "python tune.py digits"), ("what", "python baseline.py cifar10")):
-        with pytest.raises(UserError, match=f"not found in {re.escape(str(place))}.*no snapshot.*Run: {command}$"):
+    for name, command in (
+        ("cifar100_wrn_pretrained", "python baseline.py cifar100"),
+        ("digits_wrn_s1_tune", "python tune.py digits"),
+        ("tune_sr/digits_wrn_s1_tune", "python tune.py digits"),
+        ("what", "python baseline.py cifar10"),
+    ):
+        with pytest.raises(
+            UserError, match=f"not found in {re.escape(str(place))}.*no snapshot.*Run: {command}$"
+        ):
             snapshots.find_snapshots(name)
     put(place / "pretrained" / "digits_allconv_pretrained_epoch_0.pt")
-    with pytest.raises(UserError, match="There is: digits_allconv_pretrained. Run: python baseline.py digits"):
+    with pytest.raises(
+        UserError, match="There is: digits_allconv_pretrained. Run: python baseline.py digits"
+    ):
         snapshots.find_one("./snapshots/pretrained", "digits_wrn_pretrained")
 
 
 # ---- runs of the same name
 
+
 def tree(folder):
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()
+    }
 
 
 def finished(folder, stem, seed=0):
@@ -282,7 +360,8 @@ def test_withdrawing_a_run_leaves_no_trace(place):
     assert not files.start()
     files.save_state(epoch=-1)
     put(files.snapshot(0))
-    assert snapshots.find_snapshots(stem) == [folder / f"{stem}_epoch_7.pt"]   # the one that has ended
+    # the one that has ended
+    assert snapshots.find_snapshots(stem) == [folder / f"{stem}_epoch_7.pt"]
     files.withdraw()
     assert tree(place) == before
 
@@ -297,7 +376,9 @@ def test_an_interrupted_run_is_set_aside_by_a_new_one_and_given_back(place):
     before = tree(place)
     second = RunFiles(folder, stem)
     assert second.start() and tree(second.aside / f"{stem}.run") == tree(folder / f"{stem}.run") | {
-        str(Path(name).relative_to(f"pretrained/{stem}.run")): content for name, content in before.items()}
+        str(Path(name).relative_to(f"pretrained/{stem}.run")): content
+        for name, content in before.items()
+    }
     second.save_state(epoch=-1)
     second.withdraw()
     assert tree(place) == before and not (folder / "replaced").exists()
@@ -317,20 +398,33 @@ def test_what_a_run_replaces_is_kept_and_nothing_else_is_touched(place):
     (files.place / "notes.txt").write_text("mine too")
     kept = files.install()
     now = tree(folder)
-    assert tree(kept) == {name: content for name, content in before.items() if re.match(rf"{stem}_(epoch|best|training)", name)}
+    assert tree(kept) == {
+        name: content
+        for name, content in before.items()
+        if re.match(rf"{stem}_(epoch|best|training)", name)
+    }
     assert {name for name in now if "replaced" not in name} == {
-        f"{stem}_epoch_2.pt", f"{stem}_epoch_2.json", f"{stem}_best.pt", f"{stem}_best.json",
-        f"{stem}_of_another_epoch_7.pt", f"{stem}_of_another_epoch_7.json", "notes.txt", f"{stem}.run/notes.txt"}
+        f"{stem}_epoch_2.pt",
+        f"{stem}_epoch_2.json",
+        f"{stem}_best.pt",
+        f"{stem}_best.json",
+        f"{stem}_of_another_epoch_7.pt",
+        f"{stem}_of_another_epoch_7.json",
+        "notes.txt",
+        f"{stem}.run/notes.txt",
+    }
 
 
 def test_two_processes_do_not_train_in_one_folder(place):
     first, second = RunFiles(place / "x", "a"), RunFiles(place / "x", "a")
     first.start()
-    first.save_state(epoch=0, **{key: 0 for key in ("model", "optimizer", "recipe", "rows", "best", "data")})
+    first.save_state(
+        epoch=0, **{key: 0 for key in ("model", "optimizer", "recipe", "rows", "best", "data")}
+    )
     for attempt in (second.start, second.go_on):
         with pytest.raises(UserError, match="another process is training a in .*--save"):
             attempt()
-    os.close(first.lock)      # as when the process has gone
+    os.close(first.lock)  # as when the process has gone
     second.go_on()
 
 
@@ -365,6 +459,7 @@ def test_only_the_state_of_a_run_is_resumed(place):
 
 # ---- a full disk
 
+
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_full_disk_leaves_snapshot_and_description_as_they_were(call, place, monkeypatch):
     path = put(place / "a_best.pt", seed=1)
@@ -374,6 +469,7 @@ def test_a_full_disk_leaves_snapshot_and_description_as_they_were(call, place, m
         calls.append(handle)
         if len(calls) == call:
             raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(UserError, match="the disk is full: .*a_best"):
         put(path, seed=2)

@@ -1,4 +1,6 @@
-"""Options of the training scripts: which loss has which, what --resume takes up again, and two runs of one name."""
+"""Options of the training scripts: which loss has which, what --resume takes up again,
+and two runs of one name.
+"""
 
 import json
 
@@ -49,20 +51,43 @@ def description(project, folder, stem):
 )
 def test_an_option_that_the_loss_does_not_have_is_refused(loss, option, ready, own):
     name = option.split()[0].replace("-", "_").replace("__", "--")
-    words = [f"{name} is not an option of --loss {loss}", *(f"--{key}" for key in LOSSES[loss].defaults)]
+    words = [
+        f"{name} is not an option of --loss {loss}",
+        *(f"--{key}" for key in LOSSES[loss].defaults),
+    ]
     ready.refuse(f"tune.py own --id {own} --loss {loss} {option} --epochs 1", *words)
 
 
 @pytest.mark.parametrize(
     "loss, option, words",
-    [("sr", "--alpha -1", ["alpha -1"]), ("oe", "--beta -0.5", ["beta -0.5"]), ("energy", "--m_in inf", ["m_in inf"]), ("sroe", "--alpha x", ["alpha", "'x'"])],
+    [
+        ("sr", "--alpha -1", ["alpha -1"]),
+        ("oe", "--beta -0.5", ["beta -0.5"]),
+        ("energy", "--m_in inf", ["m_in inf"]),
+        ("sroe", "--alpha x", ["alpha", "'x'"]),
+    ],
 )
 def test_a_value_out_of_range_is_refused(loss, option, words, ready, own):
     ready.refuse(f"tune.py own --id {own} --loss {loss} {option} --epochs 1", *words)
 
 
 def test_only_the_losses_own_options_are_recorded(ready, own):
-    common = {"arch", "layers", "widen_factor", "droprate", "epochs", "learning_rate", "batch_size", "momentum", "decay", "padding", "seed", "preset", "streams", "loss"}
+    common = {
+        "arch",
+        "layers",
+        "widen_factor",
+        "droprate",
+        "epochs",
+        "learning_rate",
+        "batch_size",
+        "momentum",
+        "decay",
+        "padding",
+        "seed",
+        "preset",
+        "streams",
+        "loss",
+    }
     outliers = {"oe_batch_size", "outlier_norm", "outlier_padding"}
     for loss, record in losses_of("tune").items():
         words = f"--outliers {own}/outliers.npz --oe_batch_size 8" if record.outliers else ""
@@ -74,7 +99,9 @@ def test_only_the_losses_own_options_are_recorded(ready, own):
 
 
 def test_outliers_follow_the_padding_that_is_typed(ready, own):
-    command = f"tune.py own --id {own} --loss oe --epochs 1 --outliers {own}/outliers.npz --batch_size 16"
+    command = (
+        f"tune.py own --id {own} --loss oe --epochs 1 --outliers {own}/outliers.npz --batch_size 16"
+    )
     ready.do(f"{command} --padding 1 --save ./snapshots/a")
     ready.do(f"{command} --padding 1 --outlier-padding 2 --save ./snapshots/b")
     made = [description(ready, folder, "own_wrn_s1_tune")["recipe"] for folder in "ab"]
@@ -85,7 +112,9 @@ def test_dropout_follows_the_network_that_is_fine_tuned(make_project, own):
     project = make_project()
     project.do(f"baseline.py own --id {own} --arch densenet --epochs 1 --batch_size 30")
     file = project.snapshots / "pretrained" / "own_densenet_pretrained_epoch_0.pt"
-    project.do(f"tune.py own --id {own} --load {file} --epochs 1 --batch_size 30 --save ./snapshots/x")
+    project.do(
+        f"tune.py own --id {own} --load {file} --epochs 1 --batch_size 30 --save ./snapshots/x"
+    )
     made = description(project, "x", "own_densenet_s1_tune")
     assert made["arch"] == made["recipe"]["arch"] == "densenet"
     assert made["droprate"] == made["recipe"]["droprate"] == 0.0
@@ -95,17 +124,25 @@ def test_what_was_not_typed_is_resumed_as_it_was(make_project, own, tmp_path):
     """Options of either kind: the recipe's, and places."""
     whole, project = make_project(), make_project()
     given = f"own --id {own} --epochs 2 {SMALL} --lr 0.05 --droprate 0 --decay 0 --padding 1"
-    tuned = f"own --loss sroe --outliers {own}/outliers.npz --oe_batch_size 8 --padding 0 --alpha 0 --epochs 2 --batch_size 16"
+    tuned = (
+        f"own --loss sroe --outliers {own}/outliers.npz --oe_batch_size 8 --padding 0 --alpha 0 "
+        "--epochs 2 --batch_size 16"
+    )
     for of, stop in ((whole, None), (project, 6)):
         for script, words in (("baseline.py", given), ("tune.py", f"{tuned} --id {own}")):
             prelude = stop_at_step("SIGKILL", stop) if stop else ""
             assert of.run(f"{script} {words}", prelude=prelude).status == (-9 if stop else 0)
             if stop:
-                of.do(f"{script} own --resume" + " --loss sroe" * (script == "tune.py"), cwd=tmp_path)
+                of.do(
+                    f"{script} own --resume" + " --loss sroe" * (script == "tune.py"), cwd=tmp_path
+                )
     for folder in ("pretrained", "tune_sroe"):
         assert whole.names(folder) == project.names(folder)
         for name in [n for n in whole.names(folder) if n.endswith(".pt")]:
-            a, b = (torch.load(of.snapshots / folder / name, weights_only=True) for of in (whole, project))
+            a, b = (
+                torch.load(of.snapshots / folder / name, weights_only=True)
+                for of in (whole, project)
+            )
             assert all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -116,9 +153,16 @@ def test_the_same_run_twice_ends_with_its_snapshot(make_project):
     second = project.do("baseline.py digits --epochs 1 --layers 10")
     path = second.split("Snapshot: ")[1].strip()
     assert path == first.split("Snapshot: ")[1].strip()
-    for name in ("digits_wrn_pretrained_epoch_0.pt", "digits_wrn_pretrained_epoch_0.json", "digits_wrn_pretrained_training_results.csv"):
+    for name in (
+        "digits_wrn_pretrained_epoch_0.pt",
+        "digits_wrn_pretrained_epoch_0.json",
+        "digits_wrn_pretrained_training_results.csv",
+    ):
         assert (project.snapshots / "pretrained" / name).is_file()
-    assert "replaced" in second and len(list((project.snapshots / "pretrained" / "replaced").iterdir())) == 1
+    assert (
+        "replaced" in second
+        and len(list((project.snapshots / "pretrained" / "replaced").iterdir())) == 1
+    )
 
 
 def test_a_read_only_list_of_folders_stops_nothing(make_project, own, tmp_path):
@@ -133,11 +177,19 @@ def test_greg_is_trained_as_a_user_does(make_project, own):
     """Its epochs' terms are in the log, and its scale and margins are options."""
     project = make_project()
     project.do(f"baseline.py own --id {own} --epochs 1 {SMALL}")
-    tune = f"tune.py own --id {own} --loss greg --epochs 2 --outliers {own}/outliers.npz --oe_batch_size 16 --batch_size 16"
+    tune = (
+        f"tune.py own --id {own} --loss greg --epochs 2 --outliers {own}/outliers.npz "
+        "--oe_batch_size 16 --batch_size 16"
+    )
     out = project.do(f"{tune} --m_in -1 --m_out -1")
     assert "| gradient" in out and "| energy" in out
     made = description(project, "tune_greg", "own_wrn_s1_tune")["recipe"]
-    assert (made["decay"], made["grad_scale"], made["grad_weight"], made["padding"]) == (1e-4, "paper", 1.0, 4)
+    assert (made["decay"], made["grad_scale"], made["grad_weight"], made["padding"]) == (
+        1e-4,
+        "paper",
+        1.0,
+        4,
+    )
     project.do(f"{tune} --grad-scale code --save ./snapshots/x")
     project.refuse(f"{tune} --m_in -5 --m_out -23", "m_in -5 is above m_out -23")
     project.refuse(f"{tune} --alpha 1", "--alpha is not an option of --loss greg")
@@ -149,18 +201,36 @@ def test_outliers_chosen_by_clusters(loss, option, make_project, own):
     project.do(f"baseline.py own --id {own} --epochs 1 {SMALL}")
     words = f"--outliers {own}/outliers.npz --batch_size 15 --epochs 1"
     project.do(f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 16 {words}")
-    assert description(project, f"tune_{loss}", "own_wrn_s1_tune")["recipe"]["sampling"] == "clusters"
-    project.refuse(f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 4 {words}", "12 candidates are fewer than 15")
+    assert (
+        description(project, f"tune_{loss}", "own_wrn_s1_tune")["recipe"]["sampling"] == "clusters"
+    )
+    project.refuse(
+        f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 4 {words}",
+        "12 candidates are fewer than 15",
+    )
 
 
 def test_pretraining_with_other_losses(make_project, own):
     project = make_project()
     project.do(f"baseline.py own --id {own} --loss logitnorm --epochs 2 {SMALL}")
     made = description(project, "pretrained_logitnorm", "own_wrn_pretrained")
-    assert (made["loss"], made["score"], made["stage"], made["recipe"]["tau"]) == ("logitnorm", "msp", "pretrain", 0.01)
-    greg = f"baseline.py own --id {own} --loss greg+ --epochs 1 {SMALL} --outliers {own}/outliers.npz --oe_batch_size 8"
+    assert (made["loss"], made["score"], made["stage"], made["recipe"]["tau"]) == (
+        "logitnorm",
+        "msp",
+        "pretrain",
+        0.01,
+    )
+    greg = (
+        f"baseline.py own --id {own} --loss greg+ --epochs 1 {SMALL} "
+        f"--outliers {own}/outliers.npz --oe_batch_size 8"
+    )
     assert "| gradient" in project.do(greg)
-    assert description(project, "pretrained_greg+", "own_wrn_pretrained")["outliers"]["images"] == 50
+    assert (
+        description(project, "pretrained_greg+", "own_wrn_pretrained")["outliers"]["images"] == 50
+    )
     project.refuse(f"baseline.py own --id {own} --tau 1", "--tau is not an option of --loss ce")
-    project.refuse(f"baseline.py own --id {own} --outliers {own}/outliers.npz", "--outliers is not an option of --loss ce")
+    project.refuse(
+        f"baseline.py own --id {own} --outliers {own}/outliers.npz",
+        "--outliers is not an option of --loss ce",
+    )
     project.refuse(f"baseline.py own --id {own} --loss logitnorm --tau 0", "tau 0")

@@ -1,4 +1,6 @@
-"""A run that was interrupted before a run had a folder of its own goes on: former layout, former keys, former random numbers."""
+"""A run that was interrupted before a run had a folder of its own goes on: former layout, former
+keys, former random numbers.
+"""
 
 import json
 
@@ -10,7 +12,13 @@ from conftest import noise, stop_at_step, write_own
 FORMER_STREAMS = "import utils.runtime\nutils.runtime.STREAMS = 1\n"
 SHAPE = "--layers 10 --widen-factor 1"
 # Recorded by every stage and loss, whether it had them or not; SR and SROE were padded by 4 then.
-FORMER_RECIPE = {"outlier_padding": 4, "outlier_norm": "id", "padding": 4, "oe_batch_size": 256, "l1_on": "id"}
+FORMER_RECIPE = {
+    "outlier_padding": 4,
+    "outlier_norm": "id",
+    "padding": 4,
+    "oe_batch_size": 256,
+    "l1_on": "id",
+}
 STAGES = ("pretrained", "sr", "sroe", "energy")
 
 
@@ -58,8 +66,15 @@ def make_former(folder, stem, former):
     recipe = {**FORMER_RECIPE, **{key: v for key, v in state["recipe"].items() if key != "streams"}}
     keys = ("epoch", "model", "optimizer", "rows", "best", "data", "parent", "outliers")
     computed = {key: state["computed"][key] for key in ("device", "precision", "fused")}
-    torch.save({**{key: state[key] for key in keys}, "recipe": recipe, "computed": computed, "former": former},
-               folder / f"{stem}.resume.pt")
+    torch.save(
+        {
+            **{key: state[key] for key in keys},
+            "recipe": recipe,
+            "computed": computed,
+            "former": former,
+        },
+        folder / f"{stem}.resume.pt",
+    )
     (place / f"{stem}.resume.pt").unlink()
     for file in list(place.iterdir()):
         file.rename(folder / file.name.replace("_best_epoch_0.", "_best."))
@@ -70,7 +85,9 @@ def make_former(folder, stem, former):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_former_state_goes_on_as_if_it_had_never_stopped(stage, make_project, whole, commands, tmp_path):
+def test_a_former_state_goes_on_as_if_it_had_never_stopped(
+    stage, make_project, whole, commands, tmp_path
+):
     project = make_project()
     if stage != "pretrained":
         source, stem = place_of(whole, "pretrained")
@@ -97,7 +114,9 @@ def test_a_former_state_goes_on_as_if_it_had_never_stopped(stage, make_project, 
     reference, _ = place_of(whole, stage)
     assert project.names(folder.name) == sorted([*whole.names(folder.name), "others_epoch_0.pt"])
     for other in (elsewhere, kept):
-        assert {file.name: file.read_bytes() for file in other.iterdir()} == dict.fromkeys(names, b"of a former run")
+        assert {file.name: file.read_bytes() for file in other.iterdir()} == dict.fromkeys(
+            names, b"of a former run"
+        )
     assert (folder / "others_epoch_0.pt").read_bytes() == b"of someone else"
     for name in (f"{stem}_epoch_2", f"{stem}_best"):
         a, b = (torch.load(f / f"{name}.pt", weights_only=True) for f in (folder, reference))
@@ -114,4 +133,6 @@ def test_a_typed_option_other_than_the_former_states_is_refused(make_project, co
     command, resumed = commands["pretrained"]
     project.run(command, prelude=FORMER_STREAMS + stop_at_step("SIGKILL", 6))
     make_former(*place_of(project, "pretrained"), {})
-    project.refuse(f"{resumed} {SHAPE} --padding 2 --resume", "the interrupted run had padding 4, not 2")
+    project.refuse(
+        f"{resumed} {SHAPE} --padding 2 --resume", "the interrupted run had padding 4, not 2"
+    )

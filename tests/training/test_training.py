@@ -1,4 +1,7 @@
-"""Training runs: their schedule and files, and that a run that was stopped in any way goes on as if it never had been."""
+"""Training runs: their schedule and files, and that a run that was stopped in any way goes
+on as if it never had been.
+"""
+
 import csv
 import json
 import math
@@ -17,31 +20,37 @@ from utils import snapshots, training
 from utils.loaders import Batches
 from utils.runtime import UserError
 
-SMALL = "--layers 10 --widen-factor 1 --batch_size 16 --device cpu"   # 60 images: 4 steps an epoch; dropout stays 0.3
+# 60 images: 4 steps an epoch; dropout stays 0.3
+SMALL = "--layers 10 --widen-factor 1 --batch_size 16 --device cpu"
 
 
 # ---- schedule, log, evaluation
+
 
 def test_learning_rate_is_a_cosine_over_all_steps():
     assert training.cosine_lr(0, 100, 0.1) == 0.1
     assert training.cosine_lr(50, 100, 0.1) == pytest.approx((0.1 + 1e-6) / 2)
     assert training.cosine_lr(100, 100, 0.1) == pytest.approx(1e-6)
-    rates = [training.cosine_lr(s, 39100, 0.1) for s in range(39100)]   # 100 epochs of CIFAR
+    rates = [training.cosine_lr(s, 39100, 0.1) for s in range(39100)]  # 100 epochs of CIFAR
     assert rates == sorted(rates, reverse=True) and 1e-6 < rates[-1] < 1.001e-6
 
 
 def test_the_schedule_runs_through_all_epochs_by_the_step(project, tmp_path):
     rates = tmp_path / "rates"
     own = write_own(tmp_path / "own")
-    project.do(f"baseline.py rates --id {own} --epochs 2 --lr 0.05 {SMALL}", prelude=f"""
+    project.do(
+        f"baseline.py rates --id {own} --epochs 2 --lr 0.05 {SMALL}",
+        prelude=f"""
 import torch
 step = torch.optim.SGD.step
 def record(self, *a):
     g, = self.param_groups
-    open({str(rates)!r}, "a").write(f"{{g['lr']!r}} {{g['momentum']}} {{g['weight_decay']}} {{g['nesterov']}}\\n")
+    values = [repr(g["lr"]), str(g["momentum"]), str(g["weight_decay"]), str(g["nesterov"])]
+    open({str(rates)!r}, "a").write(" ".join(values) + "\\n")
     return step(self, *a)
 torch.optim.SGD.step = record
-""")
+""",
+    )
     lines = [line.split() for line in rates.read_text().splitlines()]
     assert [float(line[0]) for line in lines] == [training.cosine_lr(s, 8, 0.05) for s in range(8)]
     assert {tuple(line[1:]) for line in lines} == {("0.9", "0.0005", "True")}
@@ -64,12 +73,14 @@ def test_step_log_gives_means_and_names_the_first_step_that_is_not_finite(monkey
 
 def test_evaluation_is_the_mean_over_images_not_over_batches(monkeypatch):
     from utils import loaders
+
     images = loaders.make_set(noise(10, 8, 0), np.arange(10) % 3, "x")
     weight = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
 
     class Linear(torch.nn.Module):
         def forward(self, x):
             return x.mean((2, 3)) @ weight, x.mean((2, 3))
+
     model = Linear()
     whole = training.evaluate(model, Batches(images, 10, "cpu"), torch.device("cpu"), "fp32")
     parts = training.evaluate(model, Batches(images, 3, "cpu"), torch.device("cpu"), "fp32")
@@ -81,6 +92,7 @@ def test_evaluation_is_the_mean_over_images_not_over_batches(monkeypatch):
 
 
 # ---- the files of a run
+
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
@@ -98,7 +110,10 @@ def baseline(own):
 
 @pytest.fixture(scope="module")
 def tune(own):
-    return f"tune.py own --id {own} --loss sroe --epochs 3 --outliers {own}/outliers.npz --oe_batch_size 24 --lr 0.01 {SMALL}"
+    return (
+        f"tune.py own --id {own} --loss sroe --epochs 3 --outliers {own}/outliers.npz "
+        f"--oe_batch_size 24 --lr 0.01 {SMALL}"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +126,14 @@ def whole(make_project, baseline, tune):
 
 
 def weights(project, folder):
-    """{name of a .pt file: its state_dict} of a folder of snapshots and of the runs in it that have not ended."""
+    """{name of a .pt file: its state_dict} of a folder of snapshots and of the runs
+    in it that have not ended.
+    """
     place = project.snapshots / folder
-    return {file.name: torch.load(file, weights_only=True) for file in [*place.glob("*.pt"), *place.glob("*.run/*.pt")]}
+    return {
+        file.name: torch.load(file, weights_only=True)
+        for file in [*place.glob("*.pt"), *place.glob("*.run/*.pt")]
+    }
 
 
 def in_run(project, folder, stem="own_wrn_pretrained"):
@@ -123,7 +143,7 @@ def in_run(project, folder, stem="own_wrn_pretrained"):
 
 def table(project, folder):
     """Rows of the folder's only CSV."""
-    file, = (project.snapshots / folder).glob("*.csv")
+    (file,) = (project.snapshots / folder).glob("*.csv")
     return list(csv.DictReader(file.open()))
 
 
@@ -131,49 +151,72 @@ def assert_same_run(a, b, folder):
     assert a.names(folder) == b.names(folder)
     left, right = weights(a, folder), weights(b, folder)
     for name in left:
-        assert all(torch.equal(left[name][key], right[name][key]) for key in {*left[name], *right[name]}), name
-    rows = [[{key: value for key, value in row.items() if key != "time(s)"} for row in table(p, folder)] for p in (a, b)]
+        assert all(
+            torch.equal(left[name][key], right[name][key]) for key in {*left[name], *right[name]}
+        ), name
+    rows = [
+        [{key: value for key, value in row.items() if key != "time(s)"} for row in table(p, folder)]
+        for p in (a, b)
+    ]
     assert rows[0] == rows[1]
 
 
 def test_names_of_files_and_columns(whole):
-    assert whole.names("pretrained") == [f"own_wrn_pretrained_{end}" for end in
-                                         ("best.json", "best.pt", "epoch_2.json", "epoch_2.pt", "training_results.csv")]
-    assert whole.names("tune_sroe") == [f"own_wrn_s1_tune_{end}" for end in
-                                        ("best.json", "best.pt", "epoch_2.json", "epoch_2.pt", "training_results.csv")]
+    assert whole.names("pretrained") == [
+        f"own_wrn_pretrained_{end}"
+        for end in ("best.json", "best.pt", "epoch_2.json", "epoch_2.pt", "training_results.csv")
+    ]
+    assert whole.names("tune_sroe") == [
+        f"own_wrn_s1_tune_{end}"
+        for end in ("best.json", "best.pt", "epoch_2.json", "epoch_2.pt", "training_results.csv")
+    ]
     columns = ["epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"]
     rows = table(whole, "pretrained")
     assert list(rows[0]) == columns and [row["epoch"] for row in rows] == ["0", "1", "2"]
     rows = table(whole, "tune_sroe")
     assert list(rows[0]) == columns + ["ce", "l1", "oe"]
     for row in rows:
-        assert float(row["train_loss"]) == pytest.approx(sum(float(row[t]) for t in ("ce", "l1", "oe")), abs=2e-6)
+        assert float(row["train_loss"]) == pytest.approx(
+            sum(float(row[t]) for t in ("ce", "l1", "oe")), abs=2e-6
+        )
 
 
 def test_best_is_the_epoch_of_least_test_error(whole):
     for folder in ("pretrained", "tune_sroe"):
         errors = [float(row["test_error(%)"]) for row in table(whole, folder)]
-        file, = (whole.snapshots / folder).glob("*_best.json")
+        (file,) = (whole.snapshots / folder).glob("*_best.json")
         best = json.loads(file.read_text())
         assert best["epoch"] == errors.index(min(errors))
         assert best["id_accuracy"] == pytest.approx(100 - min(errors), abs=0.01)
 
 
 def test_the_description_says_what_made_the_snapshot(whole, own):
-    pretrained = json.loads((whole.snapshots / "pretrained/own_wrn_pretrained_epoch_2.json").read_text())
+    pretrained = json.loads(
+        (whole.snapshots / "pretrained/own_wrn_pretrained_epoch_2.json").read_text()
+    )
     tuned = json.loads((whole.snapshots / "tune_sroe/own_wrn_s1_tune_epoch_2.json").read_text())
     for d in (pretrained, tuned):
-        assert (d["arch"], d["layers"], d["widen_factor"], d["num_classes"], d["dataset"]) == ("wrn", 10, 1, 3, "own")
+        assert (d["arch"], d["layers"], d["widen_factor"], d["num_classes"], d["dataset"]) == (
+            "wrn",
+            10,
+            1,
+            3,
+            "own",
+        )
         assert (d["train_images"], d["image_size"], d["epoch"], d["seed"]) == (60, 8, 2, 1)
         assert d["recipe"]["epochs"] == 3 and d["recipe"]["batch_size"] == 16
-    assert tuned["parent"] == "own_wrn_pretrained_epoch_2.pt" and tuned["parent_sha256"] == pretrained["sha256"]
+    assert (
+        tuned["parent"] == "own_wrn_pretrained_epoch_2.pt"
+        and tuned["parent_sha256"] == pretrained["sha256"]
+    )
     assert tuned["loss"] == "sroe" and tuned["outliers"]["images"] == 50
 
 
 def test_training_learns(make_project, own):
     project = make_project()
     project.do(f"baseline.py own --id {own} --epochs 12 {SMALL}")
-    assert float(table(project, "pretrained")[-1]["test_error(%)"]) < 20   # three classes: chance is 67 %
+    # three classes: chance is 67 %
+    assert float(table(project, "pretrained")[-1]["test_error(%)"]) < 20
 
 
 def test_seeds_change_the_run_and_the_same_seed_repeats_it(whole, make_project, baseline):
@@ -182,10 +225,14 @@ def test_seeds_change_the_run_and_the_same_seed_repeats_it(whole, make_project, 
     assert_same_run(again, whole, "pretrained")
     other.do(baseline + " --seed 2")
     a, b = weights(other, "pretrained"), weights(whole, "pretrained")
-    assert not torch.equal(a["own_wrn_pretrained_epoch_2.pt"]["fc.weight"], b["own_wrn_pretrained_epoch_2.pt"]["fc.weight"])
+    assert not torch.equal(
+        a["own_wrn_pretrained_epoch_2.pt"]["fc.weight"],
+        b["own_wrn_pretrained_epoch_2.pt"]["fc.weight"],
+    )
 
 
 # ---- stopped and resumed
+
 
 def stop_at_write(which):
     """Killed instead of the which-th rename or removal of a file."""
@@ -206,7 +253,9 @@ os.replace, os.rename, pathlib.Path.unlink = watch(os.replace), watch(os.rename)
 def test_killed_within_an_epoch(step, make_project, whole, baseline):
     project = make_project()
     assert project.run(baseline, prelude=stop_at_step("SIGKILL", step)).status == -9
-    assert f"resuming own_wrn_pretrained at epoch {(step - 1) // 4} of 3" in project.do(baseline + " --resume")
+    assert f"resuming own_wrn_pretrained at epoch {(step - 1) // 4} of 3" in project.do(
+        baseline + " --resume"
+    )
     assert_same_run(project, whole, "pretrained")
 
 
@@ -223,9 +272,12 @@ def whole_short(make_project, short):
 
 
 def test_killed_at_any_write(make_project, whole_short, short):
-    """Whatever file is being written or removed at that moment: all there is stays readable, and the run can go on."""
+    """Whatever file is being written or removed at that moment:
+    all there is stays readable, and the run can go on.
+    """
     project, which = make_project(), 1
-    assert project.run(short, prelude=stop_at_write(1)).status == -9   # before the first state there is nothing
+    # before the first state there is nothing
+    assert project.run(short, prelude=stop_at_write(1)).status == -9
     project.refuse(short + " --resume", "nothing to resume")
     while True:
         shutil.rmtree(project.snapshots)
@@ -253,8 +305,11 @@ def test_ctrl_c_says_how_to_go_on(step, make_project, whole, baseline):
     project = make_project()
     result = project.run(baseline, prelude=stop_at_step("SIGINT", step))
     assert result.status == 130 and "Traceback" not in result.err
-    message, = result.err.strip().splitlines()
-    assert message.startswith("baseline.py: interrupted.") and f"after epoch {(step - 1) // 4}" in message
+    (message,) = result.err.strip().splitlines()
+    assert (
+        message.startswith("baseline.py: interrupted.")
+        and f"after epoch {(step - 1) // 4}" in message
+    )
     command = shlex.split(re.search(r"Go on with: python (.*)", message).group(1))
     assert command[-1] == "--resume"
     project.do([command[0].rsplit("/", 1)[-1], *command[1:]])
@@ -266,9 +321,19 @@ def test_resuming_by_other_means_says_so(make_project, baseline):
     project = make_project()
     project.run(baseline, prelude=stop_at_step("SIGKILL", 6))
     result = project.run(baseline + " --resume --compile off")
-    assert result.status == 0 and result.err.startswith("note: the interrupted run had fused True, this one has False") and len(result.err.splitlines()) == 1
-    made = json.loads((project.snapshots / "pretrained" / "own_wrn_pretrained_epoch_2.json").read_text())
-    assert made["computed"]["device"] == "cpu" and made["computed"]["precision"] in ("fp32", "bf16") and made["computed"]["fused"] is False
+    assert (
+        result.status == 0
+        and result.err.startswith("note: the interrupted run had fused True, this one has False")
+        and len(result.err.splitlines()) == 1
+    )
+    made = json.loads(
+        (project.snapshots / "pretrained" / "own_wrn_pretrained_epoch_2.json").read_text()
+    )
+    assert (
+        made["computed"]["device"] == "cpu"
+        and made["computed"]["precision"] in ("fp32", "bf16")
+        and made["computed"]["fused"] is False
+    )
 
 
 def test_interrupted_twice(make_project, whole, baseline):
@@ -286,7 +351,9 @@ def test_a_finished_run_has_nothing_to_resume(whole, baseline, tune):
 
 @pytest.fixture(scope="module")
 def stopped(make_project, baseline, tune):
-    """A project with both stages stopped in their second epoch; the pre-training in a folder called again."""
+    """A project with both stages stopped in their second epoch;
+    the pre-training in a folder called again.
+    """
     project = make_project()
     project.do(baseline)
     project.run(tune, prelude=stop_at_step("SIGKILL", 6))
@@ -294,29 +361,59 @@ def stopped(make_project, baseline, tune):
     return project
 
 
-OTHER = ["--epochs 4", "--lr 0.2", "--batch_size 32", "--momentum 0.8", "--decay 0", "--seed 2", "--droprate 0", "--layers 16",
-         "--widen-factor 2", "--padding 1", "--precision bf16", "--arch resnet18"]
+OTHER = [
+    "--epochs 4",
+    "--lr 0.2",
+    "--batch_size 32",
+    "--momentum 0.8",
+    "--decay 0",
+    "--seed 2",
+    "--droprate 0",
+    "--layers 16",
+    "--widen-factor 2",
+    "--padding 1",
+    "--precision bf16",
+    "--arch resnet18",
+]
 
 
 @pytest.mark.parametrize("option", OTHER)
 def test_resuming_with_other_options_is_refused(option, stopped, baseline):
-    stopped.refuse(f"{baseline} {option} --save ./snapshots/again --resume", "the interrupted run" if "arch" not in option else "nothing to resume")
+    stopped.refuse(
+        f"{baseline} {option} --save ./snapshots/again --resume",
+        "the interrupted run" if "arch" not in option else "nothing to resume",
+    )
 
 
 def test_resuming_with_other_images_is_refused(stopped, baseline, own, tmp_path):
     other = write_own(tmp_path / "other", train=63)
-    stopped.refuse(baseline.replace(str(own), str(other)) + " --save ./snapshots/again --resume", "other images")
+    stopped.refuse(
+        baseline.replace(str(own), str(other)) + " --save ./snapshots/again --resume",
+        "other images",
+    )
 
 
-@pytest.mark.parametrize("option,word", [("--alpha 1", "alpha"), ("--beta 1", "beta"), ("--oe_batch_size 8", "oe_batch_size"),
-                                         ("--l1-on all", "l1_on"), ("--outlier-norm imagenet", "outlier_norm"),
-                                         ("--outlier-padding 1", "outlier_padding"), ("--preset code", "the interrupted run"),
-                                         ("--outliers OWN/others.npz", "other outliers"),
-                                         ("--load", "other pre-trained weights")])
+@pytest.mark.parametrize(
+    "option,word",
+    [
+        ("--alpha 1", "alpha"),
+        ("--beta 1", "beta"),
+        ("--oe_batch_size 8", "oe_batch_size"),
+        ("--l1-on all", "l1_on"),
+        ("--outlier-norm imagenet", "outlier_norm"),
+        ("--outlier-padding 1", "outlier_padding"),
+        ("--preset code", "the interrupted run"),
+        ("--outliers OWN/others.npz", "other outliers"),
+        ("--load", "other pre-trained weights"),
+    ],
+)
 def test_resuming_tuning_with_other_options_is_refused(option, word, stopped, tune, own):
     option = option.replace("OWN", str(own))
-    if "load" in option:   # another file, though of the same network
-        state = {n: v + 1 for n, v in weights(stopped, "pretrained")["own_wrn_pretrained_best.pt"].items()}
+    if "load" in option:  # another file, though of the same network
+        state = {
+            n: v + 1
+            for n, v in weights(stopped, "pretrained")["own_wrn_pretrained_best.pt"].items()
+        }
         torch.save(state, own / "own_wrn_pretrained_epoch_0.pt")
         option = f"--load {own}/own_wrn_pretrained_epoch_0.pt"
     stopped.refuse(f"{tune} {option} --resume", word)
@@ -324,7 +421,9 @@ def test_resuming_tuning_with_other_options_is_refused(option, word, stopped, tu
 
 def test_a_broken_state_is_refused(make_project, baseline):
     project = make_project()
-    state = project.snapshots / "pretrained" / "own_wrn_pretrained.run" / "own_wrn_pretrained.resume.pt"
+    state = (
+        project.snapshots / "pretrained" / "own_wrn_pretrained.run" / "own_wrn_pretrained.resume.pt"
+    )
     project.run(baseline, prelude=stop_at_step("SIGKILL", 6))
     whole = state.read_bytes()
     for content in (whole[:-100], b"", b"x"):
@@ -334,6 +433,7 @@ def test_a_broken_state_is_refused(make_project, baseline):
 
 # ---- twice in a row
 
+
 def test_running_twice_loses_nothing(make_project, baseline):
     project = make_project()
     folder = project.snapshots / "pretrained"
@@ -341,8 +441,9 @@ def test_running_twice_loses_nothing(make_project, baseline):
     first = {file.name: file.read_bytes() for file in folder.glob("*") if file.is_file()}
     assert "replaced" in project.do(baseline.replace("--epochs 3", "--epochs 2 --seed 2"))
     assert "own_wrn_pretrained_epoch_1.pt" in project.names("pretrained")
-    assert "own_wrn_pretrained_epoch_2.pt" not in project.names("pretrained")   # or its stem would mean the former run
-    kept, = (folder / "replaced").iterdir()
+    # or its stem would mean the former run
+    assert "own_wrn_pretrained_epoch_2.pt" not in project.names("pretrained")
+    (kept,) = (folder / "replaced").iterdir()
     assert {file.name: file.read_bytes() for file in kept.iterdir()} == first
 
 
@@ -351,8 +452,12 @@ def test_until_the_new_run_has_a_snapshot_the_former_stays(make_project, baselin
     project.do(baseline)
     before = project.names("pretrained")
     project.run(baseline + " --seed 2", prelude=stop_at_step("SIGKILL", 3))
-    assert project.names("pretrained") == before and in_run(project, "pretrained") == ["own_wrn_pretrained.resume.pt"]
-    assert "own_wrn_pretrained_epoch_2" in project.do(f"test.py -m own_wrn_pretrained --ood gaussian --id {own}")
+    assert project.names("pretrained") == before and in_run(project, "pretrained") == [
+        "own_wrn_pretrained.resume.pt"
+    ]
+    assert "own_wrn_pretrained_epoch_2" in project.do(
+        f"test.py -m own_wrn_pretrained --ood gaussian --id {own}"
+    )
     project.do(baseline + " --seed 2 --resume")
     assert project.names("pretrained") == before
 
@@ -361,10 +466,18 @@ def test_a_new_run_in_the_place_of_an_interrupted_one(make_project, whole, basel
     project = make_project()
     project.run(baseline, prelude=stop_at_step("SIGKILL", 10))
     before = project.files()
-    result = project.run(baseline, prelude=stop_at_step("SIGINT", 2))     # --resume was forgotten
-    assert result.status == 130 and "is as it was; --resume goes on with it" in result.err and "an interrupted run of own_wrn_pretrained was there" in result.out
+    result = project.run(baseline, prelude=stop_at_step("SIGINT", 2))  # --resume was forgotten
+    assert (
+        result.status == 130
+        and "is as it was; --resume goes on with it" in result.err
+        and "an interrupted run of own_wrn_pretrained was there" in result.out
+    )
     assert project.files() == before
-    result = project.run(baseline, prelude="import torch\ndef fail(*a): raise RuntimeError('what nobody thought of')\ntorch.optim.SGD.step = fail")
+    result = project.run(
+        baseline,
+        prelude="import torch\ndef fail(*a): raise RuntimeError('what nobody thought of')\n"
+        "torch.optim.SGD.step = fail",
+    )
     assert result.status != 0 and project.files() == before
     project.do(baseline + " --resume")
     assert_same_run(project, whole, "pretrained")
@@ -372,17 +485,33 @@ def test_a_new_run_in_the_place_of_an_interrupted_one(make_project, whole, basel
 
 def test_memory_that_is_not_enough(make_project, baseline):
     project = make_project()
-    for error in ("MemoryError()", "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate')", "RuntimeError(\"DefaultCPUAllocator: can't allocate memory\")"):
+    for error in (
+        "MemoryError()",
+        "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate')",
+        'RuntimeError("DefaultCPUAllocator: can\'t allocate memory")',
+    ):
         prelude = f"import torch\ndef fail(self, *a): raise {error}\ntorch.optim.SGD.step = fail"
         project.refuse(baseline, "out of memory", "--batch_size", prelude=prelude)
-    assert "Traceback" in project.run(baseline, prelude="import torch\ndef fail(self, *a): raise RuntimeError('a bug')\ntorch.optim.SGD.step = fail").err
+    assert (
+        "Traceback"
+        in project.run(
+            baseline,
+            prelude="import torch\ndef fail(self, *a): raise RuntimeError('a bug')\n"
+            "torch.optim.SGD.step = fail",
+        ).err
+    )
 
 
 def test_a_batch_of_one_image_that_batch_norm_cannot_train_on(make_project, own):
-    make_project().refuse(f"baseline.py own --id {own} --epochs 1 --arch resnet18 --batch_size 59", "one image", "--batch_size")
+    make_project().refuse(
+        f"baseline.py own --id {own} --epochs 1 --arch resnet18 --batch_size 59",
+        "one image",
+        "--batch_size",
+    )
 
 
 # ---- not finite
+
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_harms_nothing(make_project, baseline):
     project = make_project()
@@ -391,31 +520,46 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_harms_nothing(make_pr
     project.do(baseline)
     project.refuse(baseline + " --lr 1e30", "not finite at step", "kept")
     project.run(baseline + " --seed 3", prelude=stop_at_step("SIGKILL", 3))
-    project.refuse(baseline + " --lr 1e30", "not finite at step")   # and the interrupted run is still there
+    # and the interrupted run is still there
+    project.refuse(baseline + " --lr 1e30", "not finite at step")
     project.do(baseline + " --seed 3 --resume")
 
 
 def test_weights_that_the_last_step_spoilt_are_not_saved(make_project, baseline):
     project = make_project()
-    project.refuse(baseline.replace("--batch_size 16", "--batch_size 60") + " --lr 1e38", "not finite", "step 1")
+    project.refuse(
+        baseline.replace("--batch_size 16", "--batch_size 60") + " --lr 1e38",
+        "not finite",
+        "step 1",
+    )
 
 
 def test_the_last_good_snapshot_is_kept(make_project, baseline):
     project = make_project()
-    result = project.run(baseline, prelude="""
+    result = project.run(
+        baseline,
+        prelude="""
 import torch
 real, count = torch.nn.functional.cross_entropy, []
 def broken(logits, y, **k):
     count.append(logits.requires_grad)
     return real(logits, y, **k) * (float("nan") if sum(count) == 7 else 1)
 torch.nn.functional.cross_entropy = broken
-""")
-    assert result.status == 2 and len(result.err.splitlines()) == 1 and "not finite at step 6" in result.err
-    assert {"own_wrn_pretrained_epoch_0.pt", "own_wrn_pretrained_best_epoch_0.pt"} <= set(in_run(project, "pretrained"))
+""",
+    )
+    assert (
+        result.status == 2
+        and len(result.err.splitlines()) == 1
+        and "not finite at step 6" in result.err
+    )
+    assert {"own_wrn_pretrained_epoch_0.pt", "own_wrn_pretrained_best_epoch_0.pt"} <= set(
+        in_run(project, "pretrained")
+    )
     project.do(baseline + " --resume")
 
 
 # ---- a full disk
+
 
 def full_at(which):
     return f"""
@@ -436,8 +580,14 @@ def test_a_full_disk_at_any_write_leaves_a_run_that_can_go_on(make_project, whol
         result = project.run(short, prelude=full_at(which))
         if result.status == 0:
             break
-        assert result.status == 2 and len(result.err.splitlines()) == 1 and "disk is full" in result.err
-        assert not [f for f in project.snapshots.rglob(".*") if f.is_file()], "a temporary file was left"
+        assert (
+            result.status == 2
+            and len(result.err.splitlines()) == 1
+            and "disk is full" in result.err
+        )
+        assert not [f for f in project.snapshots.rglob(".*") if f.is_file()], (
+            "a temporary file was left"
+        )
         for file in project.snapshots.rglob("*_*.pt"):
             assert "resume" in file.name or snapshots.load_model(file)
         state = "own_wrn_pretrained.resume.pt" in in_run(project, "pretrained")
@@ -450,13 +600,21 @@ def test_a_full_disk_at_any_write_leaves_a_run_that_can_go_on(make_project, whol
 def test_a_disk_that_is_really_full(make_project, baseline, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(disk)],
-                      check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(disk)],
+        check=False,
+        capture_output=True,
+    ).returncode:
         pytest.skip("no right to mount a small disk")
     try:
         project = make_project()
-        result = project.run(f"{baseline} --save {disk}")   # a snapshot of 317 KB, a best and a state of 0.6 MB
-        assert result.status == 2 and len(result.err.splitlines()) == 1 and "the disk is full" in result.err
+        # a snapshot of 317 KB, a best and a state of 0.6 MB
+        result = project.run(f"{baseline} --save {disk}")
+        assert (
+            result.status == 2
+            and len(result.err.splitlines()) == 1
+            and "the disk is full" in result.err
+        )
         assert result.err.count(str(disk)) and not [f for f in disk.rglob(".*") if f.is_file()]
         for file in disk.rglob("*.pt"):
             assert torch.load(file, weights_only=True)
@@ -466,21 +624,37 @@ def test_a_disk_that_is_really_full(make_project, baseline, tmp_path):
 
 # ---- where fine-tuning starts
 
+
 def test_the_parents_shape_is_believed_over_the_defaults_but_not_over_what_was_asked(whole, own):
-    tune = f"tune.py own --id {own} --epochs 1 --batch_size 16"   # the default would be a WRN-40-2
+    tune = f"tune.py own --id {own} --epochs 1 --batch_size 16"  # the default would be a WRN-40-2
     assert "Snapshot" in whole.do(tune + " --save ./snapshots/x")
     whole.refuse(tune + " --layers 16", "another network", "layers is 10, not 16")
     whole.refuse(tune + " --widen-factor 3", "another network", "widen_factor")
-    whole.refuse(tune + " --arch resnet18 --load own_wrn_pretrained", "another network", "arch is wrn")
+    whole.refuse(
+        tune + " --arch resnet18 --load own_wrn_pretrained", "another network", "arch is wrn"
+    )
     whole.refuse(tune + " --arch resnet18", "own_resnet18_pretrained", "not found")
 
 
 def test_baseline_from_given_weights(make_project, whole, baseline):
     project = make_project()
     shutil.copytree(whole.snapshots / "pretrained", project.snapshots / "pretrained")
-    project.do(f"{baseline} --load own_wrn_pretrained_epoch_2 --lr 1e-12 --momentum 0 --save ./snapshots/x")
-    a, b = weights(project, "x")["own_wrn_pretrained_epoch_2.pt"], weights(whole, "pretrained")["own_wrn_pretrained_epoch_2.pt"]
+    project.do(
+        f"{baseline} --load own_wrn_pretrained_epoch_2 --lr 1e-12 --momentum 0 --save ./snapshots/x"
+    )
+    a, b = (
+        weights(project, "x")["own_wrn_pretrained_epoch_2.pt"],
+        weights(whole, "pretrained")["own_wrn_pretrained_epoch_2.pt"],
+    )
     assert torch.allclose(a["fc.weight"], b["fc.weight"], atol=1e-4)
-    project.refuse(f"{baseline.replace('--layers 10', '--layers 16')} --load x/own_wrn_pretrained", "another network")
-    project.refuse(f"{baseline} --load own_wrn_pretrained", "several snapshots", "pretrained/own_wrn_pretrained_epoch_2", "x/own")
+    project.refuse(
+        f"{baseline.replace('--layers 10', '--layers 16')} --load x/own_wrn_pretrained",
+        "another network",
+    )
+    project.refuse(
+        f"{baseline} --load own_wrn_pretrained",
+        "several snapshots",
+        "pretrained/own_wrn_pretrained_epoch_2",
+        "x/own",
+    )
     project.refuse(f"{baseline} --load nosuch", "snapshot 'nosuch' not found")

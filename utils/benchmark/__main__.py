@@ -1,11 +1,14 @@
-"""Speed and memory of this project against plain code on the same machine: ``python -m utils.benchmark [--parts ...] [--out FILE]``.
+"""Speed and memory of this project against plain code on the same machine:
+``python -m utils.benchmark [--parts ...] [--out FILE]``.
 
-Every alternative of a part is timed in turn, round after round, in one process, so that a machine whose speed drifts slows
-all of them alike; each row has the median over the rounds and its ratio to the part's first row, the plain alternative:
-eager float32 NCHW convolutions, stock dropout, a PIL DataLoader, scikit-learn's metrics. ONNX Runtime and OpenVINO are
-timed where they are installed. Weights and images are random: speed does not depend on them. The parts "evaluation" (one
-round of whole processes) and "accuracy" (bfloat16 against float32 on real images) are in files of their own.
+Every alternative of a part is timed in turn, round after round, in one process, so that a machine
+whose speed drifts slows all of them alike; each row has the median over the rounds and its ratio to
+the part's first row, the plain alternative: eager float32 NCHW convolutions, stock dropout, a PIL
+DataLoader, scikit-learn's metrics. ONNX Runtime and OpenVINO are timed where they are installed.
+Weights and images are random: speed does not depend on them. The parts "evaluation" (one round of
+whole processes) and "accuracy" (bfloat16 against float32 on real images) are in files of their own.
 """
+
 import argparse
 import copy
 import sys
@@ -23,77 +26,108 @@ from utils.training import make_optimizer, options, prepare_training
 from .accuracy import format_accuracy, measure_accuracy
 from .evaluation import check_agreement, part_evaluation
 from .measure import compare
-from .plain import (
-    name_wrong_outputs,
-    operators,
-    other_runtimes,
-    pil_loader,
-    sklearn_metrics,
-)
+from .plain import name_wrong_outputs, operators, other_runtimes, pil_loader, sklearn_metrics
 
 SROE = LOSSES["sroe"]()
-STEPS = {"cpu": 2}   # of training a call, of which a loader's start is a part; on a GPU 100, for its queue to be full
-WORKERS = {"cpu": 0} # of the plain loader: a CPU that trains has no core to spare; beside a GPU 8
+# of training a call, of which a loader's start is a part; on a GPU 100, for its queue to be full
+STEPS = {"cpu": 2}
+WORKERS = {"cpu": 0}  # of the plain loader: a CPU that trains has no core to spare; beside a GPU 8
 
 
 def random_set(count):
     """Labelled ImageSet of ``count`` random 32x32 images."""
     rng = np.random.default_rng(0)
-    return loaders.make_set(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count), "random")
+    return loaders.make_set(
+        rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
+        rng.integers(0, 10, count),
+        "random",
+    )
 
 
 def part_data(args, device, precision):
     """Rows of the data path: training batches of 128, flipped, cropped and normalised."""
     images = random_set(1280)
-    ours, plain = loaders.Batches(images, 128, device, augment=True), pil_loader(images, 128, augment=True)
-    return compare("data path, batch 128", {
-        "torchvision PIL DataLoader": lambda: deque(plain, maxlen=0),
-        "this project": lambda: deque(ours.epoch(torch.Generator().manual_seed(0)), maxlen=0)}, len(images), args.rounds, device)
+    ours, plain = (
+        loaders.Batches(images, 128, device, augment=True),
+        pil_loader(images, 128, augment=True),
+    )
+    return compare(
+        "data path, batch 128",
+        {
+            "torchvision PIL DataLoader": lambda: deque(plain, maxlen=0),
+            "this project": lambda: deque(ours.epoch(torch.Generator().manual_seed(0)), maxlen=0),
+        },
+        len(images),
+        args.rounds,
+        device,
+    )
 
 
 def part_metrics(args, device, precision):
-    """Rows of the metrics of as many ID as OOD scores; one np.argsort of both is the least that any route can take."""
+    """Rows of the metrics of as many ID as OOD scores;
+    one np.argsort of both is the least that any route can take.
+    """
     rng = np.random.default_rng(0)
     inner, outer = rng.normal(size=args.scores), rng.normal(1, 1, size=args.scores)
     joined = np.concatenate([inner, outer])
-    sklearn_metrics(inner[:9], outer[:9])      # imports
-    return compare(f"metrics, {args.scores:,} + {args.scores:,} scores",
-                   {"scikit-learn": lambda: sklearn_metrics(inner, outer), "one np.argsort": lambda: np.argsort(joined),
-                    "this project": lambda: detection_metrics(inner, outer)}, 2 * args.scores, args.rounds, torch.device("cpu"))
+    sklearn_metrics(inner[:9], outer[:9])  # imports
+    return compare(
+        f"metrics, {args.scores:,} + {args.scores:,} scores",
+        {
+            "scikit-learn": lambda: sklearn_metrics(inner, outer),
+            "one np.argsort": lambda: np.argsort(joined),
+            "this project": lambda: detection_metrics(inner, outer),
+        },
+        2 * args.scores,
+        args.rounds,
+        torch.device("cpu"),
+    )
 
 
 def part_inference(args, device, precision):
     """Rows of a forward pass of each batch size, in evaluation mode."""
     rows = []
     for batch in args.batch:
-        plain = models.build(args.arch, 10, args.layers, args.widen_factor).eval().requires_grad_(False).to(device)
+        plain = (
+            models.build(args.arch, 10, args.layers, args.widen_factor)
+            .eval()
+            .requires_grad_(False)
+            .to(device)
+        )
         model = runtime.prepare(copy.deepcopy(plain), device)
         x = torch.randn(batch, 3, 32, 32, device=device)
         channels_last = x.contiguous(memory_format=torch.channels_last)
-        parts = channels_last.split(runtime.inference_batch(batch, device))     # as utils.Network takes a batch
+        # as utils.Network takes a batch
+        parts = channels_last.split(runtime.inference_batch(batch, device))
 
         def ours(model=model, parts=parts):
             with torch.inference_mode(), runtime.autocast(device, precision):
                 outputs = [model(part) for part in parts]
                 return [torch.cat(given) for given in zip(*outputs)]
+
         with torch.inference_mode(), runtime.autocast(device, precision):
             compiled = runtime.compile_inference(model, parts[0])
 
         def eager(plain=plain, x=x):
             with torch.inference_mode(), operators(stock=True):
                 return plain(x)
+
         alternatives = {"eager fp32 NCHW": eager, f"this project, {precision}, eager": ours}
         if compiled is not model:
-            alternatives[f"this project, {precision}, compiled"] = lambda compiled=compiled, parts=parts: ours(compiled, parts)
+            alternatives[f"this project, {precision}, compiled"] = (
+                lambda compiled=compiled, parts=parts: ours(compiled, parts)
+            )
         if device.type == "cpu":
             alternatives |= other_runtimes(plain, x)
         rows += compare(f"inference, batch {batch}", alternatives, batch, args.rounds, device)
-        name_wrong_outputs(rows[-len(alternatives):], alternatives, plain, x)
+        name_wrong_outputs(rows[-len(alternatives) :], alternatives, plain, x)
     return rows
 
 
 def step(network, optimizer, x, y, device, precision, outliers):
-    """One step of training, or of fine-tuning with SROE where the last ``outliers`` images are auxiliary ones."""
+    """One step of training, or of fine-tuning with SROE where the last ``outliers``
+    images are auxiliary ones.
+    """
     with runtime.autocast(device, precision):
         logits, features = network(x)
     inside = len(x) - outliers
@@ -105,14 +139,27 @@ def step(network, optimizer, x, y, device, precision, outliers):
 
 
 def plain_steps(network, loader, device, precision, outliers, layout):
-    """Function that takes steps with PyTorch's own operators, in float32 or bfloat16 and in a memory layout."""
+    """Function that takes steps with PyTorch's own operators,
+    in float32 or bfloat16 and in a memory layout.
+    """
     network = copy.deepcopy(network).to(device, memory_format=layout)
-    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
 
     def run():
         with operators(stock=True):
             for x, y in loader:
-                step(network, optimizer, x.to(device, memory_format=layout), y.to(device), device, precision, outliers)
+                step(
+                    network,
+                    optimizer,
+                    x.to(device, memory_format=layout),
+                    y.to(device),
+                    device,
+                    precision,
+                    outliers,
+                )
+
     return run
 
 
@@ -120,27 +167,47 @@ def our_steps(network, images, batch, device, precision, outliers):
     """Function that takes the same steps as this project's scripts do."""
     with operators(stock=False):
         network = prepare_training(copy.deepcopy(network), device)
-    optimizer = make_optimizer(network, argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4))
+    optimizer = make_optimizer(
+        network, argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4)
+    )
     batches = loaders.Batches(images, batch, device, augment=True)
 
     def run():
         with operators(stock=False):
             for x, y in batches.epoch(torch.Generator().manual_seed(0)):
                 step(network, optimizer, x, y, device, precision, outliers)
+
     return run
 
 
 def part_training(args, device, precision, outliers=0):
-    """Steps of training, or of fine-tuning, whose batches are made by the alternative's data path."""
+    """Steps of training, or of fine-tuning, whose batches are made by
+    the alternative's data path.
+    """
     batch = args.train_batch + outliers
-    network, images = models.build(args.arch, 10, args.layers, args.widen_factor), random_set(STEPS.get(device.type, 100) * batch)
-    plain = {"eager fp32 NCHW, stock operators, PIL": ("fp32", torch.contiguous_format), "  + channels_last": ("fp32", torch.channels_last)}
+    network, images = (
+        models.build(args.arch, 10, args.layers, args.widen_factor),
+        random_set(STEPS.get(device.type, 100) * batch),
+    )
+    plain = {
+        "eager fp32 NCHW, stock operators, PIL": ("fp32", torch.contiguous_format),
+        "  + channels_last": ("fp32", torch.channels_last),
+    }
     if precision == "bf16":
         plain["  + channels_last, bf16 autocast"] = (precision, torch.channels_last)
     loader = pil_loader(images, batch, augment=True, workers=WORKERS.get(device.type, 8))
-    alternatives = {name: plain_steps(network, loader, device, kind, outliers, layout) for name, (kind, layout) in plain.items()}
-    alternatives[f"this project, {precision}"] = our_steps(network, images, batch, device, precision, outliers)
-    name = f"fine-tuning step, batch {args.train_batch} + {outliers}" if outliers else f"training step, batch {batch}"
+    alternatives = {
+        name: plain_steps(network, loader, device, kind, outliers, layout)
+        for name, (kind, layout) in plain.items()
+    }
+    alternatives[f"this project, {precision}"] = our_steps(
+        network, images, batch, device, precision, outliers
+    )
+    name = (
+        f"fine-tuning step, batch {args.train_batch} + {outliers}"
+        if outliers
+        else f"training step, batch {batch}"
+    )
     return compare(name, alternatives, len(images), args.rounds, device)
 
 
@@ -149,8 +216,14 @@ def part_tuning(args, device, precision):
     return part_training(args, device, precision, outliers=2 * args.train_batch)
 
 
-PARTS = {"data": part_data, "metrics": part_metrics, "inference": part_inference, "training": part_training,
-         "tuning": part_tuning, "evaluation": part_evaluation}
+PARTS = {
+    "data": part_data,
+    "metrics": part_metrics,
+    "inference": part_inference,
+    "training": part_training,
+    "tuning": part_tuning,
+    "evaluation": part_evaluation,
+}
 
 
 HEADER = f"{'':38}{'what':42}{'per second':>12}{'ratio':>8}{'spread':>8}{'peak MiB':>10}"
@@ -160,20 +233,54 @@ def format_row(row):
     """A row as a line of the printed table."""
     spread = "-" if row["spread"] is None else f"{row['spread']:.0%}"
     peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
-    return f"{row['part']:38}{row['what']:42}{row['rate']:12,.0f}{row['ratio']:8.2f}{spread:>8}{peak:>10}"
+    return (
+        f"{row['part']:38}{row['what']:42}{row['rate']:12,.0f}{row['ratio']:8.2f}"
+        f"{spread:>8}{peak:>10}"
+    )
 
 
 def parse(argv):
     parser = options.Parser(prog="python -m utils.benchmark", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "accuracy"), default=(*PARTS, "accuracy"))
-    parser.add_argument("--rounds", type=options.positive_int, default=7, help="of every part but evaluation and accuracy")
-    parser.add_argument("--batch", type=options.positive_int, nargs="+", default=[200, 1000], help="of inference")
-    parser.add_argument("--train-batch", type=options.positive_int, default=128, help="of training; fine-tuning adds 2 outliers an image")
-    parser.add_argument("--scores", type=options.positive_int, default=1_000_000, help="scores a side of the metrics")
-    parser.add_argument("--evaluation-images", type=options.positive_int, default=1000, metavar="N",
-                        help="ID test images of the evaluation; with 5 N training and 6 sets of 0.3 N OOD images")
-    parser.add_argument("--evaluation-scores", default="all", metavar="LIST", help="as test.py --score")
-    parser.add_argument("--data", default=str(runtime.DATA), metavar="DIR", help="folder of the real images of the part accuracy")
+    parser.add_argument(
+        "--parts", nargs="+", choices=(*PARTS, "accuracy"), default=(*PARTS, "accuracy")
+    )
+    parser.add_argument(
+        "--rounds",
+        type=options.positive_int,
+        default=7,
+        help="of every part but evaluation and accuracy",
+    )
+    parser.add_argument(
+        "--batch", type=options.positive_int, nargs="+", default=[200, 1000], help="of inference"
+    )
+    parser.add_argument(
+        "--train-batch",
+        type=options.positive_int,
+        default=128,
+        help="of training; fine-tuning adds 2 outliers an image",
+    )
+    parser.add_argument(
+        "--scores",
+        type=options.positive_int,
+        default=1_000_000,
+        help="scores a side of the metrics",
+    )
+    parser.add_argument(
+        "--evaluation-images",
+        type=options.positive_int,
+        default=1000,
+        metavar="N",
+        help="ID test images of the evaluation; with 5 N training and 6 sets of 0.3 N OOD images",
+    )
+    parser.add_argument(
+        "--evaluation-scores", default="all", metavar="LIST", help="as test.py --score"
+    )
+    parser.add_argument(
+        "--data",
+        default=str(runtime.DATA),
+        metavar="DIR",
+        help="folder of the real images of the part accuracy",
+    )
     parser.add_argument("--arch", default="wrn")
     parser.add_argument("--layers", type=int, default=40)
     parser.add_argument("--widen-factor", type=int, default=2)
@@ -182,7 +289,10 @@ def parse(argv):
     parser.add_argument("--out", default=str(runtime.CIFAR / "results" / "benchmark.json"))
     args = parser.parse_args(argv)
     if args.evaluation_images < 10:
-        parser.error(f"--evaluation-images {args.evaluation_images} is below 10: knn needs 50 training images")
+        parser.error(
+            f"--evaluation-images {args.evaluation_images} is below 10: "
+            "knn needs 50 training images"
+        )
     try:
         models.build(args.arch, 10, args.layers, args.widen_factor)
     except ValueError as error:
@@ -194,8 +304,13 @@ def main(argv=None):
     args = parse(argv)
     device = runtime.pick_device(args.device)
     precision = runtime.pick_precision(args.precision, device)
-    record = {"rows": [], "accuracy": None, "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
-              "precision": precision, "machine": runtime.describe_machine(device)}
+    record = {
+        "rows": [],
+        "accuracy": None,
+        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+        "precision": precision,
+        "machine": runtime.describe_machine(device),
+    }
     print(HEADER)
     for part in args.parts:
         if part == "accuracy":
@@ -208,7 +323,7 @@ def main(argv=None):
             rows = PARTS[part](args, device, precision)
             record["rows"] += rows
             print("\n".join(map(format_row, rows)), flush=True)
-        runtime.write_json(args.out, record)       # what has been measured outlives a part that fails
+        runtime.write_json(args.out, record)  # what has been measured outlives a part that fails
     for row in record["rows"]:
         check_agreement(row, precision)
 

@@ -1,4 +1,5 @@
 """What bfloat16 moves: FPR95 and AUROC of a trained network on real images at both precisions."""
+
 from utils import loaders, runtime, scores, snapshots
 from utils.evaluation import protocol
 from utils.evaluation.network import Network
@@ -10,35 +11,68 @@ METRICS = {"fpr95": "FPR95", "auroc": "AUROC"}
 
 
 def measure_precisions(file, id_set, ood_sets, device):
-    """{(score, set): {precision: {metric: percent}}} of a snapshot, by the passes of test.py, or its cache."""
+    """{(score, set): {precision: {metric: percent}}} of a snapshot,
+    by the passes of test.py, or its cache.
+    """
     rows = {}
     for precision in ("fp32", "bf16"):
         model, description = snapshots.load_model(file)
-        network = Network(model, runtime.sha256_file(file), device, precision, compile="auto", arch=description["arch"])
+        network = Network(
+            model,
+            runtime.sha256_file(file),
+            device,
+            precision,
+            compile="auto",
+            arch=description["arch"],
+        )
         network.plan([id_set, *ood_sets])
         for score in scores.choose(SCORES, DATASET):
             inner = network.score(score, id_set)
             for ood in ood_sets:
                 measured = protocol.measure_set(inner, network.score(score, ood), ood.name)
-                rows.setdefault((score.label, ood.name), {})[precision] = {metric: measured[metric] for metric in METRICS}
+                rows.setdefault((score.label, ood.name), {})[precision] = {
+                    metric: measured[metric] for metric in METRICS
+                }
     return rows
 
 
 def measure_accuracy(data, device):
-    """What the result file says of it; UserError where there is no such snapshot or there are no such images."""
+    """What the result file says of it; UserError where there is no such snapshot or
+    there are no such images.
+    """
     file = snapshots.find_snapshots(SNAPSHOT)[0]
     id_set = loaders.load_id(DATASET, "test", data)
     there = [name for name in loaders.ood_names(DATASET, data) if loaders.is_there(name, data=data)]
-    rows = measure_precisions(file, id_set, loaders.parse_ood(",".join(there), DATASET, data), device)
-    largest = {metric: max(abs(row["bf16"][metric] - row["fp32"][metric]) for row in rows.values()) for metric in METRICS}
-    return {"snapshot": snapshots.short_name(file), "id_images": len(id_set), "largest": largest,
-            "rows": [{"score": score, "set": name, **row} for (score, name), row in rows.items()]}
+    rows = measure_precisions(
+        file, id_set, loaders.parse_ood(",".join(there), DATASET, data), device
+    )
+    largest = {
+        metric: max(abs(row["bf16"][metric] - row["fp32"][metric]) for row in rows.values())
+        for metric in METRICS
+    }
+    return {
+        "snapshot": snapshots.short_name(file),
+        "id_images": len(id_set),
+        "largest": largest,
+        "rows": [{"score": score, "set": name, **row} for (score, name), row in rows.items()],
+    }
 
 
 def format_accuracy(found):
     """The table of both precisions, and the largest difference, as text."""
-    lines = [f"{found['snapshot']}, percent".ljust(36) + "".join(f"{f'{title} fp32':>12}{'bf16':>8}" for title in METRICS.values())]
+    lines = [
+        f"{found['snapshot']}, percent".ljust(36)
+        + "".join(f"{f'{title} fp32':>12}{'bf16':>8}" for title in METRICS.values())
+    ]
     for row in found["rows"]:
-        cells = "".join(f"{row['fp32'][metric]:12.2f}{row['bf16'][metric]:8.2f}" for metric in METRICS)
+        cells = "".join(
+            f"{row['fp32'][metric]:12.2f}{row['bf16'][metric]:8.2f}" for metric in METRICS
+        )
         lines.append(f"{row['score'] + ' ' + row['set']:36}{cells}")
-    return "\n".join(lines + ["largest difference: " + ", ".join(f"{title} {found['largest'][m]:.3f}" for m, title in METRICS.items())])
+    return "\n".join(
+        lines
+        + [
+            "largest difference: "
+            + ", ".join(f"{title} {found['largest'][m]:.3f}" for m, title in METRICS.items())
+        ]
+    )

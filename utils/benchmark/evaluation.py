@@ -1,9 +1,12 @@
-"""A whole evaluation, all scores: plain code, a process for each score with passes of its own, against one ``test.py``.
+"""A whole evaluation, all scores: plain code, a process for each score with passes of its own,
+against one ``test.py``.
 
-``python -m utils.benchmark --parts evaluation`` runs it; ``python -m utils.benchmark.evaluation --child SCORE ...`` is one
-of the plain processes. Images are synthetic and smooth, the network is random but has BatchNorm statistics and a head
-that fit them, so that no score is constant or refuses its input.
+``python -m utils.benchmark --parts evaluation`` runs it;
+``python -m utils.benchmark.evaluation --child SCORE ...`` is one of the plain processes. Images are
+synthetic and smooth, the network is random but has BatchNorm statistics and a head that fit them,
+so that no score is constant or refuses its input.
 """
+
 import argparse
 import contextlib
 import json
@@ -28,11 +31,14 @@ from utils.loaders import normalise
 from .plain import pil_loader, sklearn_metrics
 
 NAME, CLASSES, BATCH = "synthetic", 10, 200
-CELLS, ID_CELLS = (2, 3, 6, 8, 12, 16), 4     # a side, of the noise in the OOD sets and in the ID images
+# a side, of the noise in the OOD sets and in the ID images
+CELLS, ID_CELLS = (2, 3, 6, 8, 12, 16), 4
 METRICS = ("fpr95", "auroc")
-DRAWS, SEED = 10, 1              # test.py's defaults
-AGREEMENT = {"fp32": 1, "bf16": 4}     # images of a draw by which energy's mean FPR95 may differ between the two evaluations
-# A process started by this one would have this one's size in its peak memory, which outlives exec; a small one lies between.
+DRAWS, SEED = 10, 1  # test.py's defaults
+# images of a draw by which energy's mean FPR95 may differ between the two evaluations
+AGREEMENT = {"fp32": 1, "bf16": 4}
+# A process started by this one would have this one's size in its peak memory, which outlives exec;
+# a small one lies between.
 LAUNCH = """import os, sys
 pid = os.posix_spawn(sys.executable, sys.argv[1:], os.environ)
 _, status, usage = os.wait4(pid, 0)
@@ -52,9 +58,11 @@ def to_pixels(values):
 
 
 def write_images(folder, count):
-    """train.npz (5 count images), test.npz (count) and six OOD sets (0.3 count, more than one draw of count / 5) in a folder.
+    """train.npz (5 count images), test.npz (count) and six OOD sets (0.3 count, more than one draw
+    of count / 5) in a folder.
 
-    An ID image is its class's pattern and fainter noise; OOD images are noise, each set's of another coarseness.
+    An ID image is its class's pattern and fainter noise;
+    OOD images are noise, each set's of another coarseness.
     """
     patterns = smooth_noise(CLASSES, 3, 0)
     for seed, (split, number) in enumerate((("train", 5 * count), ("test", count)), 1):
@@ -62,53 +70,78 @@ def write_images(folder, count):
         pixels = to_pixels(patterns[labels] + smooth_noise(number, ID_CELLS, seed) / 2)
         np.savez(folder / f"{split}.npz", images=pixels, labels=labels.numpy())
     for cells in CELLS:
-        np.savez(folder / f"noise_{cells}.npz", images=to_pixels(smooth_noise(3 * count // 10, cells, 100 + cells)))
+        np.savez(
+            folder / f"noise_{cells}.npz",
+            images=to_pixels(smooth_noise(3 * count // 10, cells, 100 + cells)),
+        )
 
 
 @torch.no_grad()
 def make_snapshot(folder, train, args):
-    """Path of a snapshot of a random network: BatchNorm statistics and class means are those of its training images."""
+    """Path of a snapshot of a random network: BatchNorm statistics and class means are
+    those of its training images.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = models.build(args.arch, CLASSES, args.layers, args.widen_factor, droprate=0.0).train()
+        model = models.build(
+            args.arch, CLASSES, args.layers, args.widen_factor, droprate=0.0
+        ).train()
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     batches = [normalise(part) for part in train.images.permute(0, 2, 3, 1)[:1000].split(BATCH)]
     for norm in norms:
-        norm.momentum = None           # the plain mean over the batches
+        norm.momentum = None  # the plain mean over the batches
     for x in batches:
         model(x)
     hidden, labels = torch.cat([model.eval()(x)[1] for x in batches]), train.labels[:1000]
     means = torch.stack([hidden[labels == c].mean(0) for c in range(CLASSES)]) - hidden.mean(0)
-    model.fc.weight.copy_(means)       # the nearest class mean, with logits of a trained network's size
+    model.fc.weight.copy_(means)  # the nearest class mean, with logits of a trained network's size
     model.fc.bias.copy_(-means @ hidden.mean(0) - means.square().sum(1) / 2)
     scale = 3 / model.fc(hidden).std()
     model.fc.weight.mul_(scale)
     model.fc.bias.mul_(scale)
     path = snapshots.snapshot_path(folder, f"{NAME}_{args.arch}_pretrained".replace(":", "_"), 0)
-    snapshots.save_snapshot(path, model, {"arch": args.arch, "num_classes": CLASSES, "layers": args.layers, "dataset": NAME,
-                                          "widen_factor": args.widen_factor, "droprate": 0.0, "image_size": 32})
+    snapshots.save_snapshot(
+        path,
+        model,
+        {
+            "arch": args.arch,
+            "num_classes": CLASSES,
+            "layers": args.layers,
+            "dataset": NAME,
+            "widen_factor": args.widen_factor,
+            "droprate": 0.0,
+            "image_size": 32,
+        },
+    )
     return path
 
 
 def plain_outputs(model, images, device, score=None):
-    """Outputs of an ImageSet from a pass of its own, at the images moved by the score's input step if one is given."""
+    """Outputs of an ImageSet from a pass of its own, at the images moved by the score's
+    input step if one is given.
+    """
     parts, std = [], torch.tensor(loaders.STD, device=device).view(1, 3, 1, 1)
     for x, _ in pil_loader(images, BATCH):
         x = x.to(device)
         if score is not None:
             x.requires_grad_(True)
-            gradient, = torch.autograd.grad(score.objective(*model(x)), x)
+            (gradient,) = torch.autograd.grad(score.objective(*model(x)), x)
             x = x.detach() - score.eps * gradient.sign() / std
         with torch.no_grad():
             parts.append([part.cpu().numpy() for part in model(x)])
     logits, hidden = map(np.concatenate, zip(*parts))
     labels = None if images.labels is None else images.labels.numpy()
-    return scores.Outputs(logits, hidden, labels, *(p.detach().cpu().numpy() for p in (model.fc.weight, model.fc.bias)))
+    return scores.Outputs(
+        logits,
+        hidden,
+        labels,
+        *(p.detach().cpu().numpy() for p in (model.fc.weight, model.fc.bias)),
+    )
 
 
 def evaluate_plain(specification, snapshot, folder, device):
     """{"fpr95", "auroc"}: {set: percent, mean over the draws} of one score, by plain code."""
-    score, = scores.choose(specification, NAME)
+    (score,) = scores.choose(specification, NAME)
     model = snapshots.load_model(snapshot)[0].to(device)
     if "train" in score.needs:
         score.fit(plain_outputs(model, loaders.load_id(NAME, "train", path=folder), device))
@@ -130,23 +163,47 @@ def ood_names(folder):
 
 
 def run_apart(command, **environment):
-    """(what it printed, seconds, peak memory in MiB) of a command of Python in a process of its own."""
+    """(what it printed, seconds, peak memory in MiB) of a command of
+    Python in a process of its own.
+    """
     start = time.perf_counter()
     command = [sys.executable, "-S", "-c", LAUNCH, sys.executable, *map(str, command)]
-    child = subprocess.run(command, check=False, cwd=runtime.ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+    child = subprocess.run(
+        command,
+        check=False,
+        cwd=runtime.ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
     seconds, messages = time.perf_counter() - start, child.stderr.strip().splitlines()
     if child.returncode:
-        raise runtime.UserError(f"{' '.join(command[5:9])} ... failed: {(messages[:-1] or ['without a word'])[-1]}")
-    unit = 1 if sys.platform == "darwin" else 1024     # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    return child.stdout, seconds, int(messages[-1]) * unit / 2 ** 20
+        raise runtime.UserError(
+            f"{' '.join(command[5:9])} ... failed: {(messages[:-1] or ['without a word'])[-1]}"
+        )
+    # ru_maxrss is in bytes on macOS, in KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024
+    return child.stdout, seconds, int(messages[-1]) * unit / 2**20
 
 
 def run_plain(names, snapshot, folder, device):
     """({score: what evaluate_plain says}, seconds of all processes, peak MiB of the largest)."""
     found, seconds, peaks = {}, 0.0, []
     for name in names:
-        printed, took, peak = run_apart(["-m", "utils.benchmark.evaluation", "--child", name, "--snapshot", snapshot,
-                                         "--images", folder, "--device", device.type])
+        printed, took, peak = run_apart(
+            [
+                "-m",
+                "utils.benchmark.evaluation",
+                "--child",
+                name,
+                "--snapshot",
+                snapshot,
+                "--images",
+                folder,
+                "--device",
+                device.type,
+            ]
+        )
         found[name] = json.loads(printed.splitlines()[-1])
         seconds += took
         peaks.append(peak)
@@ -158,75 +215,154 @@ def run_ours(specification, snapshot, folder, device, precision):
     cache = CACHE / runtime.sha256_file(snapshot)[:16]
     shutil.rmtree(cache, ignore_errors=True)
     try:
-        _, seconds, peak = run_apart(["test.py", "--model", snapshot, "--id", folder, "--ood", ood_names(folder), "--score", specification,
-                                      "--save", folder / "results", "--device", device.type, "--precision", precision],
-                                     TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled"))
+        _, seconds, peak = run_apart(
+            [
+                "test.py",
+                "--model",
+                snapshot,
+                "--id",
+                folder,
+                "--ood",
+                ood_names(folder),
+                "--score",
+                specification,
+                "--save",
+                folder / "results",
+                "--device",
+                device.type,
+                "--precision",
+                precision,
+            ],
+            TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled"),
+        )
     finally:
         shutil.rmtree(cache, ignore_errors=True)
-        with contextlib.suppress(OSError):     # there are caches of other snapshots
+        with contextlib.suppress(OSError):  # there are caches of other snapshots
             CACHE.rmdir()
     result = report.read_result(next((folder / "results").glob("*.json")))
-    found = {entry["score"]: {metric: {row["set"]: row[metric] for row in entry["sets"]} for metric in METRICS}
-             for entry in result["scores"]}
+    found = {
+        entry["score"]: {
+            metric: {row["set"]: row[metric] for row in entry["sets"]} for metric in METRICS
+        }
+        for entry in result["scores"]
+    }
     return found, seconds, peak
 
 
 def compare_metrics(plain, ours, metric):
-    """Points between the two evaluations: of energy, mean over the sets; the largest of any score and set, and where that is.
+    """Points between the two evaluations: of energy, mean over the sets; the largest of any score
+    and set, and where that is.
 
     A score that is missing from ours is infinitely far.
     """
-    apart = {(name, ood): ours.get(name, {metric: {}})[metric].get(ood, np.inf) - value
-             for name, found in plain.items() for ood, value in found[metric].items()}
+    apart = {
+        (name, ood): ours.get(name, {metric: {}})[metric].get(ood, np.inf) - value
+        for name, found in plain.items()
+        for ood, value in found[metric].items()
+    }
     energy = [value for (name, _), value in apart.items() if name == "energy"]
     where = max(apart, key=lambda key: abs(apart[key]))
-    return {"energy": abs(float(np.mean(energy))) if energy else None, "largest": abs(apart[where]), "where": "/".join(where)}
+    return {
+        "energy": abs(float(np.mean(energy))) if energy else None,
+        "largest": abs(apart[where]),
+        "where": "/".join(where),
+    }
 
 
 def part_evaluation(args, device, precision):
-    """Rows of the part: one round, each row all scores once. The project's also says how far its metrics are from the plain ones."""
+    """Rows of the part: one round, each row all scores once. The project's also says how far its
+    metrics are from the plain ones.
+    """
     names = [score.label for score in scores.choose(args.evaluation_scores, NAME)]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_images(folder, args.evaluation_images)
         train = loaders.load_id(NAME, "train", path=folder)
         snapshot = make_snapshot(folder, train, args)
-        counts = {"train": len(train), "test": args.evaluation_images, "ood": len(CELLS) * (3 * args.evaluation_images // 10)}
+        counts = {
+            "train": len(train),
+            "test": args.evaluation_images,
+            "ood": len(CELLS) * (3 * args.evaluation_images // 10),
+        }
         del train
-        _, start, _ = run_apart(["test.py", "--list-scores"])     # imports and no more, which every process of either evaluation begins with
+        # imports and no more, which every process of either evaluation begins with
+        _, start, _ = run_apart(["test.py", "--list-scores"])
         plain, plain_seconds, plain_peak = run_plain(names, snapshot, folder, device)
         ours, seconds, peak = run_ours(args.evaluation_scores, snapshot, folder, device, precision)
     total = sum(counts.values())
-    common = {"part": f"evaluation, {len(names)} scores, {total:,} images", "spread": None, "rounds": 1, "images": counts}
+    common = {
+        "part": f"evaluation, {len(names)} scores, {total:,} images",
+        "spread": None,
+        "rounds": 1,
+        "images": counts,
+    }
     apart = {metric: compare_metrics(plain, ours, metric) for metric in METRICS}
-    return [{**common, "what": "a process a score, eager fp32 NCHW, PIL", "rate": total / plain_seconds, "ratio": 1.0,
-             "seconds": [plain_seconds], "peak_mib": plain_peak},
-            {**common, "what": f"this project, {precision}, one test.py", "rate": total / seconds, "ratio": plain_seconds / seconds,
-             "seconds": [seconds], "peak_mib": peak, "apart": apart, "start_s": start,
-             "ratio_after_start": (plain_seconds - len(names) * start) / max(seconds - start, 0.001)}]
+    return [
+        {
+            **common,
+            "what": "a process a score, eager fp32 NCHW, PIL",
+            "rate": total / plain_seconds,
+            "ratio": 1.0,
+            "seconds": [plain_seconds],
+            "peak_mib": plain_peak,
+        },
+        {
+            **common,
+            "what": f"this project, {precision}, one test.py",
+            "rate": total / seconds,
+            "ratio": plain_seconds / seconds,
+            "seconds": [seconds],
+            "peak_mib": peak,
+            "apart": apart,
+            "start_s": start,
+            "ratio_after_start": (plain_seconds - len(names) * start) / max(seconds - start, 0.001),
+        },
+    ]
 
 
 def check_agreement(row, precision):
-    """Print how far the two evaluations are apart; UserError if energy's mean FPR95 is further than rounding brings it."""
+    """Print how far the two evaluations are apart; UserError if energy's mean FPR95 is
+    further than rounding brings it.
+    """
     if "start_s" in row:
-        print(f"evaluation: starting a process takes {row['start_s']:.1f} s; without that the ratio is {row['ratio_after_start']:.2f}")
+        print(
+            f"evaluation: starting a process takes {row['start_s']:.1f} s; "
+            f"without that the ratio is {row['ratio_after_start']:.2f}"
+        )
     for metric, apart in row.get("apart", {}).items():
-        print(f"evaluation: {metric} differs by at most {apart['largest']:.3f} points ({apart['where']})"
-              + (f", its mean over the sets for energy by {apart['energy']:.3f}" if apart["energy"] is not None else ""))
+        print(
+            f"evaluation: {metric} differs by at most {apart['largest']:.3f} "
+            f"points ({apart['where']})"
+            + (
+                f", its mean over the sets for energy by {apart['energy']:.3f}"
+                if apart["energy"] is not None
+                else ""
+            )
+        )
         allowed = AGREEMENT[precision] * 100 / (row["images"]["test"] // 5)
         if metric == "fpr95" and (apart["energy"] or 0) > allowed:
-            raise runtime.UserError(f"energy's mean FPR95 differs by {apart['energy']:.3f} points from the plain evaluation's; "
-                                    f"at {precision} and with so few images at most {allowed:.3f} is rounding")
+            raise runtime.UserError(
+                f"energy's mean FPR95 differs by {apart['energy']:.3f} points from "
+                f"the plain evaluation's; at {precision} and with so few images at most "
+                f"{allowed:.3f} is rounding"
+            )
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m utils.benchmark.evaluation", description="One score of the plain evaluation.")
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.benchmark.evaluation",
+        description="One score of the plain evaluation.",
+    )
     parser.add_argument("--child", required=True, metavar="SCORE")
     parser.add_argument("--snapshot", required=True)
     parser.add_argument("--images", required=True, metavar="FOLDER")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
-    print(json.dumps(evaluate_plain(args.child, args.snapshot, args.images, torch.device(args.device))))
+    print(
+        json.dumps(
+            evaluate_plain(args.child, args.snapshot, args.images, torch.device(args.device))
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Seconds and peak memory of alternatives that do the same work, taken in turn round after round."""
+"""Seconds and peak memory of alternatives that do the same work,
+taken in turn round after round.
+"""
+
 import ctypes
 import gc
 import math
@@ -9,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-
-SHORTEST = 0.2       # seconds that a measurement takes at least: a function that is quicker is called several times
+# seconds that a measurement takes at least: a function that is quicker is called several times
+SHORTEST = 0.2
 
 
 def timed(function, device, calls=1):
@@ -25,47 +28,70 @@ def timed(function, device, calls=1):
 
 def status_kib(key):
     """VmRSS or another size in this process's /proc status."""
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{key}:"))
+    return next(
+        int(line.split()[1])
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(f"{key}:")
+    )
 
 
 def peak_memory(function, device):
-    """MiB that a call adds at its peak to this process, on CUDA to the device; None where that cannot be read.
+    """MiB that a call adds at its peak to this process, on CUDA to the device;
+    None where that cannot be read.
 
-    Measured of an alternative's first call, so that what a library keeps from call to call counts as well; compilation,
-    which comes before, does not.
+    Measured of an alternative's first call, so that what a library keeps from call to call counts
+    as well; compilation, which comes before, does not.
     """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         timed(function, device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2 ** 20
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     before = None
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)       # memory that is free but still this process's would hide what is needed
+        # memory that is free but still this process's would hide what is needed
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError, StopIteration):
-        Path("/proc/self/clear_refs").write_text("5")      # VmHWM, the highest VmRSS, starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the highest VmRSS, starts anew
         before = status_kib("VmRSS")
     timed(function, device)
     return None if before is None else (status_kib("VmHWM") - before) / 1024
 
 
 def compare(part, alternatives, items, rounds, device):
-    """Rows of a part: alternatives is {name: function}, each call of which handles ``items`` images or scores.
+    """Rows of a part: alternatives is {name: function},
+    each call of which handles ``items`` images or scores.
 
-    rate: items a second; ratio: median over the rounds of plain seconds / own seconds; spread: interquartile range of the
-    seconds over their median; peak_mib: see ``peak_memory``.
+    rate: items a second; ratio: median over the rounds of plain seconds / own seconds; spread:
+    interquartile range of the seconds over their median; peak_mib: see ``peak_memory``.
     """
     if device.type == "cuda":
         for function in alternatives.values():
-            function()       # the search for the fastest convolutions has memory of its own
-    peaks = {name: peak_memory(function, device) for name, function in alternatives.items()}     # also warms up
-    calls = {name: math.ceil(SHORTEST / max(timed(function, device), SHORTEST / 1000)) for name, function in alternatives.items()}
+            function()  # the search for the fastest convolutions has memory of its own
+    # also warms up
+    peaks = {name: peak_memory(function, device) for name, function in alternatives.items()}
+    calls = {
+        name: math.ceil(SHORTEST / max(timed(function, device), SHORTEST / 1000))
+        for name, function in alternatives.items()
+    }
     seconds = {name: [] for name in alternatives}
     for _ in range(rounds):
         for name, function in alternatives.items():
             seconds[name].append(timed(function, device, calls[name]))
     plain = np.array(next(iter(seconds.values())))
-    return [{"part": part, "what": name, "rate": items / float(np.median(values)), "ratio": float(np.median(plain / values)),
-             "spread": float((np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)), "rounds": rounds,
-             "seconds": values, "peak_mib": peaks[name]} for name, values in seconds.items()]
+    return [
+        {
+            "part": part,
+            "what": name,
+            "rate": items / float(np.median(values)),
+            "ratio": float(np.median(plain / values)),
+            "spread": float(
+                (np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)
+            ),
+            "rounds": rounds,
+            "seconds": values,
+            "peak_mib": peaks[name],
+        }
+        for name, values in seconds.items()
+    ]

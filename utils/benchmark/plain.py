@@ -1,8 +1,9 @@
 """Plain code for the project's work, which ``python -m utils.benchmark`` measures it against.
 
-PIL images and torchvision's operators in a DataLoader, PyTorch's own operators in training, scikit-learn's metrics,
-and the inference libraries that are installed.
+PIL images and torchvision's operators in a DataLoader, PyTorch's own operators in training,
+scikit-learn's metrics, and the inference libraries that are installed.
 """
+
 import contextlib
 import io
 import warnings
@@ -16,7 +17,9 @@ from utils import loaders
 
 
 class PILSet(torch.utils.data.Dataset):
-    """An ImageSet as torchvision's own data sets are: one PIL image at a time through ``transform``."""
+    """An ImageSet as torchvision's own data sets are:
+    one PIL image at a time through ``transform``.
+    """
 
     def __init__(self, images, transform):
         self.pixels, self.transform = images.images.permute(0, 2, 3, 1).numpy(), transform
@@ -27,24 +30,44 @@ class PILSet(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         from PIL import Image
+
         return self.transform(Image.fromarray(self.pixels[i])), self.labels[i]
 
 
 def pil_loader(images, batch_size, augment=False, workers=0):
-    """Batches (x (B,3,H,W) float32 normalised, y (B,)) of a DataLoader; ``augment`` flips, crops and shuffles."""
+    """Batches (x (B,3,H,W) float32 normalised, y (B,)) of a DataLoader;
+    ``augment`` flips, crops and shuffles.
+    """
     from torchvision import transforms as T
-    random = [T.RandomHorizontalFlip(), T.RandomCrop(images.images.shape[-1], padding=4)] if augment else []
+
+    random = (
+        [T.RandomHorizontalFlip(), T.RandomCrop(images.images.shape[-1], padding=4)]
+        if augment
+        else []
+    )
     transform = T.Compose([*random, T.ToTensor(), T.Normalize(loaders.MEAN, loaders.STD)])
-    return torch.utils.data.DataLoader(PILSet(images, transform), batch_size=batch_size, shuffle=augment, num_workers=workers,
-                                       persistent_workers=workers > 0, pin_memory=workers > 0)
+    return torch.utils.data.DataLoader(
+        PILSet(images, transform),
+        batch_size=batch_size,
+        shuffle=augment,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=workers > 0,
+    )
 
 
 @contextlib.contextmanager
 def operators(stock):
-    """In this context networks run with PyTorch's own operators and settings (``stock``) or with this project's; then as before."""
+    """In this context networks run with PyTorch's own operators and settings (``stock``) or with
+    this project's; then as before.
+    """
     before = fused.enabled, kernels.stock
     fused.enabled, kernels.stock = not stock, stock
-    settings = torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True) if stock else contextlib.nullcontext()
+    settings = (
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True)
+        if stock
+        else contextlib.nullcontext()
+    )
     try:
         with settings:
             yield
@@ -53,41 +76,65 @@ def operators(stock):
 
 
 def sklearn_metrics(id_scores, ood_scores):
-    """fpr95, auroc, aupr_in in [0, 1] with ID as the positive class, and aupr_out, for scores that are larger for OOD."""
+    """fpr95, auroc, aupr_in in [0, 1] with ID as the positive class, and aupr_out,
+    for scores that are larger for OOD.
+    """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
     joined = np.concatenate([id_scores, ood_scores])
     is_id = np.repeat([1, 0], [len(id_scores), len(ood_scores)])
     false, true, _ = roc_curve(is_id, -joined)
-    return {"fpr95": float(false[np.searchsorted(true, 0.95)]), "auroc": float(roc_auc_score(is_id, -joined)),
-            "aupr_in": float(average_precision_score(is_id, -joined)), "aupr_out": float(average_precision_score(1 - is_id, joined))}
+    return {
+        "fpr95": float(false[np.searchsorted(true, 0.95)]),
+        "auroc": float(roc_auc_score(is_id, -joined)),
+        "aupr_in": float(average_precision_score(is_id, -joined)),
+        "aupr_out": float(average_precision_score(1 - is_id, joined)),
+    }
 
 
 def onnx_runtime(model, x):
     """(name, function) of the model in ONNX Runtime with as many threads as PyTorch has."""
     import onnxruntime
     import onnxscript  # noqa: F401  (the exporter needs it)
+
     file, options = io.BytesIO(), onnxruntime.SessionOptions()
     torch.onnx.export(model, (x,), file, dynamo=True, verbose=False)
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        file.getvalue(), options, providers=["CPUExecutionProvider"]
+    )
     feed = {session.get_inputs()[0].name: x.numpy()}
     return "ONNX Runtime fp32", lambda: session.run(None, feed)
 
 
 def open_vino(model, x):
-    """(name, function) of the model in OpenVINO, bfloat16 where the CPU has it, with as many threads as PyTorch has."""
+    """(name, function) of the model in OpenVINO, bfloat16 where the CPU has it,
+    with as many threads as PyTorch has.
+    """
     import openvino
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.compile_model(openvino.convert_model(model, example_input=x), "CPU", settings)
-    precision = "bf16" if compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16 else "fp32"
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = openvino.compile_model(
+        openvino.convert_model(model, example_input=x), "CPU", settings
+    )
+    precision = (
+        "bf16"
+        if compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+        else "fp32"
+    )
     return f"OpenVINO {precision}", lambda: compiled(x.numpy())
 
 
 def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
-    """{name: function} of the inference libraries that are installed and work here; others are left out with a note.
+    """{name: function} of the inference libraries that are installed and work here;
+    others are left out with a note.
 
-    A function returns logits (N,C) and features (N,D). It is called once: some convert a network that they then cannot
-    run, or answer with nothing.
+    A function returns logits (N,C) and features (N,D). It is called once: some convert a network
+    that they then cannot run, or answer with nothing.
     """
     with torch.no_grad():
         shapes = [tuple(part.shape) for part in model(x)]
@@ -95,7 +142,7 @@ def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
     for make in (onnx_runtime, open_vino):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")    # of what these libraries use of PyTorch
+                warnings.simplefilter("ignore")  # of what these libraries use of PyTorch
                 name, function = make(model, x)
                 outputs = function()
             given = [np.shape(outputs[i]) for i in range(len(outputs))]
@@ -103,7 +150,7 @@ def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
                 raise ValueError(f"outputs of the shapes {given} in place of {shapes}")
         except ImportError:
             continue
-        except Exception as error:   # noqa: BLE001 (whatever a library raises: the others still can be measured)
+        except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
             print(f"{make.__name__} is left out: {type(error).__name__}: {reason}")
             continue
@@ -112,7 +159,9 @@ def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
 
 
 def name_wrong_outputs(rows, alternatives, model, x):
-    """Say so in the rows whose logits are not those of the plain model: to 1e-3 of the largest in fp32 (TF32: 1e-2), 0.1 in bf16."""
+    """Say so in the rows whose logits are not those of the plain model: to 1e-3 of the largest in
+    fp32 (TF32: 1e-2), 0.1 in bf16.
+    """
     with torch.no_grad():
         expected = model(x)[0].cpu().numpy()
     for row in rows:

@@ -1,8 +1,12 @@
-"""Seconds and peak memory of the scores that keep or pass over all training features, on synthetic features.
+"""Seconds and peak memory of the scores that keep or pass over all training features,
+on synthetic features.
 
-    python -m utils.benchmark.scores                                          both default sizes, about five minutes
-    python -m utils.benchmark.scores --sizes 1281167x2048 --queries 50000     ImageNet: about two hours on two cores
+    python -m utils.benchmark.scores                                          both default sizes,
+                                                                              about five minutes
+    python -m utils.benchmark.scores --sizes 1281167x2048 --queries 50000     ImageNet: about
+                                                                              two hours on two cores
 """
+
 import argparse
 import json
 import resource
@@ -26,23 +30,28 @@ METHODS = {
     "vim": ("vim", {}),
 }
 CLASSES = 100
-HALF_ABOVE = 2 ** 31      # bytes of float32 features beyond which the features are made and kept in float16
-IMAGENET_ABOVE = 10 ** 6  # training images beyond which the scores take their ImageNet defaults
+# bytes of float32 features beyond which the features are made and kept in float16
+HALF_ABOVE = 2**31
+IMAGENET_ABOVE = 10**6  # training images beyond which the scores take their ImageNet defaults
 
 
 def parse_size(text):
-    """"50000x128" -> (50000, 128): training images x feature width."""
+    """ "50000x128" -> (50000, 128): training images x feature width."""
     try:
         count, width = (int(number) for number in text.lower().split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not of the form IMAGESxWIDTH, such as 50000x128") from None
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not of the form IMAGESxWIDTH, such as 50000x128"
+        ) from None
     if min(count, width) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' has a number below 1")
     return count, width
 
 
 def make_outputs(count, width, seed, dtype):
-    """Outputs of ``count`` images, made by blocks in ``dtype``: noisy class centres after a ReLU, head = centres."""
+    """Outputs of ``count`` images, made by blocks in ``dtype``:
+    noisy class centres after a ReLU, head = centres.
+    """
     centres = np.random.default_rng(0).normal(size=(CLASSES, width)).astype(np.float32)
     bias = np.zeros(CLASSES, dtype=np.float32)
     rng = np.random.default_rng(seed)
@@ -50,7 +59,9 @@ def make_outputs(count, width, seed, dtype):
     features = np.empty((count, width), dtype=dtype)
     logits = np.empty((count, CLASSES), dtype=np.float32)
     for rows in slices(count):
-        block = centres[labels[rows]] + rng.standard_normal((rows.stop - rows.start, width), dtype=np.float32)
+        block = centres[labels[rows]] + rng.standard_normal(
+            (rows.stop - rows.start, width), dtype=np.float32
+        )
         features[rows] = np.maximum(block, 0, out=block)
         logits[rows] = block @ centres.T / width
     return Outputs(logits, features, labels, centres / width, bias)
@@ -68,33 +79,62 @@ def measure(method, count, width, queries):
     fitted = time.perf_counter()
     score.score(images)
     done = time.perf_counter()
-    unit = 1 if sys.platform == "darwin" else 1024     # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    return {"method": method, "score": type(score)(None, **score.hyper).label, "images": count, "width": width, "queries": queries,
-            "features_dtype": np.dtype(dtype).name, "features_mib": round(train.features.nbytes / 2 ** 20, 1),
-            "fit_s": round(fitted - start, 3), "score_s": round(done - fitted, 3),
-            "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20, 1)}
+    # ru_maxrss is in bytes on macOS, in KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "method": method,
+        "score": type(score)(None, **score.hyper).label,
+        "images": count,
+        "width": width,
+        "queries": queries,
+        "features_dtype": np.dtype(dtype).name,
+        "features_mib": round(train.features.nbytes / 2**20, 1),
+        "fit_s": round(fitted - start, 3),
+        "score_s": round(done - fitted, 3),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1),
+    }
 
 
 def measure_apart(method, count, width, queries):
     """``measure`` in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, "-m", "utils.benchmark.scores", "--measure", method, "--sizes", f"{count}x{width}",
-               "--queries", str(queries)]
+    command = [
+        sys.executable,
+        "-m",
+        "utils.benchmark.scores",
+        "--measure",
+        method,
+        "--sizes",
+        f"{count}x{width}",
+        "--queries",
+        str(queries),
+    ]
     child = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-        raise UserError(f"{method} at {count}x{width} failed: {reason}. A negative exit status is a signal: memory may "
-                        f"be short. Run again with a smaller --sizes")
+        raise UserError(
+            f"{method} at {count}x{width} failed: {reason}. A negative exit status is a signal: "
+            "memory may be short. Run again with a smaller --sizes"
+        )
     return json.loads(child.stdout)
 
 
 def parse_arguments(argv):
     parser = Parser(prog="python -m utils.benchmark.scores", description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="50000x128,200000x512",
-                        type=lambda text: [parse_size(size) for size in text.split(",")],
-                        help="IMAGESxWIDTH of the training features, comma-separated (default %(default)s)")
-    parser.add_argument("--queries", type=int, default=10000, help="images to score (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=CIFAR / "results" / "benchmark_scores.json",
-                        help="the JSON file to write (default CIFAR/results/benchmark_scores.json)")
+    parser.add_argument(
+        "--sizes",
+        default="50000x128,200000x512",
+        type=lambda text: [parse_size(size) for size in text.split(",")],
+        help="IMAGESxWIDTH of the training features, comma-separated (default %(default)s)",
+    )
+    parser.add_argument(
+        "--queries", type=int, default=10000, help="images to score (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=CIFAR / "results" / "benchmark_scores.json",
+        help="the JSON file to write (default CIFAR/results/benchmark_scores.json)",
+    )
     parser.add_argument("--measure", choices=METHODS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.queries < 1:
@@ -107,17 +147,32 @@ def main(argv=None):
     if args.measure:
         print(json.dumps(measure(args.measure, *args.sizes[0], args.queries)))
         return
-    print(f"{'method':<10}{'images':>9}{'width':>7}{'dtype':>9}{'features MiB':>14}"
-          f"{'fit s':>9}{'score s':>9}{'peak MiB':>10}")
+    print(
+        f"{'method':<10}{'images':>9}{'width':>7}{'dtype':>9}{'features MiB':>14}{'fit s':>9}"
+        f"{'score s':>9}{'peak MiB':>10}"
+    )
     records = []
     for count, width in args.sizes:
         for method in METHODS:
             record = measure_apart(method, count, width, args.queries)
             records.append(record)
-            print(f"{method:<10}{count:>9}{width:>7}{record['features_dtype']:>9}{record['features_mib']:>14.0f}"
-                  f"{record['fit_s']:>9.1f}{record['score_s']:>9.1f}{record['peak_mib']:>10.0f}", flush=True)
-    write_json(args.out, {"classes": CLASSES, "queries": args.queries, "records": records,
-                          "machine": describe_machine(torch.device("cpu"))})
+            print(
+                (
+                    f"{method:<10}{count:>9}{width:>7}{record['features_dtype']:>9}"
+                    f"{record['features_mib']:>14.0f}{record['fit_s']:>9.1f}"
+                    f"{record['score_s']:>9.1f}{record['peak_mib']:>10.0f}"
+                ),
+                flush=True,
+            )
+    write_json(
+        args.out,
+        {
+            "classes": CLASSES,
+            "queries": args.queries,
+            "records": records,
+            "machine": describe_machine(torch.device("cpu")),
+        },
+    )
     print(f"written: {args.out}")
 
 

@@ -1,4 +1,7 @@
-"""One forward pass an image set: logits and features for every score, kept in a cache keyed by what changes them."""
+"""One forward pass an image set: logits and features for every score,
+kept in a cache keyed by what changes them.
+"""
+
 import hashlib
 import importlib
 import inspect
@@ -25,11 +28,13 @@ from utils.runtime import (
 )
 
 CACHE = CIFAR / "cache"
-# To be raised when the same weights and images give other outputs than before, also after an input step: what is cached
-# is not read then. A test holds the outputs of fixed networks and says so when they change.
+# To be raised when the same weights and images give other outputs than before, also after an input
+# step: what is cached is not read then. A test holds the outputs of fixed networks and
+# says so when they change.
 FORWARD = 1
-EAGER, COMPILED = "eager", "compiled"    # their bfloat16 outputs are rounded differently
-# Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a GPU about a million, a guess.
+EAGER, COMPILED = "eager", "compiled"  # their bfloat16 outputs are rounded differently
+# Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a
+# GPU about a million, a guess.
 COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
 
 
@@ -40,6 +45,7 @@ def multiply_adds(model, images):
     def count(module, inputs, output):
         outputs = output.numel() / len(output)
         counts.append(outputs * module.weight.numel() / module.weight.shape[0])
+
     layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
@@ -52,14 +58,17 @@ def multiply_adds(model, images):
 
 def digest(*parts) -> str:
     """Short sha256 of bytes and of other values as text."""
-    return hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else str(p).encode() for p in parts)).hexdigest()[:16]
+    return hashlib.sha256(
+        b"\0".join(p if isinstance(p, bytes) else str(p).encode() for p in parts)
+    ).hexdigest()[:16]
 
 
 def own_code(model: torch.nn.Module, arch: str) -> list[bytes]:
-    """What tells a user's own network from others with the same weights: its name, its modules, their source files.
+    """What tells a user's own network from others with the same weights:
+    its name, its modules, their source files.
 
-    Files count because nobody raises FORWARD when they change: those of all its modules, which may lie in several, and
-    the one that ``module:function`` names.
+    Files count because nobody raises FORWARD when they change: those of all its modules, which may
+    lie in several, and the one that ``module:function`` names.
     """
     if arch in models.MODELS:
         return []
@@ -71,37 +80,54 @@ def own_code(model: torch.nn.Module, arch: str) -> list[bytes]:
     for part in parts:
         try:
             files.add(Path(inspect.getfile(part)))
-        except (TypeError, OSError):    # made without a file
+        except (TypeError, OSError):  # made without a file
             continue
-    own = [file.read_bytes() for file in sorted(files) if not any(file.is_relative_to(place) for place in ours)]
+    own = [
+        file.read_bytes()
+        for file in sorted(files)
+        if not any(file.is_relative_to(place) for place in ours)
+    ]
     return [f"{arch} {model}".encode(), *own]
 
 
 def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
-    """(network, description) of a snapshot file; args: device, ngpu, precision, compile, test_bs and arch of test.py."""
+    """(network, description) of a snapshot file; args: device, ngpu, precision, compile,
+    test_bs and arch of test.py.
+    """
     model, description = snapshots.load_model(file, args.arch)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
-    network = Network(model, runtime.sha256_file(file), device, precision, args.test_bs, compile=args.compile,
-                      arch=description["arch"])
+    network = Network(
+        model,
+        runtime.sha256_file(file),
+        device,
+        precision,
+        args.test_bs,
+        compile=args.compile,
+        arch=description["arch"],
+    )
     return network, description
 
 
 class Network:
     """A loaded snapshot, and the outputs it gives for image sets.
 
-    ``outputs(images)`` are those of one forward pass; ``stepped_outputs(images, score)`` those at the images moved by a
-    score's input step. Both are read from the cache where an earlier run has left them.
+    ``outputs(images)`` are those of one forward pass; ``stepped_outputs(images, score)`` those at
+    the images moved by a score's input step. Both are read from the cache where an
+    earlier run has left them.
 
-    ``compile``: "on", "off", or "auto" = what the cache has, else compiled if the work is worth it (``plan``). ``kind``
-    says which of the two the outputs are, cached or not; None before "auto" is settled.
+    ``compile``: "on", "off", or "auto" = what the cache has, else compiled if the work is worth it
+    (``plan``). ``kind`` says which of the two the outputs are, cached or not;
+    None before "auto" is settled.
     """
 
-    def __init__(self, model, sha256, device, precision, batch_size=200, cache=None, compile="off", arch=""):
+    def __init__(
+        self, model, sha256, device, precision, batch_size=200, cache=None, compile="off", arch=""
+    ):
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
         self.precision, self.batch_size = precision, inference_batch(batch_size, device)
         self.cache, self.memory = Cache(cache or CACHE), {}
-        self.model.requires_grad_(False)   # the input step differentiates by the image alone
+        self.model.requires_grad_(False)  # the input step differentiates by the image alone
         self.kind, self.compiled = {"on": COMPILED, "off": EAGER, "auto": None}[compile], None
         self.mean, self.std = MEAN, STD
         self.code = own_code(model, arch)
@@ -115,13 +141,21 @@ class Network:
         return f"{self.sha256[:16]}/{images.fingerprint[:16]}"
 
     def plan(self, image_sets: list[ImageSet]) -> None:
-        """Settle of which kind all outputs are, given the sets they will be asked for, and compile if one needs it.
+        """Settle of which kind all outputs are, given the sets they will be asked for,
+        and compile if one needs it.
 
-        "auto": the kind of which the cache has all; else compiled if that costs less, of a pass over what is missing half
-        the multiplications' time, and once half of ``COMPILE_ABOVE``. Where compiling fails all are eager.
+        "auto": the kind of which the cache has all; else compiled if that costs less, of a pass
+        over what is missing half the multiplications' time, and once half of ``COMPILE_ABOVE``.
+        Where compiling fails all are eager.
         """
-        missing = {kind: sum(len(images) for images in image_sets if not self.cache.path(self.key(images, kind)).exists())
-                   for kind in (EAGER, COMPILED)}
+        missing = {
+            kind: sum(
+                len(images)
+                for images in image_sets
+                if not self.cache.path(self.key(images, kind)).exists()
+            )
+            for kind in (EAGER, COMPILED)
+        }
         if self.kind is None:
             self.kind = min(missing, key=missing.get)
             if missing[self.kind]:
@@ -138,33 +172,61 @@ class Network:
         return self.with_head(arrays, images)
 
     def stepped_outputs(self, images: ImageSet, score: scores.Score) -> scores.Outputs:
-        """Outputs at x - eps * sign(gradient of the score's objective) / std per channel, in normalised space.
+        """Outputs at x - eps * sign(gradient of the score's objective) / std per
+        channel, in normalised space.
 
-        The step is computed in float32: the sign of a gradient rounded to bfloat16 is another image. A score of the
-        user's own counts with its source file, for the reason ``own_code`` gives.
+        The step is computed in float32: the sign of a gradient rounded to bfloat16 is another
+        image. A score of the user's own counts with its source file,
+        for the reason ``own_code`` gives.
         """
-        learnt = [part for key, value in sorted(score.stats.items()) for part in (key, value.tobytes())]
-        own = [Path(inspect.getfile(type(score))).read_bytes()] if getattr(score, "own", False) else []
-        inputs = digest(FORWARD, self.mean, self.std, *self.code, score.name, sorted(score.hyper.items()), *learnt, *own)
+        learnt = [
+            part for key, value in sorted(score.stats.items()) for part in (key, value.tobytes())
+        ]
+        own = (
+            [Path(inspect.getfile(type(score))).read_bytes()]
+            if getattr(score, "own", False)
+            else []
+        )
+        inputs = digest(
+            FORWARD,
+            self.mean,
+            self.std,
+            *self.code,
+            score.name,
+            sorted(score.hyper.items()),
+            *learnt,
+            *own,
+        )
         key = f"{self.place(images)}-step-{self.device.type}-{inputs}"
-        arrays = self.cached(lambda: key, lambda: self.run(images, lambda x: self.forward_stepped(x, score)))
+        arrays = self.cached(
+            lambda: key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))
+        )
         return self.with_head(arrays, images)
 
     def with_head(self, arrays, images):
-        """Outputs of arrays, with a copy of the network's head and the set's labels; UserError when they are not finite.
+        """Outputs of arrays, with a copy of the network's head and the set's labels;
+        UserError when they are not finite.
 
-        All are read-only: a score that changed them in place would change those of every later score.
+        All are read-only: a score that changed them in place would change
+        those of every later score.
         """
         head = self.model.fc
         weight = head.weight.detach().float().cpu().numpy().copy()
-        bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy().copy()
+        bias = (
+            np.zeros(len(weight), np.float32)
+            if head.bias is None
+            else head.bias.detach().float().cpu().numpy().copy()
+        )
         for array in (arrays["logits"], arrays["features"], weight, bias):
             array.setflags(write=False)
         labels = None if images.labels is None else images.labels.numpy()
         try:
             return scores.Outputs(arrays["logits"], arrays["features"], labels, weight, bias)
         except ValueError as error:
-            raise UserError(f"'{images.name}': {error}: the snapshot is broken, or trained in a way that diverged") from None
+            raise UserError(
+                f"'{images.name}': {error}: the snapshot is broken, "
+                "or trained in a way that diverged"
+            ) from None
 
     def cached(self, key: Callable[[], str], make: Callable[[], dict]) -> dict[str, np.ndarray]:
         """Arrays from memory or the cache, or those of ``make()``, which are written there.
@@ -179,51 +241,74 @@ class Network:
         return arrays
 
     def run(self, images, forward):
-        """Fill preallocated arrays batch by batch; the device is waited for once a batch, when it copies out."""
+        """Fill preallocated arrays batch by batch; the device is waited for once a
+        batch, when it copies out.
+        """
         batches = Batches(images, self.batch_size, self.device, mean=self.mean, std=self.std)
         arrays, start = None, 0
-        for x, _ in tqdm(batches, images.name, len(batches), unit="batch", disable=None, leave=False):
+        for x, _ in tqdm(
+            batches, images.name, len(batches), unit="batch", disable=None, leave=False
+        ):
             parts = forward(x)
             if arrays is None:
-                arrays = {name: np.empty((len(images), part.shape[1]), np.float32)
-                          for name, part in zip(("logits", "features"), parts)}
+                arrays = {
+                    name: np.empty((len(images), part.shape[1]), np.float32)
+                    for name, part in zip(("logits", "features"), parts)
+                }
             for array, part in zip(arrays.values(), parts):
-                array[start:start + len(x)] = part.float().cpu().numpy()
+                array[start : start + len(x)] = part.float().cpu().numpy()
             start += len(x)
         return arrays
 
     @torch.inference_mode()
     def forward(self, x):
-        """(logits, features) of a normalised batch, in the network's precision, compiled where that has been settled."""
+        """(logits, features) of a normalised batch, in the network's precision,
+        compiled where that has been settled.
+        """
         with autocast(self.device, self.precision):
             if self.kind != COMPILED:
                 return self.model(x)
-            full = torch.cat([x, x[-1:].expand(self.batch_size - len(x), -1, -1, -1)])   # compiled for whole batches only
+            # compiled for whole batches only
+            full = torch.cat([x, x[-1:].expand(self.batch_size - len(x), -1, -1, -1)])
             full = full.contiguous(memory_format=torch.channels_last)
             if self.compiled is None:
                 self.compiled = compile_inference(self.model, full)
                 self.kind = EAGER if self.compiled is self.model else COMPILED
-            return [part[:len(x)] for part in self.compiled(full)]
+            return [part[: len(x)] for part in self.compiled(full)]
 
     def forward_stepped(self, x, score):
         """(logits, features) at the batch moved by the score's input step, in float32."""
         with torch.enable_grad():
             x.requires_grad_(True)
-            gradient, = torch.autograd.grad(score.objective(*self.model(x)), x)
+            (gradient,) = torch.autograd.grad(score.objective(*self.model(x)), x)
         std = torch.tensor(self.std, device=x.device).view(1, 3, 1, 1)
         with torch.no_grad():
             return self.model(x - score.eps * gradient.sign() / std)
 
     def fit(self, score: scores.Score, train_images: ImageSet) -> scores.Score:
-        """Fit a score on the outputs of the ID training images; not cached, as it takes less than a second for 50,000."""
+        """Fit a score on the outputs of the ID training images;
+        not cached, as it takes less than a second for 50,000.
+        """
         return score.fit(self.outputs(train_images))
 
     def score(self, score: scores.Score, images: ImageSet) -> np.ndarray:
-        """(N,) float64 scores of an ImageSet, larger = more OOD; UserError naming the image if one is NaN."""
-        outputs = self.stepped_outputs(images, score) if "gradient" in score.needs else self.outputs(images)
+        """(N,) float64 scores of an ImageSet, larger = more OOD;
+        UserError naming the image if one is NaN.
+        """
+        outputs = (
+            self.stepped_outputs(images, score)
+            if "gradient" in score.needs
+            else self.outputs(images)
+        )
         values = np.asarray(score.score(outputs), dtype=np.float64)
         if values.shape != (len(images),):
-            raise UserError(f"score '{score.label}' gave an array of shape {values.shape} for {len(images)} images of '{images.name}'")
+            raise UserError(
+                f"score '{score.label}' gave an array of shape {values.shape} for {len(images)} "
+                f"images of '{images.name}'"
+            )
         if np.isnan(values).any():
-            raise UserError(f"score '{score.label}' of image {int(np.argmax(np.isnan(values)))} of '{images.name}' is NaN")
+            raise UserError(
+                f"score '{score.label}' of image {int(np.argmax(np.isnan(values)))} "
+                f"of '{images.name}' is NaN"
+            )
         return values

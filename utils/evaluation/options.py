@@ -65,7 +65,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--protocol",
         choices=("paper", "full"),
         default=USUAL.protocol,
-        help=f"paper: draws of len(ID)//{USUAL.share} OOD images; full: whole sets (default: {USUAL.protocol})",
+        help=f"paper: draws of len(ID)//{USUAL.share} OOD images; full: "
+        f"whole sets (default: {USUAL.protocol})",
     )
     add("--out_as_pos", action="store_true", help="print the table with OOD as the positive class")
     add("--seed", type=count, default=USUAL.seed, help=f"of the draws (default: {USUAL.seed})")
@@ -92,8 +93,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add(
         "--tune-scores",
         action="store_true",
-        help="choose each score's hyper-parameters on held-out ID training images "
-        "against generated noise, and print the grid (default: off)",
+        help="choose each score's hyper-parameters on held-out ID training images against "
+        "generated noise, and print the grid (default: off)",
     )
     add(
         "--list-scores",

@@ -24,11 +24,13 @@ def beside(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a table's numbers come about; the defaults are the papers' protocol, what is usual ([Energy], [SR]).
+    """How a table's numbers come about; the defaults are the papers' protocol,
+    what is usual ([Energy], [SR]).
 
-    Fields are options of test.py. Two results with equal protocols may stand in one table. The other fields do not count
-    there, but tell two results of one snapshot apart: hyper-parameters (a score's label has them too), the place of the
-    images (which sets there are, and of how many images, is in the result), and what rounds the outputs.
+    Fields are options of test.py. Two results with equal protocols may stand in one table. The
+    other fields do not count there, but tell two results of one snapshot apart: hyper-parameters (a
+    score's label has them too), the place of the images (which sets there are, and of how many
+    images, is in the result), and what rounds the outputs.
     """
 
     ood: str = ""  # OOD sets; "": the data set's own, loaders.OOD_SETS
@@ -46,9 +48,8 @@ class Protocol:
     arch: str | None = beside(None)
     protocol: str = "paper"  # "paper": draws of OOD images; "full": whole sets, once
     share: int = 5  # a draw has len(ID) // share OOD images: 2,000 for CIFAR's 10,000
-    out_as_pos: bool = beside(
-        False
-    )  # the positive class of the printed table: ID, or OOD; a result has both
+    # the positive class of the printed table: ID, or OOD; a result has both
+    out_as_pos: bool = beside(False)
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> "Protocol":
@@ -60,7 +61,9 @@ USUAL = Protocol()
 
 
 def departures(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """{option: value} of all that is not as usual in test.py's arguments, in the order of the fields."""
+    """{option: value} of all that is not as usual in test.py's arguments,
+    in the order of the fields.
+    """
     given = vars(Protocol.of(arguments))
     return {option: value for option, value in given.items() if value != getattr(USUAL, option)}
 
@@ -71,7 +74,9 @@ def is_usual(result: Mapping[str, Any]) -> bool:
 
 
 class Sets(NamedTuple):
-    """The image sets of an evaluation; ``train``, ID training images without augmentation, for scores that are fitted."""
+    """The image sets of an evaluation; ``train``, ID training images without augmentation,
+    for scores that are fitted.
+    """
 
     id: loaders.ImageSet
     ood: list[loaders.ImageSet]
@@ -82,7 +87,9 @@ class Sets(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What test.py evaluates: a snapshot's file, description and network, the image sets, the scores, and its options."""
+    """What test.py evaluates: a snapshot's file, description and network, the image sets,
+    the scores, and its options.
+    """
 
     file: Path
     description: dict[str, Any]
@@ -96,12 +103,16 @@ class Case(NamedTuple):
         return Protocol.of(vars(self.args))
 
     def shared_sets(self) -> list[loaders.ImageSet]:
-        """The OOD sets, where a score reads their outputs; one with an input step makes passes of its own."""
+        """The OOD sets, where a score reads their outputs;
+        one with an input step makes passes of its own.
+        """
         return self.sets.ood if any("gradient" not in score.needs for score in self.scores) else []
 
 
 class Rows(NamedTuple):
-    """What came of it: an entry a score as result files have them, {score/set: (N,) scores}, and the grids of --tune-scores."""
+    """What came of it: an entry a score as result files have them, {score/set: (N,) scores}, and
+    the grids of --tune-scores.
+    """
 
     measured: list[dict[str, Any]]
     vectors: dict[str, np.ndarray]
@@ -117,12 +128,15 @@ class Rows(NamedTuple):
 
 
 def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> str:
-    """Name of the ID data set of a snapshot, "own" for images without a name; UserError where only --id PATH can give them."""
+    """Name of the ID data set of a snapshot, "own" for images without a name;
+    UserError where only --id PATH can give them.
+    """
     name = description.get("dataset") or ("own" if args.id else None)
     own = description.get("data", name) != name
     if args.id is None and (own or name not in loaders.ID_SETS):
         raise UserError(
-            f"{file.name} was trained on images of your own ({description.get('data', 'unknown')}). Give them: --id PATH"
+            f"{file.name} was trained on images of your own "
+            f"({description.get('data', 'unknown')}). Give them: --id PATH"
         )
     known = loaders.DATASETS[name].num_classes if args.id is None else description["num_classes"]
     if description["num_classes"] != known:
@@ -135,7 +149,8 @@ def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> s
 def load_id_set(
     description: Mapping[str, Any], file: Path, args: Namespace, split: str = "test"
 ) -> loaders.ImageSet:
-    """ID images of a snapshot, of the size it was trained at; args: data, id, id_train, image_size, skip_bad.
+    """ID images of a snapshot, of the size it was trained at; args:
+    data, id, id_train, image_size, skip_bad.
 
     UserError: labels that the snapshot does not have, or class names in another order.
     """
@@ -157,7 +172,9 @@ def load_id_set(
 def load_sets(
     description: Mapping[str, Any], file: Path, args: Namespace, with_train: bool
 ) -> Sets:
-    """The image sets that test.py's options name; UserError where one is missing, or ID training images are the test images."""
+    """The image sets that test.py's options name; UserError where one is missing, or ID training
+    images are the test images.
+    """
     id_set = load_id_set(description, file, args)
     side = id_set.images.shape[-1]
     ood_sets = loaders.parse_ood(
@@ -168,15 +185,18 @@ def load_sets(
         train_set = load_id_set({**description, "image_size": side}, file, args, "train")
         if train_set.fingerprint == id_set.fingerprint:
             raise UserError(
-                "the ID training images that scores are fitted on are the test images. Give others: --id-train PATH"
+                "the ID training images that scores are fitted on are the test images. "
+                "Give others: --id-train PATH"
             )
     return Sets(id_set, ood_sets, train_set)
 
 
 def draw_indices(count, size, draws, seed, name):
-    """Index arrays of ``draws`` random draws of ``size`` out of ``count`` images without replacement.
+    """Index arrays of ``draws`` random draws of ``size`` out of ``count``
+    images without replacement.
 
-    A set of at most ``size`` images is used whole, once. The draws depend on the seed and the set's name alone.
+    A set of at most ``size`` images is used whole, once.
+    The draws depend on the seed and the set's name alone.
     """
     if count <= size:
         return [np.arange(count)]
@@ -189,8 +209,8 @@ def measure_set(
 ) -> dict[str, Any]:
     """Metrics in percent of one OOD set: mean and sd over the draws, and over the whole set.
 
-    Scores (N,) and (M,), larger = more OOD. The sd is the sample standard deviation over the draws, 0 where there is
-    only one.
+    Scores (N,) and (M,), larger = more OOD. The sd is the sample standard deviation over the draws,
+    0 where there is only one.
     """
     whole = detection_metrics(id_scores, ood_scores)
     size = (
@@ -218,9 +238,11 @@ def measure_set(
 
 
 def mean_row(rows):
-    """The plain mean over the sets, as the papers print it; its sd is that of the mean of independent draws.
+    """The plain mean over the sets, as the papers print it;
+    its sd is that of the mean of independent draws.
 
-    ``draws`` are those of the set with the fewest: where that is one draw of all its images, the sd leaves that set's part out.
+    ``draws`` are those of the set with the fewest: where that is one draw of all its images, the sd
+    leaves that set's part out.
     """
     return {
         "set": "average",

@@ -1,4 +1,5 @@
 """Result files and printed tables."""
+
 import csv
 import io
 import json
@@ -28,21 +29,34 @@ from .network import COMPILED
 from .protocol import Case, Rows, departures
 
 RESULTS = CIFAR / "results"
-FLAGS = {"constant": "the score is the same for all images", "ties": "more than 1 % of the images have exactly the score of another",
-         "separated": "every ID image scores below every OOD image",
-         "inverted": "every OOD image scores below every ID image"}
+FLAGS = {
+    "constant": "the score is the same for all images",
+    "ties": "more than 1 % of the images have exactly the score of another",
+    "separated": "every ID image scores below every OOD image",
+    "inverted": "every OOD image scores below every ID image",
+}
 
 
 def format_set_table(score, rows, id_error, out_as_pos=False):
     """The papers' table of one score as text: ID error first, one line a set, then the mean."""
-    fpr, aupr, positive = ("fpr95_out", "aupr_out", "OOD") if out_as_pos else ("fpr95", "aupr_in", "ID")
+    fpr, aupr, positive = (
+        ("fpr95_out", "aupr_out", "OOD") if out_as_pos else ("fpr95", "aupr_in", "ID")
+    )
     width = max(len(row["set"]) for row in rows) + 2
-    lines = [f"{score}   (ID error {id_error:.2f} %; {positive} positive; mean ± sd over draws, percent)",
-             f"{'':{width}}{'FPR95':>14}{'AUROC':>14}{'AUPR':>14}"]
+    lines = [
+        (
+            f"{score}   (ID error {id_error:.2f} %; {positive} positive; "
+            "mean ± sd over draws, percent)"
+        ),
+        f"{'':{width}}{'FPR95':>14}{'AUROC':>14}{'AUPR':>14}",
+    ]
     for row in rows:
         cells = "".join(f"{row[m]:7.2f} ±{row['sd'][m]:5.2f}" for m in (fpr, "auroc", aupr))
         notes = f"{row['drawn']} of {row['n']} images x {row['draws']}" if "n" in row else ""
-        lines.append(f"{row['set']:{width}}{cells}   {notes}" + "".join(f"  [{flag}]" for flag in row["flags"]))
+        lines.append(
+            f"{row['set']:{width}}{cells}   {notes}"
+            + "".join(f"  [{flag}]" for flag in row["flags"])
+        )
     flags = {flag for row in rows for flag in row["flags"]}
     return "\n".join(lines + [f"[{flag}]: {FLAGS[flag]}" for flag in FLAGS if flag in flags])
 
@@ -52,13 +66,22 @@ def format_summary(scores, metric="fpr95", title="FPR95"):
     names = [row["set"] for row in scores[0]["sets"]]
     label = max(len(score["score"]) for score in scores) + 2
     widths = [max(len(name), 7) + 2 for name in names + ["average"]]
-    lines = [f"{title + ', percent':{label}}" + "".join(f"{name:>{w}}" for name, w in zip(names + ["average"], widths))]
+    lines = [
+        f"{title + ', percent':{label}}"
+        + "".join(f"{name:>{w}}" for name, w in zip(names + ["average"], widths))
+    ]
     for score in scores:
         values = [row[metric] for row in score["sets"]] + [score["average"][metric]]
         flagged = ["*" if row.get("flags") else "" for row in score["sets"] + [score["average"]]]
-        lines.append(f"{score['score']:{label}}" + "".join(f"{f'{v:.2f}{f}':>{w}}" for v, f, w in zip(values, flagged, widths)))
+        lines.append(
+            f"{score['score']:{label}}"
+            + "".join(f"{f'{v:.2f}{f}':>{w}}" for v, f, w in zip(values, flagged, widths))
+        )
     if any(row["flags"] for score in scores for row in score["sets"]):
-        lines.append("* flagged: the score is constant, has ties, or separates the sets perfectly one way or the other (see its own table)")
+        lines.append(
+            "* flagged: the score is constant, has ties, or separates the sets perfectly one way "
+            "or the other (see its own table)"
+        )
     return "\n".join(lines)
 
 
@@ -66,74 +89,112 @@ def format_summaries(measured, out_as_pos=False):
     """FPR95 and AUROC of several scores, a line a score; nothing for one alone."""
     if len(measured) < 2:
         return ""
-    return "".join(f"\n{format_summary(measured, metric, title)}\n" for metric, title in
-                   (("fpr95_out" if out_as_pos else "fpr95", "FPR95"), ("auroc", "AUROC")))
+    return "".join(
+        f"\n{format_summary(measured, metric, title)}\n"
+        for metric, title in (("fpr95_out" if out_as_pos else "fpr95", "FPR95"), ("auroc", "AUROC"))
+    )
 
 
 def announce(model: str, folder: str | None) -> Iterator[Path]:
     """The snapshot files that --model and --load mean, each printed when its turn comes."""
     files = [snapshots.find_one(folder, stem=model)] if folder else snapshots.find_snapshots(model)
     if len(files) > 1:
-        print(f"'{model}' is the name of {len(files)} snapshots: {', '.join(snapshots.short_name(f) for f in files)}. "
-              f"Each is scored; name one with its folder to score it alone.")
+        print(
+            f"'{model}' is the name of {len(files)} snapshots: "
+            f"{', '.join(snapshots.short_name(f) for f in files)}. Each is scored; "
+            "name one with its folder to score it alone."
+        )
     for file in files:
         print(f"\n{snapshots.short_name(file)}")
         yield file
 
 
-def result_name(snapshot: Path, labels: list[str], protocol: str = "paper", unusual: list[str] | None = None,
-                whole: bool = True) -> str:
-    """File name of a result: the snapshot's name and folder (but for pretrained), the scores, the protocol.
+def result_name(
+    snapshot: Path,
+    labels: list[str],
+    protocol: str = "paper",
+    unusual: list[str] | None = None,
+    whole: bool = True,
+) -> str:
+    """File name of a result: the snapshot's name and folder (but for pretrained),
+    the scores, the protocol.
 
-    ``tune_sr/cifar10_wrn_s1_tune_epoch_9.pt`` with energy gives ``cifar10_wrn_s1_tune_sr_energy``; the epoch stays in the
-    name where it is not the last of its run (``whole``). ``unusual``: what else tells this result from the usual one of
-    that name (other images, draws, a folder elsewhere); a short hash of it follows.
+    ``tune_sr/cifar10_wrn_s1_tune_epoch_9.pt`` with energy gives ``cifar10_wrn_s1_tune_sr_energy``;
+    the epoch stays in the name where it is not the last of its run (``whole``). ``unusual``: what
+    else tells this result from the usual one of that name (other images, draws, a folder
+    elsewhere); a short hash of it follows.
     """
     stem = re.sub(r"_epoch_\d+$", "", snapshot.stem) if whole else snapshot.stem
     folder = snapshots.folder_of(snapshot).name.removeprefix("tune_")
     names = "+".join(re.sub(r"[^\w.+-]+", "-", label) for label in labels)
     names = names if len(names) <= 60 else f"{len(labels)}-scores-{zlib.crc32(names.encode()):08x}"
-    parts = [stem] + [folder] * (folder != "pretrained") + [names] + [protocol] * (protocol != "paper")
+    parts = (
+        [stem] + [folder] * (folder != "pretrained") + [names] + [protocol] * (protocol != "paper")
+    )
     return "_".join(parts + [f"{zlib.crc32(str(unusual).encode()):08x}"] * bool(unusual))
 
 
 def result_path(case: Case, labels: list[str]) -> Path:
     """Where the result of a case with these scores goes, without suffix."""
     args, description = vars(case.args), case.description
-    apart = {key: value for key, value in departures(args).items() if key not in ("protocol", "out_as_pos")}
+    apart = {
+        key: value
+        for key, value in departures(args).items()
+        if key not in ("protocol", "out_as_pos")
+    }
     if description.get("dataset") not in loaders.ID_SETS:
-        apart.pop("id", None)    # images of one's own are always given by --id
+        apart.pop("id", None)  # images of one's own are always given by --id
     unusual = [f"{key}={value}" for key, value in apart.items()]
     unusual += [str(case.file.parent)] * (not case.file.is_relative_to(snapshots.SNAPSHOTS))
     labels = ["all"] if case.args.score.strip().lower() == "all" else labels
     # a file that says nothing of its run has no other epochs beside it
     whole = "recipe" not in description or snapshots.is_complete(description)
-    return make_folder(case.args.save) / result_name(case.file, labels, case.args.protocol, unusual, whole)
+    return make_folder(case.args.save) / result_name(
+        case.file, labels, case.args.protocol, unusual, whole
+    )
 
 
 def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dict:
-    """All that made a result: command, options, snapshot, images, how the outputs were computed; and its rows."""
+    """All that made a result: command, options, snapshot, images,
+    how the outputs were computed; and its rows.
+    """
     network, args, sets = case.network, vars(case.args), case.sets
     features = network.outputs(sets.id).features
     return {
         "command": ["test.py", *case.args.command],
         "arguments": {key: portable(value) for key, value in args.items() if key != "command"},
-        "protocol": args["protocol"], "seed": args["seed"], "num_to_avg": args["num_to_avg"],
-        "precision": network.precision, "compiled": network.kind == COMPILED,
-        "snapshot": {"name": snapshots.short_name(case.file), "sha256": network.sha256,
-                     **{key: value for key, value in case.description.items() if key != "sha256"}},
-        "id": {**sets.id.describe(), "error": id_error, "accuracy": 100 - id_error,
-               "mean_l1": float(abs(features).sum(axis=1).mean())},
-        "train": sets.train and sets.train.describe(), "ood": [ood.describe() for ood in sets.ood],
-        "scores": found.measured, "tuned": found.grids,
-        "machine": describe_machine(network.device), "seconds": round(seconds, 1)}
+        "protocol": args["protocol"],
+        "seed": args["seed"],
+        "num_to_avg": args["num_to_avg"],
+        "precision": network.precision,
+        "compiled": network.kind == COMPILED,
+        "snapshot": {
+            "name": snapshots.short_name(case.file),
+            "sha256": network.sha256,
+            **{key: value for key, value in case.description.items() if key != "sha256"},
+        },
+        "id": {
+            **sets.id.describe(),
+            "error": id_error,
+            "accuracy": 100 - id_error,
+            "mean_l1": float(abs(features).sum(axis=1).mean()),
+        },
+        "train": sets.train and sets.train.describe(),
+        "ood": [ood.describe() for ood in sets.ood],
+        "scores": found.measured,
+        "tuned": found.grids,
+        "machine": describe_machine(network.device),
+        "seconds": round(seconds, 1),
+    }
 
 
 def set_aside(path: Path, sha256: str) -> None:
-    """Give a result of another snapshot, whose name ``path`` is to be written, that snapshot's sha256 in its name."""
+    """Give a result of another snapshot, whose name ``path`` is to be written,
+    that snapshot's sha256 in its name.
+    """
     try:
         other = read_result(path.with_name(path.name + ".json"))["snapshot"]["sha256"]
-    except (UserError, KeyError, TypeError):    # none there, or none of test.py's
+    except (UserError, KeyError, TypeError):  # none there, or none of test.py's
         return
     if other != sha256:
         aside = path.with_name(f"{path.name}_{other[:8]}")
@@ -141,25 +202,51 @@ def set_aside(path: Path, sha256: str) -> None:
             file = path.with_name(path.name + ending)
             if file.exists():
                 os.replace(file, aside.with_name(aside.name + ending))
-        print(f"\nnote: the former result of this name is of another snapshot, and is {short_path(aside)}.json now")
+        print(
+            "\nnote: the former result of this name is of another snapshot, "
+            f"and is {short_path(aside)}.json now"
+        )
 
 
 def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None = None) -> None:
-    """Write ``path``.json with everything, ``path``.csv with a line for each score and set, and per-image scores if given.
+    """Write ``path``.json with everything, ``path``.csv with a line for each score and set, and
+    per-image scores if given.
 
-    Those are an .npz with one array ``score/set`` each. A result of another snapshot that has this name is kept under
-    another one.
+    Those are an .npz with one array ``score/set`` each. A result of another snapshot that has this
+    name is kept under another one.
     """
     set_aside(path, record["snapshot"]["sha256"])
     write_json(path.with_name(path.name + ".json"), record)
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["score", "set", "n", "drawn", "draws", *METRICS, *(f"{m}_sd" for m in METRICS), *(f"{m}_whole" for m in METRICS), "flags"])
+    table.writerow(
+        [
+            "score",
+            "set",
+            "n",
+            "drawn",
+            "draws",
+            *METRICS,
+            *(f"{m}_sd" for m in METRICS),
+            *(f"{m}_whole" for m in METRICS),
+            "flags",
+        ]
+    )
     for score in record["scores"]:
         for row in [*score["sets"], score["average"]]:
-            table.writerow([score["score"], row["set"], row.get("n", ""), row.get("drawn", ""), row.get("draws", ""),
-                            *(f"{row[m]:.4f}" for m in METRICS), *(f"{row['sd'][m]:.4f}" for m in METRICS),
-                            *(f"{row['whole'][m]:.4f}" for m in METRICS), " ".join(row["flags"])])
+            table.writerow(
+                [
+                    score["score"],
+                    row["set"],
+                    row.get("n", ""),
+                    row.get("drawn", ""),
+                    row.get("draws", ""),
+                    *(f"{row[m]:.4f}" for m in METRICS),
+                    *(f"{row['sd'][m]:.4f}" for m in METRICS),
+                    *(f"{row['whole'][m]:.4f}" for m in METRICS),
+                    " ".join(row["flags"]),
+                ]
+            )
     write_text(path.with_name(path.name + ".csv"), text.getvalue())
     if vectors is not None:
         buffer = io.BytesIO()
@@ -172,7 +259,12 @@ def read_result(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not a result file: {error}. Move it away, or make it anew") from None
+        raise UserError(
+            f"{path} is not a result file: {error}. Move it away, or make it anew"
+        ) from None
     if not isinstance(record, dict):
-        raise UserError(f"{path} is not a result file: a {type(record).__name__}, no record. Move it away, or make it anew")
+        raise UserError(
+            f"{path} is not a result file: a {type(record).__name__}, no record. "
+            "Move it away, or make it anew"
+        )
     return record

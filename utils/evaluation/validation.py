@@ -1,8 +1,11 @@
-"""--tune-scores: choose a score's hyper-parameters on ID training images and generated noise, never on an OOD test set.
+"""--tune-scores: choose a score's hyper-parameters on ID training images and generated noise,
+never on an OOD test set.
 
-A thousand ID training images (a tenth, where there are fewer than ten thousand) are held out; fitted scores are fitted on
-the others. Against them stand as many images of each kind of noise, none of which is one of the project's OOD sets.
+A thousand ID training images (a tenth, where there are fewer than ten thousand) are held out;
+fitted scores are fitted on the others. Against them stand as many images of each kind of noise,
+none of which is one of the project's OOD sets.
 """
+
 from itertools import product
 
 import numpy as np
@@ -18,17 +21,27 @@ HELD_OUT = 1000
 
 
 def noise_sets(images, seed=0):
-    """ImageSets of uniform noise, of shuffled pixels and of mixed halves made from an ImageSet, as many images each."""
+    """ImageSets of uniform noise, of shuffled pixels and of mixed halves made from an ImageSet,
+    as many images each.
+    """
     rng = np.random.default_rng(seed)
     pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
     count, height, width, _ = pixels.shape
     uniform = rng.integers(0, 256, pixels.shape, dtype=np.uint8)
     flat = pixels.reshape(count, height * width, 3)
-    shuffled = np.stack([image[rng.permutation(height * width)] for image in flat]).reshape(pixels.shape)
+    shuffled = np.stack([image[rng.permutation(height * width)] for image in flat]).reshape(
+        pixels.shape
+    )
     halves = pixels.copy()
-    halves[:, :, width // 2:] = pixels[rng.permutation(count)][:, ::-1, width // 2:]
-    return [make_set(made, None, name) for name, made in (("uniform noise", uniform), ("shuffled pixels", shuffled),
-                                                          ("mixed halves", halves))]
+    halves[:, :, width // 2 :] = pixels[rng.permutation(count)][:, ::-1, width // 2 :]
+    return [
+        make_set(made, None, name)
+        for name, made in (
+            ("uniform noise", uniform),
+            ("shuffled pixels", shuffled),
+            ("mixed halves", halves),
+        )
+    ]
 
 
 class Validation:
@@ -38,20 +51,32 @@ class Validation:
         order = np.random.default_rng(seed).permutation(len(train_set))
         held = max(1, min(HELD_OUT, len(order) // 10))
         if len(order) < 2 * held:
-            raise UserError(f"--tune-scores needs more than {len(order)} ID training images: some are held out, the others fitted on")
+            raise UserError(
+                f"--tune-scores needs more than {len(order)} ID training images: "
+                "some are held out, the others fitted on"
+            )
         self.network, outputs = network, network.outputs(train_set)
         self.fit_outputs = outputs.take(np.sort(order[held:]))
         self.id_set = train_set.subset(np.sort(order[:held]), "held-out ID")
         self.noise = noise_sets(self.id_set, seed)
 
     def tune(self, score, dataset):
-        """(score with the best values of its grid, rows of the whole grid): lowest mean FPR95, then highest mean AUROC.
+        """(score with the best values of its grid, rows of the whole grid):
+        lowest mean FPR95, then highest mean AUROC.
 
-        What the user has set is not searched. Of equal lines the one with the score's present values is taken.
-        Each row: {"hyper": {...}, "fpr95": percent, "auroc": percent}. A combination the data cannot bear (k above the
-        number of images, D above the width) is left out.
+        What the user has set is not searched. Of equal lines the one with the score's present
+        values is taken. Each row: {"hyper": {...}, "fpr95": percent, "auroc": percent}. A
+        combination the data cannot bear (k above the number of images,
+        D above the width) is left out.
         """
-        rows, grid = [], {key: values for key, values in score.grid.items() if key not in getattr(score, "chosen", ())}
+        rows, grid = (
+            [],
+            {
+                key: values
+                for key, values in score.grid.items()
+                if key not in getattr(score, "chosen", ())
+            },
+        )
         for values in product(*grid.values()):
             hyper = dict(zip(grid, values))
             try:
@@ -59,20 +84,34 @@ class Validation:
                 if "train" in candidate.needs:
                     candidate.fit(self.fit_outputs)
                 id_scores = self.network.score(candidate, self.id_set)
-                measured = [detection_metrics(id_scores, self.network.score(candidate, noise)) for noise in self.noise]
+                measured = [
+                    detection_metrics(id_scores, self.network.score(candidate, noise))
+                    for noise in self.noise
+                ]
             except (ValueError, UserError):
                 continue
-            rows.append({"hyper": hyper, "fpr95": 100 * float(np.mean([m["fpr95"] for m in measured])),
-                         "auroc": 100 * float(np.mean([m["auroc"] for m in measured]))})
+            rows.append(
+                {
+                    "hyper": hyper,
+                    "fpr95": 100 * float(np.mean([m["fpr95"] for m in measured])),
+                    "auroc": 100 * float(np.mean([m["auroc"] for m in measured])),
+                }
+            )
         if not rows or not grid:
             return score, []
         present = {key: score.hyper[key] for key in grid}
-        best = min(rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"], row["hyper"] != present))
+        best = min(
+            rows, key=lambda row: (round(row["fpr95"], 6), -row["auroc"], row["hyper"] != present)
+        )
         return varied(score, dataset, best["hyper"]), rows
 
 
-def tune_scores(chosen: list[Score], network: Network, train_set: ImageSet, dataset: str) -> tuple[list[Score], dict[str, list]]:
-    """Each score with the best values of its grid, and {score: rows of its grid}, which are printed; one without a grid stays."""
+def tune_scores(
+    chosen: list[Score], network: Network, train_set: ImageSet, dataset: str
+) -> tuple[list[Score], dict[str, list]]:
+    """Each score with the best values of its grid, and {score: rows of its grid}, which are
+    printed; one without a grid stays.
+    """
     held_out, tuned, grids = Validation(network, train_set), [], {}
     for score in chosen:
         rows = []
@@ -94,9 +133,19 @@ def varied(score, dataset, hyper):
 
 def format_grid(score, rows):
     """The grid as text, its chosen line marked."""
-    lines = [f"{score.name}: chosen on held-out ID training images against generated noise (FPR95, AUROC, percent)"]
+    lines = [
+        f"{score.name}: chosen on held-out ID training images against generated noise "
+        "(FPR95, AUROC, percent)"
+    ]
     for row in rows:
-        words = ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in row["hyper"].items())
-        mark = "  <- chosen" if all(score.hyper[key] == value for key, value in row["hyper"].items()) else ""
+        words = ", ".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in row["hyper"].items()
+        )
+        mark = (
+            "  <- chosen"
+            if all(score.hyper[key] == value for key, value in row["hyper"].items())
+            else ""
+        )
         lines.append(f"  {words:30}{row['fpr95']:8.2f}{row['auroc']:8.2f}{mark}")
     return "\n".join(lines)

@@ -1,4 +1,5 @@
 """Images: named data sets and one's own, read once and given as batches on the device."""
+
 from .batches import Batches, TrainingBatches, check_fits, flip_and_crop, normalise
 from .find import (
     check_chain,

@@ -1,4 +1,7 @@
-"""Batches made on the device: a set lives there as one uint8 tensor; flip, crop and normalise are tensor operations."""
+"""Batches made on the device: a set lives there as one uint8 tensor;
+flip, crop and normalise are tensor operations.
+"""
+
 import functools
 import math
 
@@ -11,7 +14,9 @@ from .sets import MEAN, STD, outlier_statistics
 
 
 def normalise(images, mean=MEAN, std=STD):
-    """uint8 (B,H,W,3) -> float32 (B,3,H,W) in channels_last memory: (x/255 - mean) / std per channel."""
+    """uint8 (B,H,W,3) -> float32 (B,3,H,W) in channels_last memory:
+    (x/255 - mean) / std per channel.
+    """
     count, height, width, channels = images.shape
     scale, shift = row_constants(tuple(mean), tuple(std), width, images.device)
     pixels = images.reshape(count, height, width * channels).float().mul_(scale).add_(shift)
@@ -20,47 +25,66 @@ def normalise(images, mean=MEAN, std=STD):
 
 @functools.lru_cache(maxsize=32)
 def row_constants(mean, std, width, device):
-    """(scale, shift) that normalise a row of pixels, (3 width,) each: broadcasting over a last dimension of three values is slow."""
+    """(scale, shift) that normalise a row of pixels, (3 width,) each: broadcasting over a last
+    dimension of three values is slow.
+    """
     std = torch.tensor(std, dtype=torch.float32)
     scale, shift = 1 / (255 * std), -torch.tensor(mean, dtype=torch.float32) / std
     return scale.repeat(width).to(device), shift.repeat(width).to(device)
 
 
 def flip_and_crop(images, padding, generator):
-    """Random horizontal flip and random crop out of the zero-padded image: uint8 (B,H,W,3) -> the same shape.
+    """Random horizontal flip and random crop out of the zero-padded image:
+    uint8 (B,H,W,3) -> the same shape.
 
-    Equal in distribution to RandomHorizontalFlip() and RandomCrop(H, padding): each image has its own offsets, uniform
-    on 0..2*padding, and its own fair coin. Padding is black in pixel space, as there. Padding 0 leaves the flip.
-    The random numbers come from the CPU generator, so that a seed draws the same on every device; they go there without
-    the host waiting for it.
+    Equal in distribution to RandomHorizontalFlip() and RandomCrop(H, padding): each image has its
+    own offsets, uniform on 0..2*padding, and its own fair coin. Padding is black in pixel space, as
+    there. Padding 0 leaves the flip. The random numbers come from the CPU generator, so that a seed
+    draws the same on every device; they go there without the host waiting for it.
     """
     count, height, width, channels = images.shape
     flip = torch.rand(count, generator=generator) < 0.5
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
     padded_height, row = height + 2 * padding, (width + 2 * padding) * channels
     padded = F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
-    # windows[i, r, l] is the run of W pixels from row r, column l of padded image i on: a crop gathers H such runs.
-    shape, strides = (count, padded_height, 2 * padding + 1, width * channels), (padded_height * row, row, channels, 1)
+    # windows[i, r, l] is the run of W pixels from row r, column l of padded image i on:
+    # a crop gathers H such runs.
+    shape, strides = (
+        (count, padded_height, 2 * padding + 1, width * channels),
+        (padded_height * row, row, channels, 1),
+    )
     windows = padded.as_strided(shape, strides)
     rows = torch.arange(height) + top[:, None]
-    image, rows, left = (to_device(index, images.device) for index in (torch.arange(count)[:, None], rows, left[:, None]))
+    image, rows, left = (
+        to_device(index, images.device)
+        for index in (torch.arange(count)[:, None], rows, left[:, None])
+    )
     cropped = windows[image, rows, left].view(images.shape)
     flipped = to_device(flip.nonzero().flatten(), images.device)
     return cropped.index_copy_(0, flipped, cropped.index_select(0, flipped).flip(2))
 
 
 class Batches:
-    """Batches (x float32 (B,3,H,W) normalised, y int64 (B,) or None) of an ImageSet that lives on the device.
+    """Batches (x float32 (B,3,H,W) normalised, y int64 (B,) or None) of an ImageSet
+    that lives on the device.
 
-    Training (``augment``): ``epoch(generator)`` shuffles, augments and keeps the last, smaller batch. With ``steps`` it
-    gives exactly that many full batches, shuffling anew each time the set is used up, so that a small outlier set
-    never shortens an epoch. Evaluation: iterate over it; the order is the set's own.
+    Training (``augment``): ``epoch(generator)`` shuffles, augments and keeps the last, smaller
+    batch. With ``steps`` it gives exactly that many full batches, shuffling anew each time the set
+    is used up, so that a small outlier set never shortens an epoch. Evaluation: iterate over it;
+    the order is the set's own.
     """
 
-    def __init__(self, images, batch_size, device, augment=False, padding=4, mean=MEAN, std=STD, steps=None):
+    def __init__(
+        self, images, batch_size, device, augment=False, padding=4, mean=MEAN, std=STD, steps=None
+    ):
         self.images = images.images.permute(0, 2, 3, 1).to(device)
         self.labels = None if images.labels is None else images.labels.to(device)
-        self.batch_size, self.augment, self.padding, self.steps = batch_size, augment, padding, steps
+        self.batch_size, self.augment, self.padding, self.steps = (
+            batch_size,
+            augment,
+            padding,
+            steps,
+        )
         self.mean, self.std = mean, std
 
     def __len__(self):
@@ -78,7 +102,10 @@ class Batches:
             images = self.images.index_select(0, index)
             if self.augment:
                 images = flip_and_crop(images, self.padding, generator)
-            yield normalise(images, self.mean, self.std), None if self.labels is None else self.labels[index]
+            yield (
+                normalise(images, self.mean, self.std),
+                None if self.labels is None else self.labels[index],
+            )
 
     def order(self, generator):
         """Index tensors of an epoch's batches."""
@@ -87,15 +114,17 @@ class Batches:
             return torch.randperm(count, generator=generator).split(self.batch_size)
         rounds = math.ceil(self.steps * self.batch_size / count)
         order = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])
-        return order[:self.steps * self.batch_size].split(self.batch_size)
+        return order[: self.steps * self.batch_size].split(self.batch_size)
 
 
 class TrainingBatches:
-    """The batches of training epochs: (x, y, x_out) with outliers beside the ID images, or an empty x_out.
+    """The batches of training epochs: (x, y, x_out) with outliers beside the ID
+    images, or an empty x_out.
 
-    x (B,3,H,W) and x_out (M,3,H,W) float32, flipped, cropped and normalised, y int64 (B,). args: batch_size and padding,
-    and for outliers oe_batch_size, outlier_padding and outlier_norm; ``streams`` gives the random numbers. ``candidates``:
-    so many times oe_batch_size outliers, of which the step chooses.
+    x (B,3,H,W) and x_out (M,3,H,W) float32, flipped, cropped and normalised, y int64 (B,). args:
+    batch_size and padding, and for outliers oe_batch_size, outlier_padding and outlier_norm;
+    ``streams`` gives the random numbers. ``candidates``: so many times oe_batch_size outliers,
+    of which the step chooses.
     """
 
     def __init__(self, images, outliers, args, device, streams, candidates: int = 1):
@@ -103,8 +132,16 @@ class TrainingBatches:
         self.images = Batches(images, args.batch_size, device, augment=True, padding=args.padding)
         if outliers is not None:
             mean, std = outlier_statistics(args.outlier_norm)
-            self.outliers = Batches(outliers, candidates * args.oe_batch_size, device, augment=True, padding=args.outlier_padding,
-                                    mean=mean, std=std, steps=len(self.images))
+            self.outliers = Batches(
+                outliers,
+                candidates * args.oe_batch_size,
+                device,
+                augment=True,
+                padding=args.outlier_padding,
+                mean=mean,
+                std=std,
+                steps=len(self.images),
+            )
 
     def __len__(self):
         return len(self.images)
@@ -119,7 +156,9 @@ class TrainingBatches:
 
 
 def check_fits(model, images):
-    """UserError unless the model takes images of this ImageSet's size; one of them goes through it."""
+    """UserError unless the model takes images of this ImageSet's size;
+    one of them goes through it.
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -127,7 +166,10 @@ def check_fits(model, images):
         with torch.no_grad():
             model(normalise(images.images[:1].permute(0, 2, 3, 1).to(device)))
     except (ValueError, RuntimeError, AssertionError) as error:
-        raise UserError(f"the network does not take the images of '{images.name}', {tuple(images.images.shape[1:])} each: "
-                        f"{str(error).partition(chr(10))[0]}. Bring them to another size: --image-size N") from None
+        raise UserError(
+            f"the network does not take the images of '{images.name}', "
+            f"{tuple(images.images.shape[1:])} each: {str(error).partition(chr(10))[0]}. "
+            "Bring them to another size: --image-size N"
+        ) from None
     finally:
         model.train(training)

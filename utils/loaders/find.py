@@ -1,4 +1,5 @@
 """Find a data set by name or path and read it; the sets that a protocol or a loss asks for."""
+
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from .sets import DATASETS, OOD_SETS, OUTLIER_SETS, OUTLIERS, SIX_SETS, DataSet,
 
 
 def ood_names(dataset, data=DATA):
-    """Names of the OOD sets scored by default for an ID data set: of each line the first that is there."""
+    """Names of the OOD sets scored by default for an ID data set:
+    of each line the first that is there.
+    """
     lines = OOD_SETS.get(dataset, SIX_SETS)
     return [next((name for name in line if is_there(name, data=data)), line[0]) for line in lines]
 
@@ -26,7 +29,9 @@ def is_there(name, split="test", data=DATA):
 
 
 def candidates(name, split, data):
-    """Every path below the data folder at which the set may lie, in the order in which they are tried."""
+    """Every path below the data folder at which the set may lie,
+    in the order in which they are tried.
+    """
     data, entry = Path(data), DATASETS.get(name, DataSet())
     endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS
     stems = [f"{name}/{split}", f"ood/{name}", f"outliers/{name}", name]
@@ -35,7 +40,9 @@ def candidates(name, split, data):
 
 
 def find_source(name, split, data=DATA):
-    """The path of a named set, or None; not an empty folder, nor for an ID set one that is not the split's own."""
+    """The path of a named set, or None; not an empty folder,
+    nor for an ID set one that is not the split's own.
+    """
     plain = Path(data) / name if DATASETS.get(name, DataSet()).num_classes else None
     for path in candidates(name, split, data):
         if path.is_file() or (path.is_dir() and path != plain and any(path.iterdir())):
@@ -44,15 +51,20 @@ def find_source(name, split, data=DATA):
 
 
 def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_arrays=False):
-    """ImageSet of a named data set, or of ``path`` (official files, a folder, archive or array) under the given name.
+    """ImageSet of a named data set, or of ``path`` (official files, a folder,
+    archive or array) under the given name.
 
-    ``size`` is the side that images of other sizes are brought to; arrays keep theirs but for ``fit_arrays``.
-    Raises UserError.
+    ``size`` is the side that images of other sizes are brought to; arrays keep theirs but for
+    ``fit_arrays``. Raises UserError.
     """
     entry = DATASETS.get(name, DataSet())
     if path is None and entry.make:
         return make_set(*with_name(entry.make(split), name), source="made from installed packages")
-    path = find_source(name, split, data) if path is None else find_split(Path(path).expanduser(), split)
+    path = (
+        find_source(name, split, data)
+        if path is None
+        else find_split(Path(path).expanduser(), split)
+    )
     if path is None or not path.exists():
         raise UserError(missing_message(name, split, data, path))
     bad, read_official = (), readers.official_reader(path)
@@ -61,14 +73,21 @@ def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_
     elif path.name.endswith(readers.ARRAY_ENDINGS):
         pixels, labels, classes = readers.read_array(path, split)
     else:
-        pixels, labels, classes, bad = readers.read_images(path, data, size, entry.crop_only, skip_bad)
+        pixels, labels, classes, bad = readers.read_images(
+            path, data, size, entry.crop_only, skip_bad
+        )
     if fit_arrays and pixels.shape[1:3] != (size, size):
         pixels = readers.fit_pixels(pixels, size, entry.crop_only)
     images = make_set(pixels, labels, name, classes, source=str(path))
     images.skipped = tuple(bad)
     if bad:
-        print(f"note: {name}: {len(bad)} of {len(bad) + len(images)} images could not be read and are left out "
-              f"({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})", file=sys.stderr)
+        print(
+            (
+                f"note: {name}: {len(bad)} of {len(bad) + len(images)} images could not be read "
+                f"and are left out ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})"
+            ),
+            file=sys.stderr,
+        )
     return images
 
 
@@ -76,12 +95,17 @@ def find_split(path, split):
     """``path`` itself, or its train / test part where it is a folder that holds one."""
     if not path.is_dir() or readers.official_reader(path):
         return path
-    parts = [path / f"{split}{ending}" for ending in ("", *readers.ARRAY_ENDINGS, *readers.ARCHIVE_ENDINGS)]
+    parts = [
+        path / f"{split}{ending}"
+        for ending in ("", *readers.ARRAY_ENDINGS, *readers.ARCHIVE_ENDINGS)
+    ]
     return next((part for part in parts if part.exists()), path)
 
 
 def name_or_path(item):
-    """(name, path or None) of a NAME, a PATH or folder:PATH; a path's set is called as its file or folder."""
+    """(name, path or None) of a NAME, a PATH or folder:PATH;
+    a path's set is called as its file or folder.
+    """
     kind, _, path = item.partition(":")
     path = path if path and kind in ("folder", "path", "file") else item
     endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS + (".mat",)
@@ -93,7 +117,9 @@ def name_or_path(item):
 
 
 def local_path(name, split, data):
-    """A file or folder of this name in the current folder, for a name that means nothing else; or None."""
+    """A file or folder of this name in the current folder,
+    for a name that means nothing else; or None.
+    """
     unknown = name not in DATASETS and find_source(name, split, data) is None
     return name if unknown and Path(name).exists() else None
 
@@ -103,119 +129,197 @@ def with_name(content, name):
     return pixels, labels, name, classes
 
 
-
-
 def missing_message(name, split, data, path=None):
     if path is not None:
-        return (f"data set '{name}': {path} does not exist. "
-                f"Give a folder, a .zip or .tar of images, or an .npz or .npy array")
+        return (
+            f"data set '{name}': {path} does not exist. Give a folder, a .zip or .tar of images, "
+            "or an .npz or .npy array"
+        )
     if name not in DATASETS:
-        return (f"unknown data set '{name}', and there is nothing of that name in {data}. "
-                f"There is: {', '.join(DATASETS)}; or give a path: folder:PATH")
+        return (
+            f"unknown data set '{name}', and there is nothing of that name in {data}. There is: "
+            f"{', '.join(DATASETS)}; or give a path: folder:PATH"
+        )
     stems = (f"{name}/{split}", f"ood/{name}", f"outliers/{name}")
-    places = ", ".join(str(Path(data) / place) for place in (*DATASETS[name].paths, *(f"{stem}.npz" for stem in stems)))
+    places = ", ".join(
+        str(Path(data) / place)
+        for place in (*DATASETS[name].paths, *(f"{stem}.npz" for stem in stems))
+    )
     # A set without an address of its own may have one of its kind that can be downloaded.
     lines = [line for line in ((name,), *SIX_SETS, OUTLIERS) if name in line]
     kin = [other for line in lines for other in line if DATASETS[other].download]
-    return (f"data set '{name}' ({split}) not found; looked for {places} and folders or archives of that name. "
-            f"Place it there" + (f" or run: {download_command(kin[:1], data)}" if kin else ""))
+    return (
+        f"data set '{name}' ({split}) not found; looked for {places} and folders or archives "
+        "of that name. Place it there"
+        + (f" or run: {download_command(kin[:1], data)}" if kin else "")
+    )
 
 
 def download_command(names, data):
-    return f"python data/download.py {' '.join(names)}" + ("" if Path(data) == DATA else f" --data {data}")
+    return f"python data/download.py {' '.join(names)}" + (
+        "" if Path(data) == DATA else f" --data {data}"
+    )
 
 
 def load_id(name, split, data=DATA, path=None, size=None, skip_bad=False, num_classes=None):
-    """ImageSet with labels 0..C-1 of an in-distribution data set; UserError when labels are missing or out of range.
+    """ImageSet with labels 0..C-1 of an in-distribution data set;
+    UserError when labels are missing or out of range.
 
     ``size``: the side all images are brought to; None = 32, but arrays keep theirs.
     """
     images = load(name, split, data, path, size or 32, skip_bad, fit_arrays=size is not None)
     if images.labels is None:
-        raise UserError(f"data set '{name}' ({images.source}) has no labels; "
-                        f"ID images need class folders or an .npz with 'labels'")
-    known = DATASETS[name].num_classes if name in DATASETS and path is None else None   # one's own have classes of their own
+        raise UserError(
+            f"data set '{name}' ({images.source}) has no labels; "
+            "ID images need class folders or an .npz with 'labels'"
+        )
+    # one's own have classes of their own
+    known = DATASETS[name].num_classes if name in DATASETS and path is None else None
     expected = num_classes or known or len(images.classes or ())
     height, width = images.images.shape[2:]
     if height != width:
-        raise UserError(f"data set '{name}' ({images.source}): images are {height} high and {width} wide, not square")
+        raise UserError(
+            f"data set '{name}' ({images.source}): images are {height} high and "
+            f"{width} wide, not square"
+        )
     low, high = int(images.labels.min()), int(images.labels.max())
-    expected = expected or max(len(images), 1000)   # a set that does not say how many classes it has: no absurd labels
+    # a set that does not say how many classes it has: no absurd labels
+    expected = expected or max(len(images), 1000)
     if low < 0 or high >= expected:
-        raise UserError(f"data set '{name}' ({images.source}): labels go from {low} to {high}, outside 0 to {expected - 1}")
+        raise UserError(
+            f"data set '{name}' ({images.source}): labels go from {low} to {high}, "
+            f"outside 0 to {expected - 1}"
+        )
     return images
 
 
 def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
-    """ImageSets of an --ood value: comma-separated names or folder:PATH / path:PATH items; "" = the protocol's sets."""
+    """ImageSets of an --ood value: comma-separated names or folder:PATH / path:PATH items;
+    "" = the protocol's sets.
+    """
     given = [item.strip() for item in text.split(",") if item.strip()]
     items = given or ood_names(dataset, data)
     missing = [] if given else [name for name in items if not is_there(name, data=data)]
     if missing:
-        raise UserError(f"of the protocol's OOD sets there is no {', '.join(missing)} in {data}. "
-                        f"Run: {download_command(missing, data)}; or name others: --ood NAME,folder:PATH")
-    sets = [load(name, "test", data, path or local_path(name, "test", data), size, skip_bad, fit_arrays=True)
-            for name, path in map(name_or_path, items)]
+        raise UserError(
+            f"of the protocol's OOD sets there is no {', '.join(missing)} in {data}. Run: "
+            f"{download_command(missing, data)}; or name others: --ood NAME,folder:PATH"
+        )
+    sets = [
+        load(
+            name,
+            "test",
+            data,
+            path or local_path(name, "test", data),
+            size,
+            skip_bad,
+            fit_arrays=True,
+        )
+        for name, path in map(name_or_path, items)
+    ]
     repeated = [s.name for i, s in enumerate(sets) if s.name in [t.name for t in sets[:i]]]
     if repeated:
-        raise UserError(f"--ood names '{repeated[0]}' twice; a path's set is called as its file or folder")
+        raise UserError(
+            f"--ood names '{repeated[0]}' twice; a path's set is called as its file or folder"
+        )
     return sets
 
 
 def load_id_pair(args):
-    """(training set, test set, number of classes) of a script's data set; UserError unless the two belong together."""
+    """(training set, test set, number of classes) of a script's data set;
+    UserError unless the two belong together.
+    """
     train = load_id(args.dataset, "train", args.data, args.id, args.image_size, args.skip_bad)
     known = DATASETS[args.dataset].num_classes if args.dataset in DATASETS and not args.id else None
     num_classes = known or max(int(train.labels.max()) + 1, len(train.classes or ()))
-    test = load_id(args.dataset, "test", args.data, args.id, args.image_size, args.skip_bad, num_classes)
+    test = load_id(
+        args.dataset, "test", args.data, args.id, args.image_size, args.skip_bad, num_classes
+    )
     absent = sorted(set(range(num_classes)) - set(train.labels.tolist()))
     if absent and not known:
-        print(f"note: no training image of '{args.dataset}' has the label {', '.join(map(str, absent[:5]))}"
-              f"{', ...' if len(absent) > 5 else ''}; the network has {num_classes} classes all the same", file=sys.stderr)
+        print(
+            (
+                f"note: no training image of '{args.dataset}' has the label "
+                f"{', '.join(map(str, absent[:5]))}{', ...' if len(absent) > 5 else ''}; "
+                f"the network has {num_classes} classes all the same"
+            ),
+            file=sys.stderr,
+        )
     if train.fingerprint == test.fingerprint:
-        raise UserError(f"{train.source}: training and test images are the same. Give a folder with train/ and test/, "
-                        f"or with train.npz and test.npz")
+        raise UserError(
+            f"{train.source}: training and test images are the same. "
+            "Give a folder with train/ and test/, or with train.npz and test.npz"
+        )
     if train.classes and test.classes and train.classes != test.classes:
-        raise UserError(f"{test.source} has the classes {', '.join(test.classes)}, "
-                        f"not those of training: {', '.join(train.classes)}")
+        raise UserError(
+            f"{test.source} has the classes {', '.join(test.classes)}, not those of training: "
+            f"{', '.join(train.classes)}"
+        )
     if train.images.shape[1:] != test.images.shape[1:]:
-        raise UserError(f"{test.source} holds images of {tuple(test.images.shape[1:])}, "
-                        f"training has {tuple(train.images.shape[1:])}")
+        raise UserError(
+            f"{test.source} holds images of {tuple(test.images.shape[1:])}, "
+            f"training has {tuple(train.images.shape[1:])}"
+        )
     return train, test, num_classes
 
 
 def check_classes(names, trained, where, snapshot):
-    """UserError where images' class names are some of a snapshot's, but not all in its order: their labels would mean other classes.
+    """UserError where images' class names are some of a snapshot's, but not all in its order: their
+    labels would mean other classes.
 
-    Where none is the same, the i-th is taken for the i-th, and said so on stderr; either may be empty (unknown).
+    Where none is the same, the i-th is taken for the i-th, and said so on stderr;
+    either may be empty (unknown).
     """
     names, trained = list(names or ()), list(trained or ())
     if not names or not trained or names == trained:
         return
-    first = next((i for i, pair in enumerate(zip(names, trained)) if len(set(pair)) > 1), min(len(names), len(trained)))
-    told = f"{where}: {len(names)} classes, those of {Path(snapshot).name} are {len(trained)}; number {first} is " \
-           f"'{names[first] if first < len(names) else 'none'}', not '{trained[first] if first < len(trained) else 'none'}'"
+    first = next(
+        (i for i, pair in enumerate(zip(names, trained)) if len(set(pair)) > 1),
+        min(len(names), len(trained)),
+    )
+    told = (
+        f"{where}: {len(names)} classes, those of {Path(snapshot).name} are {len(trained)}; "
+        f"number {first} is '{names[first] if first < len(names) else 'none'}', "
+        f"not '{trained[first] if first < len(trained) else 'none'}'"
+    )
     if set(names) & set(trained) or len(names) != len(trained):
-        raise UserError(f"{told}. Give images with its classes in its order ({', '.join(trained[:5])}{', ...' if len(trained) > 5 else ''})")
+        raise UserError(
+            f"{told}. Give images with its classes in its order "
+            f"({', '.join(trained[:5])}{', ...' if len(trained) > 5 else ''})"
+        )
     print(f"note: {told}; each is taken for the one in its place", file=sys.stderr)
 
 
 def check_chain(dataset, data, own_id=False):
-    """UserError that names every image set of a whole chain that is not there, before the hours that come ahead of its use."""
+    """UserError that names every image set of a whole chain that is not there, before the hours
+    that come ahead of its use.
+    """
     wanted = [] if own_id else [dataset]
-    missing = [name for name in wanted + ood_names(dataset, data) if not is_there(name, "test", data)]
+    missing = [
+        name for name in wanted + ood_names(dataset, data) if not is_there(name, "test", data)
+    ]
     if not is_there(outlier_name(dataset, data), "train", data):
         missing.append(OUTLIERS[-1])
     if missing:
-        raise UserError(f"of the images that the chain needs there is no {', '.join(missing)} in {data}. Run: {download_command(missing, data)}")
+        raise UserError(
+            f"of the images that the chain needs there is no {', '.join(missing)} in {data}. Run: "
+            f"{download_command(missing, data)}"
+        )
 
 
 def load_outliers(args, size=None):
-    """ImageSet of --outliers NAME|PATH, or of the first outlier set that is there, ``size`` pixels a side as the ID images."""
+    """ImageSet of --outliers NAME|PATH, or of the first outlier set that is there,
+    ``size`` pixels a side as the ID images.
+    """
     text = args.outliers or outlier_name(args.dataset, args.data)
     name, path = name_or_path(text)
     path = path or local_path(name, "train", args.data)
-    return load(name, "train", args.data, path, size or args.image_size or 32, args.skip_bad, fit_arrays=True)
-
-
-
+    return load(
+        name,
+        "train",
+        args.data,
+        path,
+        size or args.image_size or 32,
+        args.skip_bad,
+        fit_arrays=True,
+    )

@@ -1,4 +1,7 @@
-"""Read images from official files, folders, archives and arrays: each gives (uint8 (N,H,W,3), labels, classes)."""
+"""Read images from official files, folders, archives and arrays:
+each gives (uint8 (N,H,W,3), labels, classes).
+"""
+
 import hashlib
 import io
 import os
@@ -18,15 +21,25 @@ from utils.runtime import Cache, UserError
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
-# To be raised when the same file gives other pixels, labels or classes than before: what was decoded before is not read then.
+# To be raised when the same file gives other pixels, labels or classes than before: what was
+# decoded before is not read then.
 DECODING = 1
 
-class ArraysOnly(pickle.Unpickler):
-    """Unpickler for the official CIFAR batches that builds NumPy arrays and plain containers and nothing else."""
 
-    ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-               ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
-               ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+class ArraysOnly(pickle.Unpickler):
+    """Unpickler for the official CIFAR batches that builds NumPy arrays and plain
+    containers and nothing else.
+    """
+
+    ALLOWED = {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy.core.numeric", "_frombuffer"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
@@ -52,13 +65,18 @@ def read_cifar(folder, split):
         try:
             with open(folder / name, "rb") as file:
                 batch = ArraysOnly(file, encoding="bytes").load()
-            batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+            batch = {
+                key.decode() if isinstance(key, bytes) else key: value
+                for key, value in batch.items()
+            }
             images = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             pixels.append(check_pixels(images, name))
             found = np.asarray(batch["fine_labels"] if "fine_labels" in batch else batch["labels"])
             labels.append(check_labels(found, len(images), name))
         except FileNotFoundError:
-            raise UserError(f"{folder / name} is missing. Run: python data/download.py --check") from None
+            raise UserError(
+                f"{folder / name} is missing. Run: python data/download.py --check"
+            ) from None
         except Exception as error:
             raise UserError(f"{folder / name} is not an official CIFAR batch ({error})") from None
     return np.concatenate(pixels), np.concatenate(labels), None
@@ -68,14 +86,19 @@ def read_svhn(path, split):
     """SVHN's 32x32 .mat file: the array is (H,W,C,N), and label 10 means the digit 0."""
     try:
         content = loadmat(path)
-        images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].reshape(-1).astype(np.int64) % 10
+        images, labels = (
+            content["X"].transpose(3, 0, 1, 2),
+            content["y"].reshape(-1).astype(np.int64) % 10,
+        )
         return check_pixels(images, "X"), check_labels(labels, len(images), "y"), None
     except Exception as error:
         raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
 
 
 def read_array(path, split):
-    """.npy or .npz of uint8 images (N,H,W,3), (N,3,H,W) or grey (N,H,W); an .npz may hold labels and classes."""
+    """.npy or .npz of uint8 images (N,H,W,3), (N,3,H,W) or grey (N,H,W);
+    an .npz may hold labels and classes.
+    """
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -84,11 +107,18 @@ def read_array(path, split):
             with content:
                 keys = [key for key in ("images", "data", "x", "arr_0") if key in content.files]
                 if not keys:
-                    raise UserError(f"{path} holds {', '.join(content.files) or 'nothing'}; "
-                                    f"its images must be called 'images'")
-                images = np.asarray(content[keys[0]])   # a member that is no array comes as bytes
-                labels = next((np.asarray(content[key]) for key in ("labels", "y") if key in content.files), None)
-                classes = tuple(map(str, content["classes"])) if "classes" in content.files else None
+                    raise UserError(
+                        f"{path} holds {', '.join(content.files) or 'nothing'}; "
+                        "its images must be called 'images'"
+                    )
+                images = np.asarray(content[keys[0]])  # a member that is no array comes as bytes
+                labels = next(
+                    (np.asarray(content[key]) for key in ("labels", "y") if key in content.files),
+                    None,
+                )
+                classes = (
+                    tuple(map(str, content["classes"])) if "classes" in content.files else None
+                )
     except UserError:
         raise
     except Exception as error:
@@ -102,7 +132,10 @@ def check_pixels(images, where):
     if kind != np.uint8:
         raise UserError(f"{where}: images are {kind}, not uint8 (0 to 255)")
     if images.ndim == 3 and shape[2] == 3:
-        raise UserError(f"{where}: an array of shape {shape} is one colour image, or grey ones 3 wide. Give colour images as (N,H,W,3), also a single one")
+        raise UserError(
+            f"{where}: an array of shape {shape} is one colour image, or grey ones 3 wide. "
+            "Give colour images as (N,H,W,3), also a single one"
+        )
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=3)
     elif images.ndim == 4 and images.shape[3] == 1:
@@ -121,14 +154,18 @@ def check_labels(labels, count, where):
     if labels is None:
         return None
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{where}: labels are {labels.dtype} of shape {labels.shape}, not {count} integers")
+        raise UserError(
+            f"{where}: labels are {labels.dtype} of shape {labels.shape}, not {count} integers"
+        )
     return labels.astype(np.int64)
 
 
 def is_image(name):
     """Whether a relative name is that of an image, hidden files and folders apart."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_ENDINGS and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in IMAGE_ENDINGS and not any(
+        part.startswith((".", "__MACOSX")) for part in path.parts
+    )
 
 
 class Folder:
@@ -136,8 +173,14 @@ class Folder:
 
     def __init__(self, path):
         self.path = Path(path)
-        found = (Path(folder, file) for folder, _, files in os.walk(path, followlinks=True) for file in files)
-        self.names = sorted(filter(is_image, (file.relative_to(self.path).as_posix() for file in found)))
+        found = (
+            Path(folder, file)
+            for folder, _, files in os.walk(path, followlinks=True)
+            for file in files
+        )
+        self.names = sorted(
+            filter(is_image, (file.relative_to(self.path).as_posix() for file in found))
+        )
         self.order = range(len(self.names))
 
     def open(self, name):
@@ -147,20 +190,26 @@ class Folder:
 class Archive:
     """The images inside a .zip or .tar, by sorted name; nothing is unpacked on disk.
 
-    ``order`` is the order in which they lie in the file: to go backwards in a compressed tar is to unpack it anew.
+    ``order`` is the order in which they lie in the file:
+    to go backwards in a compressed tar is to unpack it anew.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         try:
             zipped = zipfile.is_zipfile(path)
-            self.file = zipfile.ZipFile(path) if zipped else tarfile.open(path)
+            self.file = zipfile.ZipFile(path) if zipped else tarfile.open(path)  # noqa: SIM115
             if zipped:
                 places = {member.filename: member.header_offset for member in self.file.infolist()}
             else:
-                places = {member.name: member.offset for member in self.file.getmembers() if member.isfile()}
+                places = {
+                    member.name: member.offset
+                    for member in self.file.getmembers()
+                    if member.isfile()
+                }
                 self.file.fileobj.seek(self.file.offset)
-                if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):   # a damaged header passes for the end
+                # a damaged header passes for the end
+                if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("damaged after its first part")
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
             raise UserError(f"{path} is not a readable .zip or .tar archive ({error})") from None
@@ -168,12 +217,19 @@ class Archive:
         self.order = sorted(range(len(self.names)), key=lambda i: places[self.names[i]])
 
     def open(self, name):
-        return self.file.open(name) if isinstance(self.file, zipfile.ZipFile) else self.file.extractfile(name)
+        return (
+            self.file.open(name)
+            if isinstance(self.file, zipfile.ZipFile)
+            else self.file.extractfile(name)
+        )
 
 
 def fit_image(image, size, crop_only=False):
-    """PIL image -> RGB, size x size: Resize(size) of the shorter side, bilinear with antialias; CenterCrop(size)."""
-    if image.mode == "I" or image.mode.startswith("I;16"):   # 16-bit grey, which convert() would clip to white
+    """PIL image -> RGB, size x size: Resize(size) of the shorter side,
+    bilinear with antialias; CenterCrop(size).
+    """
+    # 16-bit grey, which convert() would clip to white
+    if image.mode == "I" or image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
@@ -193,48 +249,63 @@ def fit_image(image, size, crop_only=False):
 
 def fit_pixels(pixels, size, crop_only=False):
     """uint8 (N,H,W,3) -> (N,size,size,3), each image as by ``fit_image``."""
-    return np.stack([np.asarray(fit_image(Image.fromarray(image), size, crop_only)) for image in pixels])
+    return np.stack(
+        [np.asarray(fit_image(Image.fromarray(image), size, crop_only)) for image in pixels]
+    )
 
 
 def read_image(source, name, size, crop_only):
     """One image of a Folder or Archive as uint8 (size,size,3)."""
     with warnings.catch_warnings(), source.open(name) as file:
-        warnings.simplefilter("ignore")   # Pillow's remarks on odd files: such a file is read as it is, or is an error
+        # Pillow's remarks on odd files: such a file is read as it is, or is an error
+        warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(file.read())) as image:
             return np.asarray(fit_image(image, size, crop_only))
 
 
 def decode(source, size, crop_only=False, skip_bad=False, progress=None):
-    """Decode every image of a Folder or Archive: uint8 (N,size,size,3), labels from class folders, classes, bad names.
+    """Decode every image of a Folder or Archive: uint8 (N,size,size,3),
+    labels from class folders, classes, bad names.
 
-    Labels are None where the images do not lie in class folders. An unreadable image is a UserError that names it, or
-    is left out and named in the returned list with ``skip_bad``.
+    Labels are None where the images do not lie in class folders. An unreadable image is a UserError
+    that names it, or is left out and named in the returned list with ``skip_bad``.
     """
     if not source.names:
         raise UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
     parents = [Path(name).parent.name for name in source.names]
     classes = tuple(sorted(set(parents))) if all(parents) else None
-    pixels, readable = np.empty((len(source.names), size, size, 3), np.uint8), np.ones(len(source.names), bool)
+    pixels, readable = (
+        np.empty((len(source.names), size, size, 3), np.uint8),
+        np.ones(len(source.names), bool),
+    )
     for i in progress(source.order) if progress else source.order:
         name = source.names[i]
         try:
             pixels[i] = read_image(source, name, size, crop_only)
         except Exception as error:
             if not skip_bad:
-                raise UserError(f"{source.path}: image '{name}' cannot be read ({type(error).__name__}: {error}). "
-                                f"Mend or remove it, or go on without it: --skip-bad") from None
+                raise UserError(
+                    f"{source.path}: image '{name}' cannot be read ({type(error).__name__}: "
+                    f"{error}). Mend or remove it, or go on without it: --skip-bad"
+                ) from None
             readable[i] = False
     if not readable.any():
         raise UserError(f"{source.path}: none of its {len(source.names)} images can be read")
-    labels = np.array([classes.index(parent) for parent in parents], dtype=np.int64)[readable] if classes else None
+    labels = (
+        np.array([classes.index(parent) for parent in parents], dtype=np.int64)[readable]
+        if classes
+        else None
+    )
     bad = [name for name, good in zip(source.names, readable) if not good]
     return (pixels[readable] if bad else pixels), labels, classes, bad
 
 
 def read_images(path, data, size, crop_only, skip_bad):
-    """``decode`` a folder or archive once; afterwards its pixels come from an array file below the data folder's cache.
+    """``decode`` a folder or archive once; afterwards its pixels come from an array file
+    below the data folder's cache.
 
-    The file's name holds every image's name, size and time of change, and DECODING: what has changed is decoded again.
+    The file's name holds every image's name, size and time of change, and DECODING: what has
+    changed is decoded again.
     """
     source = Folder(path) if path.is_dir() else Archive(path)
     files = [path / name for name in source.names] if path.is_dir() else [path]
@@ -248,6 +319,7 @@ def read_images(path, data, size, crop_only, skip_bad):
 
     def progress(names):
         return tqdm(names, desc=f"decoding {path.name}", unit="image", disable=None, leave=False)
+
     pixels, labels, classes, bad = decode(source, size, crop_only, skip_bad, progress)
     arrays = {"pixels": pixels, "bad": np.array(bad, dtype=str)}
     if labels is not None:
@@ -260,5 +332,5 @@ def stamp(file):
     """What changes when a file does."""
     try:
         return f"{file}|{file.stat().st_size}|{file.stat().st_mtime_ns}"
-    except OSError:   # a link to nothing: decoding says so, or leaves it out
+    except OSError:  # a link to nothing: decoding says so, or leaves it out
         return f"{file}|unreadable"

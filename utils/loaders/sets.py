@@ -1,8 +1,9 @@
 """The table of data sets, and what a set is: one uint8 tensor of images and its labels."""
+
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from utils.runtime import DATA
 
 from . import digits
 
-# One normalisation for ID, OOD and outliers alike ([Energy], [SR]): a second one would be a shortcut to tell them by.
+# One normalisation for ID, OOD and outliers alike ([Energy], [SR]): a second one would be a
+# shortcut to tell them by.
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 
 
@@ -30,16 +32,18 @@ STAND_INS = json.loads((DATA / "stand_ins.json").read_text(encoding="utf-8"))
 
 @dataclass
 class ImageSet:
-    """images uint8 (N,3,H,W) in channels_last memory, labels int64 (N,) or None, and where they come from.
+    """images uint8 (N,3,H,W) in channels_last memory, labels int64 (N,) or None,
+    and where they come from.
 
-    ``fingerprint`` is the sha256 of shape, pixels and labels; ``skipped`` names the images that could not be read.
+    ``fingerprint`` is the sha256 of shape, pixels and labels;
+    ``skipped`` names the images that could not be read.
     """
 
     images: torch.Tensor
-    labels: Optional[torch.Tensor]
+    labels: torch.Tensor | None
     name: str
     fingerprint: str
-    classes: Optional[tuple] = None
+    classes: tuple | None = None
     source: str = ""
     skipped: tuple = ()
 
@@ -54,18 +58,24 @@ class ImageSet:
 
     def describe(self):
         """What a result file says of the set."""
-        return {"name": self.name, "images": len(self), "fingerprint": self.fingerprint, "skipped": len(self.skipped)}
+        return {
+            "name": self.name,
+            "images": len(self),
+            "fingerprint": self.fingerprint,
+            "skipped": len(self.skipped),
+        }
 
 
 @dataclass(frozen=True)
 class DataSet:
     """One line of DATASETS: where it lies below the data folder, how many classes it has."""
 
-    paths: tuple = ()                       # official places, tried in order; then the general ones of find_source
-    make: Optional[Callable] = None         # (split) -> pixels, labels, classes, for sets that need no file
-    num_classes: Optional[int] = None       # of an ID set
-    crop_only: bool = False                 # larger images are cropped at the centre, not shrunk
-    download: bool = False                  # data/download.py knows it
+    paths: tuple = ()  # official places, tried in order; then the general ones of find_source
+    # (split) -> pixels, labels, classes, for sets that need no file
+    make: Callable | None = None
+    num_classes: int | None = None  # of an ID set
+    crop_only: bool = False  # larger images are cropped at the centre, not shrunk
+    download: bool = False  # data/download.py knows it
 
 
 DATASETS = {
@@ -94,16 +104,27 @@ DATASETS = {
 ID_SETS = [name for name, entry in DATASETS.items() if entry.num_classes]
 
 
-# The six sets of the papers' protocol in the papers' order. Where the first of a line is not at hand the next, a set of
-# the same kind but of other images, stands in for it under its own name.
+# The six sets of the papers' protocol in the papers' order. Where the first of a line is not at
+# hand the next, a set of the same kind but of other images, stands in for it under its own name.
 SIX_SETS = tuple(
     (name, *(other for other, entry in STAND_INS["sets"].items() if entry["for"] == name))
     for name in SOURCES["groups"]["ood"]
 )
 
 
-OOD_SETS = {"digits": tuple((name,) for name in
-                            ("digits_6_9", "china_patches", "flower_patches", "gaussian", "rademacher", "blobs"))}
+OOD_SETS = {
+    "digits": tuple(
+        (name,)
+        for name in (
+            "digits_6_9",
+            "china_patches",
+            "flower_patches",
+            "gaussian",
+            "rademacher",
+            "blobs",
+        )
+    )
+}
 
 
 OUTLIER_SETS = {"digits": ("digit_outliers",)}
@@ -111,7 +132,8 @@ OUTLIER_SETS = {"digits": ("digit_outliers",)}
 
 OUTLIERS = ("tiny_imagenet", "300k")
 
-# What needs no download: the chain's default, and real photographs whose scores tell one network from another.
+# What needs no download: the chain's default, and real photographs whose scores tell
+# one network from another.
 NO_DOWNLOAD = "digits"
 PHOTOGRAPHS = "china_patches"
 
@@ -124,10 +146,18 @@ def make_set(pixels, labels, name, classes=None, source=""):
     if labels is not None:
         labels = np.ascontiguousarray(labels, dtype=np.int64)
         digest.update(labels)
-    return ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), None if labels is None else torch.from_numpy(labels),
-                    name, digest.hexdigest(), classes, source)
+    return ImageSet(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        None if labels is None else torch.from_numpy(labels),
+        name,
+        digest.hexdigest(),
+        classes,
+        source,
+    )
 
 
 def outlier_statistics(norm):
-    """(mean, std) that outliers are normalised with: the ID images', or ImageNet's as the published code of [SR]."""
+    """(mean, std) that outliers are normalised with: the ID images',
+    or ImageNet's as the published code of [SR].
+    """
     return (IMAGENET_MEAN, IMAGENET_STD) if norm == "imagenet" else (MEAN, STD)

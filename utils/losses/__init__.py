@@ -22,6 +22,8 @@ LOSSES = {
 
 
 def losses_of(stage: str) -> dict[str, type[Loss]]:
-    """The losses that a stage, "pretrain" or "tune", can train with; what a snapshot names none for is "ce"."""
+    """The losses that a stage, "pretrain" or "tune", can train with;
+    what a snapshot names none for is "ce".
+    """
     every = {"ce": CrossEntropy, **LOSSES}
     return {name: loss for name, loss in every.items() if stage in loss.stages}

@@ -1,4 +1,6 @@
-"""What a loss is: the record that everything else reads, the batch it sees, and the terms that several losses share."""
+"""What a loss is: the record that everything else reads, the batch it sees,
+and the terms that several losses share.
+"""
 
 import math
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from torch import Tensor
 class Batch:
     """One step's images and what ONE forward pass over cat(ID, outliers) made of them.
 
-    x (n,3,H,W) ID images and y (n,) int64 their labels; x_out (m,3,H,W) auxiliary outliers, m = 0 for a loss without;
-    logits (n+m,C) and features (n+m,D) float32 in that order. A loss with ``gradient`` gets x and x_out with
-    requires_grad, one with two ``views`` both views of each image as the rows i and n/2 + i of x.
+    x (n,3,H,W) ID images and y (n,) int64 their labels; x_out (m,3,H,W) auxiliary outliers, m = 0
+    for a loss without; logits (n+m,C) and features (n+m,D) float32 in that order. A loss with
+    ``gradient`` gets x and x_out with requires_grad, one with two ``views`` both views of each
+    image as the rows i and n/2 + i of x.
     """
 
     x: Tensor | None
@@ -44,10 +47,11 @@ class Batch:
 class Loss:
     """Base of every loss: one subclass a file, one line in ``LOSSES``.
 
-    A subclass states its record and defines ``__call__``, which returns its named terms: scalars whose sum the script
-    optimises and logs. Options of the scripts, their --help, the recorded recipe, what --resume compares and the table
-    of utils/losses/README.md are read from the record. Its hyper-parameters become attributes of the instance.
-    ValueError: a hyper-parameter that the loss does not have, or one out of its range.
+    A subclass states its record and defines ``__call__``, which returns its named terms: scalars
+    whose sum the script optimises and logs. Options of the scripts, their --help, the recorded
+    recipe, what --resume compares and the table of utils/losses/README.md are read from the record.
+    Its hyper-parameters become attributes of the instance. ValueError: a hyper-parameter that the
+    loss does not have, or one out of its range.
     """
 
     name: ClassVar[str] = ""
@@ -56,19 +60,24 @@ class Loss:
     paper: ClassVar[str] = ""
     stages: ClassVar[tuple] = ("tune",)  # "pretrain" = baseline.py, "tune" = tune.py
     score: ClassVar[str] = "energy"  # the score its paper evaluates it with
-    outliers: ClassVar[bool] = False  # needs auxiliary outliers; they are never opened for a loss without
+    # needs auxiliary outliers; they are never opened for a loss without
+    outliers: ClassVar[bool] = False
     gradient: ClassVar[bool] = False  # needs the gradient by the input images
     views: ClassVar[int] = 1  # augmented views of each image in a batch
-    head: ClassVar[bool] = False  # has a head of its own, ``make_head``, which is no part of the snapshot
+    # has a head of its own, ``make_head``, which is no part of the snapshot
+    head: ClassVar[bool] = False
     help: ClassVar[dict] = {}  # hyper-parameter -> what it is, for --help
     choices: ClassVar[dict] = {}  # hyper-parameter -> the words it may be
     defaults: ClassVar[dict] = {}  # hyper-parameter -> value
-    recipe: ClassVar[dict] = {}  # option of the stage -> value that this loss has otherwise than the stage
+    # option of the stage -> value that this loss has otherwise than the stage
+    recipe: ClassVar[dict] = {}
     scratch: ClassVar[dict] = {}  # the same for baseline.py, of a loss that tune.py has too
-    drops: ClassVar[tuple] = ()  # shares of a pre-training at which the learning rate falls to a tenth; () = cosine
+    # shares of a pre-training at which the learning rate falls to a tenth; () = cosine
+    drops: ClassVar[tuple] = ()
     per_dataset: ClassVar[dict] = {}  # data set -> what of the two differs there
     presets: ClassVar[dict] = {}  # preset -> what of the two differs there
-    before: ClassVar[dict] = {}  # hyper-parameter younger than recorded runs -> the value those were made with
+    # hyper-parameter younger than recorded runs -> the value those were made with
+    before: ClassVar[dict] = {}
     origin: ClassVar[str] = ""  # where these values come from ...
     origins: ClassVar[dict] = {}  # ... but for those of this option, data set or preset
 
@@ -108,23 +117,29 @@ class Loss:
                 raise ValueError(f"{key} {value:g} is not a number of at least 0")
 
     def need_margins(self) -> None:
-        """ValueError unless the energy margins are finite and that of ID images, m_in, is the lower one."""
+        """ValueError unless the energy margins are finite and that of ID images,
+        m_in, is the lower one.
+        """
         m_in, m_out = self.hyper["m_in"], self.hyper["m_out"]
         if not (math.isfinite(m_in) and math.isfinite(m_out)):
             raise ValueError(f"m_in {m_in:g} and m_out {m_out:g} must be finite numbers")
         if m_in > m_out:
             raise ValueError(
-                f"m_in {m_in:g} is above m_out {m_out:g}: the energy of ID images is to be the lower one"
+                f"m_in {m_in:g} is above m_out {m_out:g}: "
+                "the energy of ID images is to be the lower one"
             )
 
 
 def l1_sparsity(features: Tensor) -> Tensor:
-    """mean_i ||h(x_i)||_1 over the batch: (N,D) -> scalar >= 0. Source: [SR], equation of L_sparse."""
+    """mean_i ||h(x_i)||_1 over the batch: (N,D) -> scalar >= 0. Source:
+    [SR], equation of L_sparse.
+    """
     return features.abs().sum(dim=1).mean()
 
 
 def uniformity(logits: Tensor) -> Tensor:
-    """mean_out [logsumexp f - mean_c f_c]: cross-entropy from the uniform distribution, (N,C) -> scalar >= log C.
+    """mean_out [logsumexp f - mean_c f_c]: cross-entropy from the uniform distribution,
+    (N,C) -> scalar >= log C.
 
     Equal to log C exactly where the softmax is uniform. Source: [OE], section 4.
     """
@@ -132,7 +147,9 @@ def uniformity(logits: Tensor) -> Tensor:
 
 
 def energy_hinges(logits_in: Tensor, logits_out: Tensor, m_in: float, m_out: float) -> Tensor:
-    """mean_in relu(E - m_in)^2 + mean_out relu(m_out - E)^2 with E = -logsumexp f. Source: [Energy], equation 8."""
+    """mean_in relu(E - m_in)^2 + mean_out relu(m_out - E)^2 with E = -logsumexp f.
+    Source: [Energy], equation 8.
+    """
     energy_in = -torch.logsumexp(logits_in, dim=1)
     energy_out = -torch.logsumexp(logits_out, dim=1)
     return F.relu(energy_in - m_in).square().mean() + F.relu(m_out - energy_out).square().mean()

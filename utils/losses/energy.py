@@ -4,7 +4,8 @@ from .base import Loss, energy_hinges
 
 
 class Energy(Loss):
-    """Cross-entropy + beta * (mean_in relu(E - m_in)^2 + mean_out relu(m_out - E)^2), E = -logsumexp f.
+    """Cross-entropy + beta * (mean_in relu(E - m_in)^2 + mean_out relu(m_out -
+    E)^2), E = -logsumexp f.
 
     The margins are CIFAR-10's and CIFAR-100's of the paper. Source: [Energy].
     """

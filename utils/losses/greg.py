@@ -7,10 +7,12 @@ from .base import Batch, Loss, energy_hinges
 
 
 def gradient_norms(energy: Tensor, images: tuple[Tensor, ...]) -> list[Tensor]:
-    """||grad_x S(x_i)||_2 of every image: S (N,) -> one (n,) >= 0 for each part of the batch, differentiable.
+    """||grad_x S(x_i)||_2 of every image: S (N,) -> one (n,) >= 0 for each part of
+    the batch, differentiable.
 
-    The gradient is that of the batch's summed S; where BatchNorm is in training mode it therefore has the terms that go
-    from one image to another through the batch's statistics, as stock autograd gives them.
+    The gradient is that of the batch's summed S; where BatchNorm is in training mode it therefore
+    has the terms that go from one image to another through the batch's statistics,
+    as stock autograd gives them.
     """
     images = [part for part in images if len(part)]
     gradients = torch.autograd.grad(energy.sum(), images, create_graph=True)
@@ -18,10 +20,12 @@ def gradient_norms(energy: Tensor, images: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def gradient_term(batch: Batch, m_in: float, m_out: float, scale: str = "paper") -> Tensor:
-    """mean_in ||1[S <= m_in] grad_x S|| + mean_out ||1[S >= m_out] grad_x S|| with S = -logsumexp f: scalar >= 0.
+    """mean_in ||1[S <= m_in] grad_x S|| + mean_out ||1[S >= m_out] grad_x S|| with S =
+    -logsumexp f: scalar >= 0.
 
-    Only images that are already on the right side of their margin count, but the means are over all. ``scale`` "code"
-    divides once more by N_in + N_out, as the published code does. Source: [GReg].
+    Only images that are already on the right side of their margin count, but the means are over
+    all. ``scale`` "code" divides once more by N_in + N_out, as the published
+    code does. Source: [GReg].
     """
     energy = -torch.logsumexp(batch.logits, dim=1)
     norms_in, norms_out = gradient_norms(energy, (batch.x, batch.x_out))
@@ -32,11 +36,12 @@ def gradient_term(batch: Batch, m_in: float, m_out: float, scale: str = "paper")
 
 
 class GReg(Loss):
-    """Energy-bounded fine-tuning + grad_weight * the norm of grad_x S on the right side of each margin.
+    """Energy-bounded fine-tuning + grad_weight * the norm of grad_x S on the
+    right side of each margin.
 
-    Everything comes from ONE forward pass, so that BatchNorm's statistics move once a step; the published code runs a
-    second one for the gradient term. Margins and weights are that code's; the schedule is this project's choice where
-    paper and code disagree. Source: [GReg].
+    Everything comes from ONE forward pass, so that BatchNorm's statistics move once a step; the
+    published code runs a second one for the gradient term. Margins and weights are that code's; the
+    schedule is this project's choice where paper and code disagree. Source: [GReg].
     """
 
     name = "greg"
@@ -53,10 +58,16 @@ class GReg(Loss):
         "m_in": "energy margin of ID images",
         "m_out": "energy margin of outliers",
         "grad_weight": "weight of the gradient term",
-        "grad_scale": "code: the gradient term is divided by the number of images, as the published code does",
+        "grad_scale": "code: the gradient term is divided by the number of images, as published",
     }
     choices = {"grad_scale": ("paper", "code")}
-    defaults = {"beta": 0.1, "m_in": -25.0, "m_out": -7.0, "grad_weight": 1.0, "grad_scale": "paper"}
+    defaults = {
+        "beta": 0.1,
+        "m_in": -25.0,
+        "m_out": -7.0,
+        "grad_weight": 1.0,
+        "grad_scale": "paper",
+    }
     recipe = {"epochs": 20, "batch_size": 64, "oe_batch_size": 64, "decay": 1e-4}
     per_dataset = {"digits": {"m_in": -12.0, "m_out": -4.0, "padding": 2}}
     origin = "[GReg]"

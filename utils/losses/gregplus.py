@@ -4,10 +4,11 @@ from .greg import GReg
 
 
 class GRegPlus(GReg):
-    """GReg whose outliers are chosen out of three times as many, by clusters of their features (sampling.py).
+    """GReg whose outliers are chosen out of three times as many,
+    by clusters of their features (sampling.py).
 
-    From scratch the learning rate is 0.1 for 50 epochs and 0.01 for 10; the published code's Adam at 0.1 is not copied.
-    Source: [GReg].
+    From scratch the learning rate is 0.1 for 50 epochs and 0.01 for 10; the published code's Adam
+    at 0.1 is not copied. Source: [GReg].
     """
 
     name = "greg+"

@@ -8,9 +8,10 @@ from .base import Loss
 class LogitNorm(Loss):
     """Cross-entropy of f / ((||f||_2 + 1e-7) tau): training fixes the direction of the logits only.
 
-    At test f is not normalised. The loss is at least log(1 + (C-1) exp(-sqrt(C/(C-1)) / tau)), its value where the logits are
-    all on their class's side of a simplex. tau and schedule are the published code's for
-    CIFAR-10; its optimiser has no Nesterov momentum, this project's has. Source: [LogitNorm].
+    At test f is not normalised. The loss is at least log(1 + (C-1) exp(-sqrt(C/(C-1)) / tau)), its
+    value where the logits are all on their class's side of a simplex. tau and schedule are the
+    published code's for CIFAR-10; its optimiser has no Nesterov momentum, this project's has.
+    Source: [LogitNorm].
     """
 
     name = "logitnorm"

@@ -4,7 +4,9 @@ from .base import Loss, uniformity
 
 
 class OE(Loss):
-    """Cross-entropy + beta * uniformity of the outliers, mean_out [logsumexp f - mean_c f_c]. Source: [OE]."""
+    """Cross-entropy + beta * uniformity of the outliers,
+    mean_out [logsumexp f - mean_c f_c]. Source: [OE].
+    """
 
     name = "oe"
     title = "OE"

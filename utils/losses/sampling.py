@@ -8,15 +8,22 @@ from torch import Tensor
 CANDIDATES = 3  # for each outlier that is chosen; the paper: 384 for the 128 beside 64 ID images
 
 
-def choose(features: np.ndarray, energy: np.ndarray, clusters: int, count: int, seed: int) -> np.ndarray:
-    """Indices (count,) of the outliers that a step takes from candidates with features (N,D) and energies S (N,).
+def choose(
+    features: np.ndarray, energy: np.ndarray, clusters: int, count: int, seed: int
+) -> np.ndarray:
+    """Indices (count,) of the outliers that a step takes from candidates with features
+    (N,D) and energies S (N,).
 
-    k-means on the unit features; of each cluster the candidate of lowest and the one of highest S, which are one in a
-    cluster of one; filled at random up to ``count``, without repeats. ValueError: fewer candidates than clusters or than
-    ``count``. Source: [GReg], energy-based sampling.
+    k-means on the unit features; of each cluster the candidate of lowest and the one of highest S,
+    which are one in a cluster of one; filled at random up to ``count``, without repeats.
+    ValueError: fewer candidates than clusters or than ``count``. Source:
+    [GReg], energy-based sampling.
     """
     if len(energy) < max(clusters, count):
-        raise ValueError(f"{len(energy)} candidates are fewer than {clusters} clusters or {count} outliers a step")
+        raise ValueError(
+            f"{len(energy)} candidates are fewer than {clusters} clusters or "
+            f"{count} outliers a step"
+        )
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     labels = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit_predict(unit)
     order = np.argsort(energy, kind="stable")
@@ -32,9 +39,11 @@ def choose(features: np.ndarray, energy: np.ndarray, clusters: int, count: int, 
 
 @torch.no_grad()
 def choose_outliers(model, candidates: Tensor, clusters: int, count: int, seed: int) -> Tensor:
-    """The outliers (count,3,H,W) of a step out of its candidates (N,3,H,W), by a pass in evaluation mode.
+    """The outliers (count,3,H,W) of a step out of its candidates (N,3,H,W),
+    by a pass in evaluation mode.
 
-    The pass leaves no trace in the model: BatchNorm's statistics do not move, and the model is in training mode again.
+    The pass leaves no trace in the model: BatchNorm's statistics do not move,
+    and the model is in training mode again.
     """
     model.eval()
     logits, features = model(candidates)

@@ -4,9 +4,11 @@ from .base import Loss, l1_sparsity
 
 
 class SR(Loss):
-    """Cross-entropy + alpha * mean ||h||_1 of the penultimate features of the ID images; no outliers at all.
+    """Cross-entropy + alpha * mean ||h||_1 of the penultimate features of the ID images;
+    no outliers at all.
 
-    Its published code crops with padding 0 (flip only), and that is what made its numbers. Source: [SR].
+    Its published code crops with padding 0 (flip only),
+    and that is what made its numbers. Source: [SR].
     """
 
     name = "sr"

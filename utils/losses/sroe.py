@@ -6,9 +6,9 @@ from .base import Loss, l1_sparsity, uniformity
 class SROE(Loss):
     """SR + beta * uniformity of the outliers, mean_out [logsumexp f - mean_c f_c].
 
-    [SRF] Algorithm 1 takes the L1 norm over the ID images, the published code over ID images and outliers: ``l1_on``
-    id | all. That code also crops the outliers with padding 8 and normalises them with ImageNet's statistics; the
-    preset "code" does the same. Source: [SR], [SRF].
+    [SRF] Algorithm 1 takes the L1 norm over the ID images, the published code over ID images and
+    outliers: ``l1_on`` id | all. That code also crops the outliers with padding 8 and normalises
+    them with ImageNet's statistics; the preset "code" does the same. Source: [SR], [SRF].
     """
 
     name = "sroe"

@@ -1,4 +1,7 @@
-"""The commands that train, fine-tune and score the methods of the tables, as a user would type them."""
+"""The commands that train, fine-tune and score the methods of the tables,
+as a user would type them.
+"""
+
 import argparse
 import csv
 import functools
@@ -24,32 +27,59 @@ def chain(args: argparse.Namespace) -> None:
     stem = f"{args.dataset}_{arch_name(args.arch)}"
     pretrained = train(["baseline.py"], "pretrained", f"{stem}_pretrained", "pretrain", None, args)
     losses = list(dict.fromkeys(loss for _, loss, _ in METHODS if loss))
-    tuned = {loss: train(["tune.py", "--loss", loss], f"tune_{loss}", f"{stem}_s{args.seed}_tune", "tune", loss, args, pretrained)
-             for loss in losses}
+    tuned = {
+        loss: train(
+            ["tune.py", "--loss", loss],
+            f"tune_{loss}",
+            f"{stem}_s{args.seed}_tune",
+            "tune",
+            loss,
+            args,
+            pretrained,
+        )
+        for loss in losses
+    }
 
     baseline = evaluate(pretrained, [score for _, loss, score in METHODS if not loss], args)
     measured = {loss: evaluate(file, [LOSSES[loss].score], args) for loss, file in tuned.items()}
-    rows = [(method, (measured[loss] if loss else baseline), score) for method, loss, score in METHODS]
+    rows = [
+        (method, (measured[loss] if loss else baseline), score) for method, loss, score in METHODS
+    ]
     write_table(args, rows)
-    groups = [(method, figures.vectors_to_show(*result, score)) for method, result, score in rows if score == "energy"]
-    figure = plots.plot_densities(groups, figures.FOLDER / file_name(args, "densities"), figures.ENERGY_LABEL)
-    print(f"figure: {runtime.short_path(figure[0])}\n{time.perf_counter() - start:.0f} seconds in all")
+    groups = [
+        (method, figures.vectors_to_show(*result, score))
+        for method, result, score in rows
+        if score == "energy"
+    ]
+    figure = plots.plot_densities(
+        groups, figures.FOLDER / file_name(args, "densities"), figures.ENERGY_LABEL
+    )
+    print(
+        f"figure: {runtime.short_path(figure[0])}\n{time.perf_counter() - start:.0f} seconds in all"
+    )
 
 
 def paper_table(args: argparse.Namespace) -> None:
     """Score the snapshots that a paper's table needs, render all tables again, draw the figures."""
     if args.dataset not in tables.ID_SETS:
-        raise runtime.UserError(f"there is no published table of {args.dataset}. There is: {', '.join(tables.ID_SETS)}")
+        raise runtime.UserError(
+            f"there is no published table of {args.dataset}. There is: {', '.join(tables.ID_SETS)}"
+        )
     names = list(tables.TABLES) if args.table == "all" else [args.table]
-    keys = [key for name in names for key in tables.published_rows(tables.TABLES[name], args.dataset)]
-    wanted = {}    # (network, stage) -> the scores its rows need, and the two that figures show
+    keys = [
+        key for name in names for key in tables.published_rows(tables.TABLES[name], args.dataset)
+    ]
+    wanted = {}  # (network, stage) -> the scores its rows need, and the two that figures show
     for _, network, score, stage in keys:
         if tables.why_not(score, stage) == "not measured":
             wanted.setdefault((network, stage), {"msp": 0, "energy": 0})[score] = 0
     there = list(dict.fromkeys(network for network, _ in wanted))
     networks = [args.arch] if args.one_network else there
     if not set(networks) <= set(there):
-        raise runtime.UserError(f"--table {args.table} has no row of {args.arch} that can be measured. There is: {', '.join(there)}")
+        raise runtime.UserError(
+            f"--table {args.table} has no row of {args.arch} that can be measured. "
+            f"There is: {', '.join(there)}"
+        )
     measured = {}
     for network in networks:
         given = argparse.Namespace(**{**vars(args), "arch": network})
@@ -59,9 +89,16 @@ def paper_table(args: argparse.Namespace) -> None:
             if file:
                 measured[network, stage] = evaluate(file, list(wanted[network, stage]), given)
     if not measured:
-        raise runtime.UserError(f"there is no snapshot of {args.dataset} to measure. Run: python reproduce.py {args.dataset} --table {args.table} --train")
+        raise runtime.UserError(
+            f"there is no snapshot of {args.dataset} to measure. Run: "
+            f"python reproduce.py {args.dataset} --table {args.table} --train"
+        )
     made = pages.write_published((tables.RECORDED, report.RESULTS))
-    rows = [(method, *measured["wrn", loss or "pretrained"], score) for method, loss, score in TABLE_METHODS if ("wrn", loss or "pretrained") in measured]
+    rows = [
+        (method, *measured["wrn", loss or "pretrained"], score)
+        for method, loss, score in TABLE_METHODS
+        if ("wrn", loss or "pretrained") in measured
+    ]
     rows = [row for row in rows if any(entry["score"] == row[3] for entry in row[1]["scores"])]
     if rows:
         write_table(args, [(method, (result, path), score) for method, result, path, score in rows])
@@ -70,12 +107,20 @@ def paper_table(args: argparse.Namespace) -> None:
         print(f"-> {runtime.short_path(path)}")
 
 
-def snapshot_of(stage: str, args: argparse.Namespace, pretrained: Path | None = None) -> Path | None:
-    """The whole run's snapshot of a stage, made from ``pretrained``; with --train it is trained where it is missing, else None."""
+def snapshot_of(
+    stage: str, args: argparse.Namespace, pretrained: Path | None = None
+) -> Path | None:
+    """The whole run's snapshot of a stage, made from ``pretrained``; with --train it is trained
+    where it is missing, else None.
+    """
     folder = stage if stage == "pretrained" else f"tune_{stage}"
-    stem = f"{args.dataset}_{args.arch}_" + ("pretrained" if pretrained is None else f"s{args.seed}_tune")
+    stem = f"{args.dataset}_{args.arch}_" + (
+        "pretrained" if pretrained is None else f"s{args.seed}_tune"
+    )
     reason = f"there is no snapshot {folder}/{stem}"
-    if any(f.parent.name == folder and snapshots.stem_of(f) == stem for f in snapshots.all_snapshots()):
+    if any(
+        f.parent.name == folder and snapshots.stem_of(f) == stem for f in snapshots.all_snapshots()
+    ):
         file = snapshots.find_one(f"{folder}/{stem}")
         description = snapshots.read_description(file) or {}
         if args.train and args.fresh:
@@ -84,54 +129,104 @@ def snapshot_of(stage: str, args: argparse.Namespace, pretrained: Path | None = 
             reason = f"{snapshots.short_name(file)} is not of a whole run"
         elif recipes.departures(description):
             reason = f"{snapshots.short_name(file)} has another recipe: " + ", ".join(
-                f"{key} {value}, not {usual}" for key, (value, usual) in recipes.departures(description).items())
+                f"{key} {value}, not {usual}"
+                for key, (value, usual) in recipes.departures(description).items()
+            )
         elif pretrained is None and description.get("seed") != args.seed:
-            reason = f"{snapshots.short_name(file)} is of seed {description.get('seed')}, not {args.seed}"
+            reason = (
+                f"{snapshots.short_name(file)} is of seed "
+                f"{description.get('seed')}, not {args.seed}"
+            )
         elif pretrained and description.get("parent_sha256") != runtime.sha256_file(pretrained):
-            reason = f"{snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}"
+            reason = (
+                f"{snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}"
+            )
         else:
             return file
-    print(f"note: {reason}" + ("" if args.train else "; its rows are not measured (--train trains it)"), file=sys.stderr)
+    print(
+        f"note: {reason}"
+        + ("" if args.train else "; its rows are not measured (--train trains it)"),
+        file=sys.stderr,
+    )
     if not args.train:
         return None
     command = ["baseline.py"] if pretrained is None else ["tune.py", "--loss", stage]
-    return train(command, folder, stem, "pretrain" if pretrained is None else "tune", None if pretrained is None else stage, args, pretrained)
+    return train(
+        command,
+        folder,
+        stem,
+        "pretrain" if pretrained is None else "tune",
+        None if pretrained is None else stage,
+        args,
+        pretrained,
+    )
 
 
-def train(command: list[str], folder: str, stem: str, stage: str, loss: str | None, args: argparse.Namespace,
-          parent: Path | None = None) -> Path:
-    """Path of a stage's snapshot, trained unless it is there: with this recipe, and made from this parent.
+def train(
+    command: list[str],
+    folder: str,
+    stem: str,
+    stage: str,
+    loss: str | None,
+    args: argparse.Namespace,
+    parent: Path | None = None,
+) -> Path:
+    """Path of a stage's snapshot, trained unless it is there:
+    with this recipe, and made from this parent.
 
-    A preset that changes the stage has folders of its own, ``tune_sr_quick``: it takes no place of a run of the papers' recipe.
+    A preset that changes the stage has folders of its own, ``tune_sr_quick``: it takes no place of
+    a run of the papers' recipe.
     """
-    recipe, usual = (recipes.resolve(stage, args.dataset, loss, preset, args.arch) for preset in (args.preset, USUAL["preset"]))
+    recipe, usual = (
+        recipes.resolve(stage, args.dataset, loss, preset, args.arch)
+        for preset in (args.preset, USUAL["preset"])
+    )
     preset = USUAL["preset"] if recipe == usual else args.preset
     place = snapshots.SNAPSHOTS / (folder if recipe == usual else f"{folder}_{preset}")
     recipe |= {"seed": args.seed, "arch": args.arch}
     last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
-    sources = {"data": id_fingerprint(args), "parent": parent and runtime.sha256_file(parent), "outliers": outlier_fingerprint(args, loss)}
+    sources = {
+        "data": id_fingerprint(args),
+        "parent": parent and runtime.sha256_file(parent),
+        "outliers": outlier_fingerprint(args, loss),
+    }
     if not args.fresh and is_of(last, recipe, sources):
         print(f"{snapshots.short_name(last)} is there (--fresh trains it anew)")
         return last
     chosen = {"arch": args.arch, "seed": args.seed, "preset": preset}
-    command = [*command, args.dataset, *(word for key, value in chosen.items() if value != USUAL[key]
-                                         for word in (f"--{key}", str(value)))]
+    command = [
+        *command,
+        args.dataset,
+        *(
+            word
+            for key, value in chosen.items()
+            if value != USUAL[key]
+            for word in (f"--{key}", str(value))
+        ),
+    ]
     if place.name != folder:
         command += ["--save", f"./snapshots/{place.name}"]
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
         command += ["--load", str(parent)]
-    going_on = not args.fresh and files.goes_on(place, stem, recipe | {"preset": preset, "precision": args.precision}, sources)
+    going_on = not args.fresh and files.goes_on(
+        place, stem, recipe | {"preset": preset, "precision": args.precision}, sources
+    )
     shell([*command, *["--resume"] * going_on], args)
     return last
 
 
 def is_of(file: Path, recipe: dict, sources: dict) -> bool:
-    """Whether a snapshot is there and was trained with this recipe on these images and outliers and, if fine-tuned, from this pre-trained one."""
+    """Whether a snapshot is there and was trained with this recipe on these images and outliers
+    and, if fine-tuned, from this pre-trained one.
+    """
     if not file.exists():
         return False
     description = snapshots.read_description(file) or {}
-    made = {"data": description.get("data_fingerprint"), "parent": description.get("parent_sha256"),
-            "outliers": (description.get("outliers") or {}).get("fingerprint")}
+    made = {
+        "data": description.get("data_fingerprint"),
+        "parent": description.get("parent_sha256"),
+        "outliers": (description.get("outliers") or {}).get("fingerprint"),
+    }
     return files.agrees(description.get("recipe", {}), recipe) and made == sources
 
 
@@ -152,51 +247,101 @@ def outlier_fingerprint(args, loss):
     if loss is None or not LOSSES[loss].outliers:
         return None
     side = id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)[1]
-    return loaders.load_outliers(argparse.Namespace(**{**vars(args), "outliers": None}), side).fingerprint
+    return loaders.load_outliers(
+        argparse.Namespace(**{**vars(args), "outliers": None}), side
+    ).fingerprint
 
 
 def evaluate(file: Path, score_names: list[str], args: argparse.Namespace) -> tuple[dict, Path]:
     """Run test.py and return (its result, the path of its files without suffix)."""
-    shell(["test.py", "--model", snapshots.short_name(file), "--score", ",".join(score_names), "--save-scores"], args)
-    found = [path for path in report.RESULTS.glob(f"{report.result_name(file, score_names, 'paper')}*.json")
-             if report.read_result(path)["snapshot"]["sha256"] == runtime.sha256_file(file)]
+    shell(
+        [
+            "test.py",
+            "--model",
+            snapshots.short_name(file),
+            "--score",
+            ",".join(score_names),
+            "--save-scores",
+        ],
+        args,
+    )
+    found = [
+        path
+        for path in report.RESULTS.glob(f"{report.result_name(file, score_names, 'paper')}*.json")
+        if report.read_result(path)["snapshot"]["sha256"] == runtime.sha256_file(file)
+    ]
     path = max(found, key=lambda path: path.stat().st_mtime_ns)
     return report.read_result(path), path.with_suffix("")
 
 
 def shell(command, args):
-    """Run a script of this folder as a user would; its errors are already on stderr, so only its status is passed on."""
+    """Run a script of this folder as a user would; its errors are already on stderr,
+    so only its status is passed on.
+    """
     run_script([*command, *options.common_words(args)])
 
 
 def write_table(args: argparse.Namespace, rows: list[tuple]) -> None:
-    """Print the final table (rows: methods; columns: the sets and their mean) and write it as CSV."""
+    """Print the final table (rows: methods; columns: the sets and their
+    mean) and write it as CSV.
+    """
     table = []
     for method, (result, _), score in rows:
         entry = next(entry for entry in result["scores"] if entry["score"] == score)
         table.append({**entry, "score": method, "error": result["id"]["error"]})
-    print("\n" + report.format_summary(table, "fpr95", "FPR95") + "\n\n" + report.format_summary(table, "auroc", "AUROC"))
+    print(
+        "\n"
+        + report.format_summary(table, "fpr95", "FPR95")
+        + "\n\n"
+        + report.format_summary(table, "auroc", "AUROC")
+    )
     print("\nID error: " + ", ".join(f"{row['score']} {row['error']:.2f} %" for row in table))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["method", "id_error", "set", "n", "fpr95", "fpr95_sd", "auroc", "auroc_sd", "aupr_in", "aupr_in_sd"])
+    writer.writerow(
+        [
+            "method",
+            "id_error",
+            "set",
+            "n",
+            "fpr95",
+            "fpr95_sd",
+            "auroc",
+            "auroc_sd",
+            "aupr_in",
+            "aupr_in_sd",
+        ]
+    )
     for row in table:
         for cell in [*row["sets"], row["average"]]:
-            writer.writerow([row["score"], f"{row['error']:.4f}", cell["set"], cell.get("n", ""),
-                             *(f"{value:.4f}" for metric in ("fpr95", "auroc", "aupr_in") for value in (cell[metric], cell["sd"][metric]))])
+            writer.writerow(
+                [
+                    row["score"],
+                    f"{row['error']:.4f}",
+                    cell["set"],
+                    cell.get("n", ""),
+                    *(
+                        f"{value:.4f}"
+                        for metric in ("fpr95", "auroc", "aupr_in")
+                        for value in (cell[metric], cell["sd"][metric])
+                    ),
+                ]
+            )
     path = report.RESULTS / f"{file_name(args, 'table')}.csv"
     runtime.write_text(path, text.getvalue())
     print(f"table: {runtime.short_path(path)}")
 
 
 def run_script(command: list) -> None:
-    """Print and run a script of the project, [script, word, ...]; SystemExit with its status if it fails, its error being on stderr."""
+    """Print and run a script of the project, [script, word, ...]; SystemExit with its status if it
+    fails, its error being on stderr.
+    """
     script, *words = map(str, command)
     print(f"\n$ python {' '.join([script, *words])}", flush=True)
     process = subprocess.Popen([sys.executable, "-u", str(runtime.ROOT / script), *words])
     try:
         status = process.wait()
-    except KeyboardInterrupt:      # Ctrl-C reached the script too, which says how to go on
+    except KeyboardInterrupt:  # Ctrl-C reached the script too, which says how to go on
         process.wait()
         raise KeyboardInterrupt("The same command goes on with what is there") from None
     if status:

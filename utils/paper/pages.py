@@ -1,10 +1,13 @@
-"""Render the tables of the pages from the code's records and the recorded results: ``python -m utils.paper.pages``.
+"""Render the tables of the pages from the code's records and the recorded results:
+``python -m utils.paper.pages``.
 
-A block stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, or ``<!-- NAME DATASET -->``; everything between the two is
-replaced. Runs write to CIFAR/results and CIFAR/figures; the pages show what ``--record DATASET`` has copied from there to
-their recorded/ folders, so that a run of one's own does not change them. (reproduce.py --table renders the papers' tables
-from both: CIFAR/README.md, RESULTS.csv and RESULTS.tex.)
+A block stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, or ``<!-- NAME DATASET -->``;
+everything between the two is replaced. Runs write to CIFAR/results and CIFAR/figures; the pages
+show what ``--record DATASET`` has copied from there to their recorded/ folders, so that a run of
+one's own does not change them. (reproduce.py --table renders the papers' tables from both:
+CIFAR/README.md, RESULTS.csv and RESULTS.tex.)
 """
+
 import argparse
 import ast
 import re
@@ -23,14 +26,24 @@ from .rendered import network_of, table
 from .tables import RECORDED
 
 FIGURES = runtime.CIFAR / "figures"
-KINDS = r"(s\d+_)?table|sweep_alpha|ablation|densities|bars|roc|sparsity|training_\w+"    # of a data set's tables, studies, figures
+# of a data set's tables, studies, figures
+KINDS = r"(s\d+_)?table|sweep_alpha|ablation|densities|bars|roc|sparsity|training_\w+"
 
 
 def page_files() -> list[Path]:
     """Every page of the project."""
     root = runtime.ROOT
-    return [path for path in (root / "README.md", runtime.CIFAR / "README.md", root / "data/README.md", root / "models/README.md",
-                              *sorted(root.glob("utils/*/README.md"))) if path.exists()]
+    return [
+        path
+        for path in (
+            root / "README.md",
+            runtime.CIFAR / "README.md",
+            root / "data/README.md",
+            root / "models/README.md",
+            *sorted(root.glob("utils/*/README.md")),
+        )
+        if path.exists()
+    ]
 
 
 def render_scores() -> str:
@@ -38,18 +51,39 @@ def render_scores() -> str:
     rows = []
     for name, cls in SCORES.items():
         defaults = ", ".join(f"{key}={value}" for key, value in cls.defaults.items())
-        rows.append([f"`{name}`", f"`{cls.formula}`", ", ".join(cls().needs), defaults or "-",
-                     f"{cls.paper.authors}, {cls.paper.venue} ({cls.paper.link})"])
+        rows.append(
+            [
+                f"`{name}`",
+                f"`{cls.formula}`",
+                ", ".join(cls().needs),
+                defaults or "-",
+                f"{cls.paper.authors}, {cls.paper.venue} ({cls.paper.link})",
+            ]
+        )
     return table(["`--score`", "value (larger = more OOD)", "needs", "defaults", "paper"], rows)
 
 
 def render_losses() -> str:
-    """Every loss of tune.py: formula, outliers, hyper-parameters, the score of its paper, the paper."""
+    """Every loss of tune.py: formula, outliers, hyper-parameters,
+    the score of its paper, the paper.
+    """
     rows = []
     for name, loss in LOSSES.items():
         defaults = ", ".join(f"{key}={value}" for key, value in loss.defaults.items())
-        rows.append([f"`{name}`", loss.title, f"`{loss.formula}`", "yes" if loss.outliers else "no", defaults or "-", f"`{loss.score}`", loss.paper])
-    return table(["`--loss`", "method", "terms", "outliers", "defaults", "scored with", "paper"], rows)
+        rows.append(
+            [
+                f"`{name}`",
+                loss.title,
+                f"`{loss.formula}`",
+                "yes" if loss.outliers else "no",
+                defaults or "-",
+                f"`{loss.score}`",
+                loss.paper,
+            ]
+        )
+    return table(
+        ["`--loss`", "method", "terms", "outliers", "defaults", "scored with", "paper"], rows
+    )
 
 
 def render_options() -> str:
@@ -61,27 +95,62 @@ def render_options() -> str:
         for action in parser._actions:
             described = recipes.describe(action.dest, stage)
             if described:
-                rows.append([f"`{action.option_strings[0]}`", script, described.removeprefix("default: ")])
+                rows.append(
+                    [f"`{action.option_strings[0]}`", script, described.removeprefix("default: ")]
+                )
     return table(["option", "script", "default (origin)"], rows)
 
 
 def render_images() -> str:
-    """Every set that data/download.py knows, then those that stand in: what it is, its images, where it lies."""
+    """Every set that data/download.py knows, then those that stand in:
+    what it is, its images, where it lies.
+    """
     sources, rows = loaders.SOURCES["sets"], []
     for name, entry in sources.items():
-        rows.append([f"`{name}`", entry["title"], f"{entry['images']:,}", f"`{entry['layout']}`", entry["licence"]])
+        rows.append(
+            [
+                f"`{name}`",
+                entry["title"],
+                f"{entry['images']:,}",
+                f"`{entry['layout']}`",
+                entry["licence"],
+            ]
+        )
     for name, entry in loaders.STAND_INS["sets"].items():
-        rows.append([f"`{name}`", f"in the place of `{entry['for']}`: {entry['kind']}", "yours", f"`ood/{name}.npz`", "-"])
+        rows.append(
+            [
+                f"`{name}`",
+                f"in the place of `{entry['for']}`: {entry['kind']}",
+                "yours",
+                f"`ood/{name}.npz`",
+                "-",
+            ]
+        )
     return table(["name", "what", "images", "path below the data folder", "licence"], rows)
 
 
 def render_loop() -> str:
-    """The training loop of tune.py, as it stands there: the innermost ``for`` around ``backward()``."""
+    """The training loop of tune.py, as it stands there:
+    the innermost ``for`` around ``backward()``.
+    """
     source = (runtime.ROOT / "tune.py").read_text(encoding="utf-8")
-    loops = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.For) and "backward" in {
-        call.func.attr for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)}]
+    loops = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.For)
+        and "backward"
+        in {
+            call.func.attr
+            for call in ast.walk(node)
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        }
+    ]
     loop = max(loops, key=lambda node: node.col_offset)
-    return "```python\n" + textwrap.dedent("\n".join(source.splitlines()[loop.lineno - 1:loop.end_lineno])) + "\n```"
+    return (
+        "```python\n"
+        + textwrap.dedent("\n".join(source.splitlines()[loop.lineno - 1 : loop.end_lineno]))
+        + "\n```"
+    )
 
 
 def render_memory() -> str:
@@ -90,55 +159,138 @@ def render_memory() -> str:
     for path in sorted(RECORDED.glob("benchmark_scores*.json")):
         recorded = report.read_result(path)
         machine = recorded["machine"]
-        machines.append(f"`{path.name}`: {machine['device_name']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}, torch {machine['torch']}, "
-                        f"commit {str(machine['commit'])[:7]}{', with changes' * machine['modified']}")
+        machines.append(
+            f"`{path.name}`: {machine['device_name']}, {machine['threads']} "
+            f"thread{'s' * (machine['threads'] > 1)}, torch {machine['torch']}, "
+            f"commit {str(machine['commit'])[:7]}{', with changes' * machine['modified']}"
+        )
         for record in recorded["records"]:
-            rows.append([f"`{record['score']}`", f"{record['images']:,} x {record['width']:,}", record["features_dtype"],
-                         f"{record['queries']:,}", f"{record['fit_s']:.1f}", f"{record['score_s']:.1f}", f"{record['peak_mib'] / 1024:.1f}"])
-    return table(["score", "training images x width", "features in", "queries", "fit, s", "score, s", "peak memory of the process, GiB"], rows) + f"\n\n{'; '.join(machines)}."
+            rows.append(
+                [
+                    f"`{record['score']}`",
+                    f"{record['images']:,} x {record['width']:,}",
+                    record["features_dtype"],
+                    f"{record['queries']:,}",
+                    f"{record['fit_s']:.1f}",
+                    f"{record['score_s']:.1f}",
+                    f"{record['peak_mib'] / 1024:.1f}",
+                ]
+            )
+    return (
+        table(
+            [
+                "score",
+                "training images x width",
+                "features in",
+                "queries",
+                "fit, s",
+                "score, s",
+                "peak memory of the process, GiB",
+            ],
+            rows,
+        )
+        + f"\n\n{'; '.join(machines)}."
+    )
 
 
 def render_performance() -> str:
     """Every alternative of each machine's recorded benchmark, and what bfloat16 moves there."""
-    paths = [path for path in sorted(RECORDED.glob("benchmark*.json")) if not path.name.startswith("benchmark_scores")]
+    paths = [
+        path
+        for path in sorted(RECORDED.glob("benchmark*.json"))
+        if not path.name.startswith("benchmark_scores")
+    ]
     return "\n\n".join(map(performance_of, map(report.read_result, paths))) or rendered.NOTHING
 
 
 def performance_of(record: dict) -> str:
     """The table of one run of ``utils.benchmark`` and what it was measured on."""
-    rows = [[row["part"], row["what"].strip(), f"{row['rate']:,.0f}", f"{row['ratio']:.2f}",
-             "-" if row["spread"] is None else f"{row['spread']:.0%}", "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"]
-            for row in record["rows"]]
+    rows = [
+        [
+            row["part"],
+            row["what"].strip(),
+            f"{row['rate']:,.0f}",
+            f"{row['ratio']:.2f}",
+            "-" if row["spread"] is None else f"{row['spread']:.0%}",
+            "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}",
+        ]
+        for row in record["rows"]
+    ]
     machine, given, accuracy = record["machine"], record["arguments"], record["accuracy"]
-    caption = (f"{machine['device_name']}, {machine['threads']} threads, torch {machine['torch']}, commit {str(machine['commit'])[:7]}; {network_of(given).upper()}, "
-               f"medians of {given['rounds']} interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: to "
-               "the first row of the part. Spread: interquartile range over median. Peak: what the first call adds; of evaluation the "
-               "largest process.")
+    caption = (
+        f"{machine['device_name']}, {machine['threads']} threads, torch {machine['torch']}, commit "
+        f"{str(machine['commit'])[:7]}; {network_of(given).upper()}, medians of {given['rounds']} "
+        "interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: "
+        "to the first row of the part. Spread: interquartile range over median. Peak: "
+        "what the first call adds; of evaluation the largest process."
+    )
     for row in record["rows"]:
         if "start_s" in row:
-            caption += f" Starting a process takes {row['start_s']:.1f} s of the evaluation's; without these starts its ratio is {row['ratio_after_start']:.2f}."
+            caption += (
+                f" Starting a process takes {row['start_s']:.1f} s of the evaluation's; "
+                f"without these starts its ratio is {row['ratio_after_start']:.2f}."
+            )
     if accuracy:
         names = ", ".join(dict.fromkeys(row["score"] for row in accuracy["rows"]))
-        caption += (f"\n\nFrom fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} ID test images, "
-                    f"{len({row['set'] for row in accuracy['rows']})} OOD sets) moves by at most {accuracy['largest']['fpr95']:.2f} points "
-                    f"of FPR95 and {accuracy['largest']['auroc']:.2f} of AUROC.")
-    return table(["part", "what", "per second", "ratio", "spread", "peak MiB"], rows) + "\n\n" + caption
+        caption += (
+            f"\n\nFrom fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} "
+            f"ID test images, {len({row['set'] for row in accuracy['rows']})} "
+            f"OOD sets) moves by at most {accuracy['largest']['fpr95']:.2f} points of FPR95 and "
+            f"{accuracy['largest']['auroc']:.2f} of AUROC."
+        )
+    return (
+        table(["part", "what", "per second", "ratio", "spread", "peak MiB"], rows)
+        + "\n\n"
+        + caption
+    )
 
 
-BLOCKS = {"loop": render_loop, "scores": render_scores, "losses": render_losses, "options": render_options, "images": render_images,
-          "memory": render_memory, "performance": render_performance, "snapshots": rendered.render_snapshots, "published": rendered.render_published,
-          **{name: getattr(rendered, f"render_{name}") for name in    # of a data set, which stands in the marker
-             ("summary", "result", "seeds", "same_score", "every", "answer", "sweep", "ablation", "whole")}}
+BLOCKS = {
+    "loop": render_loop,
+    "scores": render_scores,
+    "losses": render_losses,
+    "options": render_options,
+    "images": render_images,
+    "memory": render_memory,
+    "performance": render_performance,
+    "snapshots": rendered.render_snapshots,
+    "published": rendered.render_published,
+    **{
+        name: getattr(rendered, f"render_{name}")
+        # of a data set, which stands in the marker
+        for name in (
+            "summary",
+            "result",
+            "seeds",
+            "same_score",
+            "every",
+            "answer",
+            "sweep",
+            "ablation",
+            "whole",
+        )
+    },
+}
 
 
 def render(text: str, folders: tuple[Path, ...] = (RECORDED,)) -> str:
-    """A page's text with every block made anew; the papers' tables are of the results in ``folders``."""
+    """A page's text with every block made anew; the papers' tables are of
+    the results in ``folders``.
+    """
+
     def block(match):
         name, words = match[2], match[3].split()
         if name not in BLOCKS:
-            raise runtime.UserError(f"<!-- {name} --> is no block of a page. There is: {', '.join(BLOCKS)}")
-        content = rendered.published_of(tables.measured_results(folders)) if name == "published" else BLOCKS[name](*words)
+            raise runtime.UserError(
+                f"<!-- {name} --> is no block of a page. There is: {', '.join(BLOCKS)}"
+            )
+        content = (
+            rendered.published_of(tables.measured_results(folders))
+            if name == "published"
+            else BLOCKS[name](*words)
+        )
         return f"{match[1]}{content}\n{match[4]}"
+
     return re.sub(r"(<!-- (\w+)((?: \w+)*) -->\n).*?(<!-- /\2 -->)", block, text, flags=re.S)
 
 
@@ -146,12 +298,19 @@ def render_all(folders: tuple[Path, ...] = (RECORDED,)) -> dict[Path, str]:
     """{path: content} of every page, RESULTS.csv and RESULTS.tex."""
     measured = tables.measured_results(folders)
     made = {path: render(path.read_text(encoding="utf-8"), folders) for path in page_files()}
-    return {**made, tables.OUTPUT.with_suffix(".csv"): tables.render_csv(measured), tables.OUTPUT.with_suffix(".tex"): tables.render_tex(measured)}
+    return {
+        **made,
+        tables.OUTPUT.with_suffix(".csv"): tables.render_csv(measured),
+        tables.OUTPUT.with_suffix(".tex"): tables.render_tex(measured),
+    }
 
 
 def write_published(folders: tuple[Path, ...]) -> list[Path]:
     """Write the papers' tables of the results in ``folders`` and return their paths."""
-    places = (runtime.CIFAR / "README.md", *(tables.OUTPUT.with_suffix(suffix) for suffix in (".csv", ".tex")))
+    places = (
+        runtime.CIFAR / "README.md",
+        *(tables.OUTPUT.with_suffix(suffix) for suffix in (".csv", ".tex")),
+    )
     made = {path: text.encode() for path, text in render_all(folders).items() if path in places}
     runtime.write_files(made)
     return list(made)
@@ -159,37 +318,68 @@ def write_published(folders: tuple[Path, ...]) -> list[Path]:
 
 def stale(folders: tuple[Path, ...] = (RECORDED,)) -> dict[Path, str]:
     """{path: content} of what ``render_all`` makes otherwise than it is on disk."""
-    return {path: text for path, text in render_all(folders).items() if not path.exists() or path.read_bytes() != text.encode()}
+    return {
+        path: text
+        for path, text in render_all(folders).items()
+        if not path.exists() or path.read_bytes() != text.encode()
+    }
 
 
 def record(name: str) -> None:
-    """Copy the results of a data set's tables, and its figures, to the recorded/ folders that git tracks.
+    """Copy the results of a data set's tables, and its figures,
+    to the recorded/ folders that git tracks.
 
-    A recorded result goes once a new one of the same stage is of another snapshot or has its scores; all else stays.
+    A recorded result goes once a new one of the same stage is of another snapshot or has
+    its scores; all else stays.
     """
-    measured = {key: found for key, found in tables.measured_results((report.RESULTS,)).items() if key[0] == name}
+    measured = {
+        key: found
+        for key, found in tables.measured_results((report.RESULTS,)).items()
+        if key[0] == name
+    }
     paths = {path for _, _, path in measured.values()}
     if not paths:
-        raise runtime.UserError(f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}")
+        raise runtime.UserError(
+            f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}"
+        )
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
-    files += [file for folder in (report.RESULTS, FIGURES) for file in folder.glob(f"{name}_*") if re.fullmatch(f"{re.escape(name)}_({KINDS})", file.stem)]
+    files += [
+        file
+        for folder in (report.RESULTS, FIGURES)
+        for file in folder.glob(f"{name}_*")
+        if re.fullmatch(f"{re.escape(name)}_({KINDS})", file.stem)
+    ]
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
     for old in RECORDED.glob(f"{name}_*.json"):
         result = report.read_result(old)
-        if "snapshot" in result and tables.enters(result) and old.name not in {path.name for path in paths}:
+        if (
+            "snapshot" in result
+            and tables.enters(result)
+            and old.name not in {path.name for path in paths}
+        ):
             stage = (name, result["snapshot"]["arch"], result["snapshot"].get("loss", "pretrained"))
             new = {key[3]: found[1] for key, found in measured.items() if key[:3] == stage}
-            if new and (set(new) >= {entry["score"] for entry in result["scores"]}
-                        or next(iter(new.values()))["snapshot"]["sha256"] != result["snapshot"]["sha256"]):
+            if new and (
+                set(new) >= {entry["score"] for entry in result["scores"]}
+                or next(iter(new.values()))["snapshot"]["sha256"] != result["snapshot"]["sha256"]
+            ):
                 old.unlink()
                 old.with_suffix(".csv").unlink(missing_ok=True)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="python -m utils.paper.pages", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit status 2 if a page is stale")
-    parser.add_argument("--record", nargs="+", default=[], metavar="DATASET", help="first copy these data sets' results to recorded/")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit status 2 if a page is stale"
+    )
+    parser.add_argument(
+        "--record",
+        nargs="+",
+        default=[],
+        metavar="DATASET",
+        help="first copy these data sets' results to recorded/",
+    )
     return parser.parse_args(argv)
 
 
@@ -199,7 +389,10 @@ def main(argv=None):
         record(name)
     found = stale()
     if args.check and found:
-        raise runtime.UserError(f"{', '.join(str(runtime.short_path(path)) for path in found)}: stale. Run: python -m utils.paper.pages")
+        raise runtime.UserError(
+            f"{', '.join(str(runtime.short_path(path)) for path in found)}: stale. Run: "
+            "python -m utils.paper.pages"
+        )
     runtime.write_files({path: text.encode() for path, text in found.items()})
 
 

@@ -1,8 +1,10 @@
-"""Figures from plain arrays and dicts, each written as PNG and SVG; the same input gives the same bytes.
+"""Figures from plain arrays and dicts, each written as PNG and SVG;
+the same input gives the same bytes.
 
 No pyplot: a Figure of its own needs no display and leaves the caller's matplotlib settings alone.
 Every function takes ``path_stem``, the path without a suffix, and returns the two paths it wrote.
 """
+
 import io
 from pathlib import Path
 
@@ -12,28 +14,50 @@ from matplotlib.figure import Figure
 
 from utils.runtime import UserError, write_bytes
 
-# Okabe & Ito: told apart with every common colour blindness; without yellow, too pale on white, and grey for black.
+# Okabe & Ito: told apart with every common colour blindness;
+# without yellow, too pale on white, and grey for black.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 DASHES = ("-", "--", "-.", ":")
-WIDTH = 9.0     # inches; 900 px on a README page, where 9 pt then is 12.5 px
+WIDTH = 9.0  # inches; 900 px on a README page, where 9 pt then is 12.5 px
 STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10,
-    "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9.5, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
-    "grid.color": "#dddddd", "grid.linewidth": 0.7, "lines.linewidth": 1.8, "savefig.dpi": 200,
-    "figure.facecolor": "white", "savefig.facecolor": "white", "svg.fonttype": "path", "svg.hashsalt": "ood",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": 200,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "ood",
 }
-styled = matplotlib.rc_context(STYLE)   # as a decorator: the settings hold during the call only
+styled = matplotlib.rc_context(STYLE)  # as a decorator: the settings hold during the call only
+
 
 @styled
 def save_figure(fig, path_stem):
-    """Write ``path_stem``.png (200 dpi) and ``path_stem``.svg, each under a temporary name that is then renamed.
+    """Write ``path_stem``.png (200 dpi) and ``path_stem``.svg,
+    each under a temporary name that is then renamed.
 
-    Neither holds a date or a version, and SVG ids come from a fixed salt: the same figure gives the same bytes.
+    Neither holds a date or a version, and SVG ids come from a fixed salt:
+    the same figure gives the same bytes.
     """
     paths = []
-    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
+    for suffix, metadata in (
+        (".png", {"Software": None}),
+        (".svg", {"Date": None, "Creator": None}),
+    ):
         buffer = io.BytesIO()
         fig.savefig(buffer, format=suffix[1:], metadata=metadata)
         paths.append(Path(f"{path_stem}{suffix}"))
@@ -49,35 +73,58 @@ def need(values, what):
 
 
 def as_numbers(values):
-    """Numbers or strings of a CSV file as float64; an empty cell or None becomes NaN, which leaves a gap."""
+    """Numbers or strings of a CSV file as float64; an empty cell or None
+    becomes NaN, which leaves a gap.
+    """
     return np.array([float(v) if v not in (None, "") else np.nan for v in values])
 
 
 def score_window(scores_of_sets):
-    """(low, high) with all finite scores but 0.1 % at either end, so that one outlier does not set the scale."""
+    """(low, high) with all finite scores but 0.1 % at either end,
+    so that one outlier does not set the scale.
+    """
     finite = np.concatenate([s[np.isfinite(s)] for s in scores_of_sets])
     if not len(finite):
         return 0.0, 1.0
     low, high = np.quantile(finite, (0.001, 0.999))
-    # Constant scores: a window around the value. The relative term keeps bins apart where float64 is coarse.
+    # Constant scores: a window around the value. The relative term keeps bins
+    # apart where float64 is coarse.
     room = 0.03 * (high - low) or 0.5 + 1e-6 * abs(low)
     return low - room, high + room
 
 
 def draw_density(ax, id_scores, ood_scores, window, bins=70):
-    """Normalised histograms of ID (N,) and OOD (M,); scores that are not finite are counted in a note, not drawn."""
+    """Normalised histograms of ID (N,) and OOD (M,); scores that are not finite are
+    counted in a note, not drawn.
+    """
     edges = np.linspace(*window, bins + 1)
     for scores, colour, label in ((id_scores, BLUE, "ID"), (ood_scores, ORANGE, "OOD")):
-        density = np.histogram(scores[np.isfinite(scores)], edges)[0] / (max(len(scores), 1) * (edges[1] - edges[0]))
+        density = np.histogram(scores[np.isfinite(scores)], edges)[0] / (
+            max(len(scores), 1) * (edges[1] - edges[0])
+        )
         ax.stairs(density, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
         ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
     lost = np.sum(~np.isfinite(id_scores)) + np.sum(~np.isfinite(ood_scores))
     if lost:
-        ax.text(0.99, 0.93, f"{lost} not finite", transform=ax.transAxes, ha="right", va="top", fontsize=9)
+        ax.text(
+            0.99,
+            0.93,
+            f"{lost} not finite",
+            transform=ax.transAxes,
+            ha="right",
+            va="top",
+            fontsize=9,
+        )
     # An observed score (the 9,500th of 10,000), not one between two: infinite scores stay legal.
     threshold = np.quantile(id_scores, 0.95, method="inverted_cdf") if len(id_scores) else np.nan
     if np.isfinite(threshold):
-        ax.axvline(threshold, color="black", linestyle="--", linewidth=1.1, label="95 % of ID lie to the left")
+        ax.axvline(
+            threshold,
+            color="black",
+            linestyle="--",
+            linewidth=1.1,
+            label="95 % of ID lie to the left",
+        )
     ax.set(xlim=window, ylim=(0, None))
     ax.locator_params(axis="y", nbins=3)
     ax.locator_params(axis="x", nbins=6)
@@ -85,15 +132,24 @@ def draw_density(ax, id_scores, ood_scores, window, bins=70):
 
 @styled
 def plot_densities(groups, path_stem, score_name):
-    """Density of the ID scores against each OOD set: a row a set, a column a method, one x axis a method.
+    """Density of the ID scores against each OOD set: a row a set,
+    a column a method, one x axis a method.
 
-    groups: list of (title, {"ID": scores (N,), ood name: scores (M,), ...}), larger = more OOD; score_name: the x
-    label. A single group is laid out three panels to a row. Scores that are infinite, NaN, constant or tied draw too.
-    Source: the density figures of "Improving Energy-based OOD Detection by Sparsity Regularization" (PAKDD 2022),
-    here with a histogram in place of a kernel estimate, which would smear the spikes of softmax scores.
+    groups: list of (title, {"ID": scores (N,), ood name: scores (M,), ...}), larger = more OOD;
+    score_name: the x label. A single group is laid out three panels to a row. Scores that are
+    infinite, NaN, constant or tied draw too. Source: the density figures of "Improving Energy-based
+    OOD Detection by Sparsity Regularization" (PAKDD 2022), here with a histogram in place of a
+    kernel estimate, which would smear the spikes of softmax scores.
     """
-    groups = [(title, {k: np.asarray(v, dtype=np.float64).ravel() for k, v in sets.items()}) for title, sets in groups]
-    names = list(dict.fromkeys(k for _, sets in need(groups, "the list of methods") for k in sets if k != "ID"))
+    groups = [
+        (title, {k: np.asarray(v, dtype=np.float64).ravel() for k, v in sets.items()})
+        for title, sets in groups
+    ]
+    names = list(
+        dict.fromkeys(
+            k for _, sets in need(groups, "the list of methods") for k in sets if k != "ID"
+        )
+    )
     single = len(groups) == 1
     columns = min(3, len(need(names, "the list of OOD sets"))) if single else len(groups)
     rows = -(-len(names) // columns) if single else len(names)
@@ -125,24 +181,54 @@ def label_densities(fig, title, score_name):
     fig.supylabel("Density", fontsize=10)
     entries = {}
     for ax in fig.axes:
-        entries.update({label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)})
-    fig.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=3, title=title,
-               title_fontproperties={"weight": "bold", "size": 10})
+        entries.update(
+            {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        )
+    fig.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside upper center",
+        ncols=3,
+        title=title,
+        title_fontproperties={"weight": "bold", "size": 10},
+    )
 
 
 @styled
 def plot_roc(curves, path_stem, title=None):
-    """ROC curves with the 95 % line. curves: {label: (OOD accepted (K,), ID accepted (K,))}, shares in [0, 1]."""
+    """ROC curves with the 95 % line. curves: {label: (OOD accepted (K,),
+    ID accepted (K,))}, shares in [0, 1].
+    """
     fig = Figure(figsize=(6.4, 5.0), layout="constrained")
     ax = fig.subplots()
     for k, (label, (fpr, tpr)) in enumerate(need(curves, "the dict of curves").items()):
-        ax.plot(100 * np.asarray(fpr, dtype=float), 100 * np.asarray(tpr, dtype=float), label=label,
-                color=COLOURS[k % len(COLOURS)], linestyle=DASHES[k // len(COLOURS) % len(DASHES)], clip_on=False)
+        ax.plot(
+            100 * np.asarray(fpr, dtype=float),
+            100 * np.asarray(tpr, dtype=float),
+            label=label,
+            color=COLOURS[k % len(COLOURS)],
+            linestyle=DASHES[k // len(COLOURS) % len(DASHES)],
+            clip_on=False,
+        )
     ax.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle=":", label="Chance")
-    ax.axhline(95, color="black", linewidth=1, linestyle="--", zorder=1, label="95 % of ID accepted")
-    ax.set(xlim=(0, 100), ylim=(0, 100), xlabel="OOD images accepted (%)", ylabel="ID images accepted (%)", title=title)
+    ax.axhline(
+        95, color="black", linewidth=1, linestyle="--", zorder=1, label="95 % of ID accepted"
+    )
+    ax.set(
+        xlim=(0, 100),
+        ylim=(0, 100),
+        xlabel="OOD images accepted (%)",
+        ylabel="ID images accepted (%)",
+        title=title,
+    )
     ax.grid(True)
-    ax.legend(loc="lower right", ncols=1 + len(curves) // 10, frameon=True, framealpha=0.9, edgecolor="none")
+    ax.legend(
+        loc="lower right",
+        ncols=1 + len(curves) // 10,
+        frameon=True,
+        framealpha=0.9,
+        edgecolor="none",
+    )
     return save_figure(fig, path_stem)
 
 
@@ -163,17 +249,20 @@ def draw_bar_panel(ax, cells, limit):
 def plot_bars(table, path_stem, metric="FPR95 (%)", limit=100):
     """One panel a set, one bar a method, so that any number of methods stays readable.
 
-    table: {method: {set: (mean, sd)}} in percent; sd may be None or NaN (no error bar), a set may be missing.
+    table: {method: {set: (mean, sd)}} in percent; sd may be None or NaN (no error bar),
+    a set may be missing.
     """
     methods = list(need(table, "the table of methods"))
-    names = need(list(dict.fromkeys(k for cells in table.values() for k in cells)), "the list of OOD sets")
+    names = need(
+        list(dict.fromkeys(k for cells in table.values() for k in cells)), "the list of OOD sets"
+    )
     columns = min(len(names), 8)
     rows = -(-len(names) // columns)
     fig = Figure(figsize=(WIDTH, rows * (0.62 + 0.25 * len(methods)) + 0.25), layout="constrained")
     axes = fig.subplots(rows, columns, squeeze=False, sharey=True)
-    for ax in axes.flat[len(names):]:
+    for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
-    for ax, name in zip(axes.flat, names, strict=False):    # the last row may have empty places
+    for ax, name in zip(axes.flat, names, strict=False):  # the last row may have empty places
         cells = [table[m].get(name) or (None, None) for m in methods]
         draw_bar_panel(ax, [as_numbers(cell) for cell in cells], limit)
         ax.set_title(name, loc="left", fontweight="bold" if name == "Average" else "normal")
@@ -189,29 +278,51 @@ def plot_bars(table, path_stem, metric="FPR95 (%)", limit=100):
 
 @styled
 def plot_sparsity(before, after, path_stem, labels=("Pretrained", "SR"), near_zero=0.01):
-    """How sparse the features are: per-image share of near-zero features, and mean activation of the sorted units.
+    """How sparse the features are: per-image share of near-zero features,
+    and mean activation of the sorted units.
 
-    before, after: features (N,D) and (M,D), the head's input; near-zero is |h| < near_zero; units are sorted by their
-    own mean in each array, so that rank k need not be the same unit in both.
+    before, after: features (N,D) and (M,D), the head's input; near-zero is |h| < near_zero; units
+    are sorted by their own mean in each array, so that rank k need not be the same unit in both.
     """
     fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     left, right = fig.subplots(1, 2)
-    for features, label, colour, dash in zip((before, after), labels, (BLUE, ORANGE), DASHES, strict=False):
+    for features, label, colour, dash in zip(
+        (before, after), labels, (BLUE, ORANGE), DASHES, strict=False
+    ):
         features = np.atleast_2d(np.asarray(features, dtype=np.float64))
         need(features.ravel(), f"the array of features '{label}'")
         share = 100 * (np.abs(features) < near_zero).mean(axis=1)
         heights, edges = np.histogram(share, np.linspace(0, 100, 51))
-        left.stairs(100 * heights / len(share), edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-        left.stairs(100 * heights / len(share), edges, color=colour, linestyle=dash, linewidth=1.4,
-                    label=f"{label}: {share.mean():.1f} % on average")
+        left.stairs(
+            100 * heights / len(share), edges, fill=True, color=colour, alpha=0.35, linewidth=0
+        )
+        left.stairs(
+            100 * heights / len(share),
+            edges,
+            color=colour,
+            linestyle=dash,
+            linewidth=1.4,
+            label=f"{label}: {share.mean():.1f} % on average",
+        )
         mean = np.sort(features.mean(axis=0))[::-1]
-        right.plot(np.arange(1, len(mean) + 1), mean, color=colour, linestyle=dash,
-                   label=f"{label}: mean $\\|h\\|_1$ = {np.abs(features).sum(axis=1).mean():.3g}")
-    left.set(xlim=(0, 100), xlabel=f"Features with |h| < {near_zero:g} (% of an image's)", ylabel="Images (%)")
-    right.set(xlabel="Unit, sorted by its mean activation", ylabel="Mean activation", xlim=(0, None))
+        right.plot(
+            np.arange(1, len(mean) + 1),
+            mean,
+            color=colour,
+            linestyle=dash,
+            label=f"{label}: mean $\\|h\\|_1$ = {np.abs(features).sum(axis=1).mean():.3g}",
+        )
+    left.set(
+        xlim=(0, 100),
+        xlabel=f"Features with |h| < {near_zero:g} (% of an image's)",
+        ylabel="Images (%)",
+    )
+    right.set(
+        xlabel="Unit, sorted by its mean activation", ylabel="Mean activation", xlim=(0, None)
+    )
     for ax in (left, right):
         ax.grid(True)
-        ax.set_ylim(top=1.28 * ax.get_ylim()[1])    # room for the legend above the curves
+        ax.set_ylim(top=1.28 * ax.get_ylim()[1])  # room for the legend above the curves
         ax.legend(loc="upper right")
     return save_figure(fig, path_stem)
 
@@ -219,22 +330,47 @@ def plot_sparsity(before, after, path_stem, labels=("Pretrained", "SR"), near_ze
 @styled
 def plot_training_curves(rows, path_stem, title=None):
     """Losses and ID test error over epochs. rows: dicts of the training CSV, with the columns
-    epoch,time(s),train_loss,test_loss,test_error(%) as numbers or strings; an empty cell leaves a gap. Fine-tuning has
-    a column ce too: its training loss has more terms than cross-entropy, which alone is what the test loss is.
+    epoch,time(s),train_loss,test_loss,test_error(%) as numbers or strings; an empty cell leaves a
+    gap. Fine-tuning has a column ce too: its training loss has more terms than cross-entropy, which
+    alone is what the test loss is.
     """
     need(rows, "the training CSV")
     epoch, seconds, train, test, error = (
         as_numbers([row.get(column) for row in rows])
-        for column in ("epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"))
+        for column in ("epoch", "time(s)", "train_loss", "test_loss", "test_error(%)")
+    )
     marker = "o" if len(rows) <= 20 else None
     fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     left, right = fig.subplots(1, 2)
     terms = as_numbers([row.get("ce") for row in rows])
     several = bool(np.isfinite(terms).any())
-    left.plot(epoch, train, color=BLUE, marker=marker, markersize=4, label="Train, all terms" if several else "Train")
+    left.plot(
+        epoch,
+        train,
+        color=BLUE,
+        marker=marker,
+        markersize=4,
+        label="Train, all terms" if several else "Train",
+    )
     if several:
-        left.plot(epoch, terms, color=BLUE, linestyle=":", marker=marker, markersize=4, label="Train, cross-entropy")
-    left.plot(epoch, test, color=ORANGE, linestyle="--", marker=marker, markersize=4, label="Test, cross-entropy" if several else "Test")
+        left.plot(
+            epoch,
+            terms,
+            color=BLUE,
+            linestyle=":",
+            marker=marker,
+            markersize=4,
+            label="Train, cross-entropy",
+        )
+    left.plot(
+        epoch,
+        test,
+        color=ORANGE,
+        linestyle="--",
+        marker=marker,
+        markersize=4,
+        label="Test, cross-entropy" if several else "Test",
+    )
     left.set(xlabel="Epoch", ylabel="Loss (nats)")
     left.legend()
     last = np.flatnonzero(np.isfinite(error))[-1:]
@@ -246,7 +382,7 @@ def plot_training_curves(rows, path_stem, title=None):
     for ax, curves in ((left, (train, test)), (right, (error,))):
         ax.grid(True)
         highest = np.nanmax([np.nanmax(curve, initial=0) for curve in curves])
-        ax.set_ylim(0, 1.3 * highest or 1)      # room for the legend
+        ax.set_ylim(0, 1.3 * highest or 1)  # room for the legend
         ax.xaxis.get_major_locator().set_params(integer=True)
     spent = f"{np.nanmean(seconds):.0f} s an epoch" if np.isfinite(seconds).any() else None
     fig.suptitle(", ".join(filter(None, (title, spent))), fontsize=10)
@@ -255,27 +391,44 @@ def plot_training_curves(rows, path_stem, title=None):
 
 @styled
 def plot_sweep(alphas, curves, path_stem, chosen=None, xlabel="alpha, weight of the L1 term"):
-    """One panel a quantity over the values of a hyper-parameter, set at equal distances so that 0 has a place too.
+    """One panel a quantity over the values of a hyper-parameter,
+    set at equal distances so that 0 has a place too.
 
-    alphas (A,); curves: {name with unit: (A,)}, for instance ID accuracy (%), mean L1, validation FPR95 (%); a NaN
-    leaves a gap; chosen: the value to mark. No axis is shorter than 1.
+    alphas (A,); curves: {name with unit: (A,)}, for instance ID accuracy (%), mean L1, validation
+    FPR95 (%); a NaN leaves a gap; chosen: the value to mark. No axis is shorter than 1.
     """
-    order = np.argsort(need(np.asarray(alphas, dtype=np.float64), "the list of alphas"), kind="stable")
+    order = np.argsort(
+        need(np.asarray(alphas, dtype=np.float64), "the list of alphas"), kind="stable"
+    )
     values = np.asarray(alphas, dtype=np.float64)[order]
     fig = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     panels = fig.subplots(1, len(need(curves, "the dict of curves")), squeeze=False)[0]
     for k, (ax, (name, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
         if len(curve) != len(values):
             raise ValueError(f"curve '{name}' has {len(curve)} values for {len(values)} alphas")
-        ax.plot(range(len(values)), as_numbers(curve)[order], marker="o", markersize=5, color=COLOURS[k % len(COLOURS)])
-        ax.set_xticks(range(len(values)), [f"{a:g}" for a in values], rotation=45 if len(values) * len(curves) > 16 else 0)
+        ax.plot(
+            range(len(values)),
+            as_numbers(curve)[order],
+            marker="o",
+            markersize=5,
+            color=COLOURS[k % len(COLOURS)],
+        )
+        ax.set_xticks(
+            range(len(values)),
+            [f"{a:g}" for a in values],
+            rotation=45 if len(values) * len(curves) > 16 else 0,
+        )
         ax.set(xlim=(-0.4, len(values) - 0.6), title=name)
         ax.margins(y=0.15)
         low, high = ax.get_ylim()
-        if high - low < 1:     # less than a point: drawn as the small thing it is
+        if high - low < 1:  # less than a point: drawn as the small thing it is
             ax.set_ylim((low + high - 1) / 2, (low + high + 1) / 2)
         ax.grid(True)
         if chosen in values:
-            ax.axvline(list(values).index(chosen), color="black", linestyle="--", linewidth=1.1, zorder=1)
-    fig.supxlabel(xlabel + (f" (dashed: {chosen:g}, chosen)" if chosen in values else ""), fontsize=10)
+            ax.axvline(
+                list(values).index(chosen), color="black", linestyle="--", linewidth=1.1, zorder=1
+            )
+    fig.supxlabel(
+        xlabel + (f" (dashed: {chosen:g}, chosen)" if chosen in values else ""), fontsize=10
+    )
     return save_figure(fig, path_stem)

@@ -1,8 +1,11 @@
-"""Copy finished snapshots to CIFAR/snapshots/provided/, for those who clone the project: ``python -m utils.paper.provide NAME ...``.
+"""Copy finished snapshots to CIFAR/snapshots/provided/, for those who clone the project:
+``python -m utils.paper.provide NAME ...``.
 
-Weights of more than one dimension are stored as float16 if that moves no metric by 0.01 (percent, msp and energy, every OOD
-set), else all as float32. manifest.json lists what there is. Needs the data set's images.
+Weights of more than one dimension are stored as float16 if that moves no metric by 0.01 (percent,
+msp and energy, every OOD set), else all as float32. manifest.json lists what there is.
+Needs the data set's images.
 """
+
 import argparse
 import json
 import sys
@@ -15,26 +18,55 @@ from utils.evaluation.network import Network
 from utils.training import options
 
 MANIFEST = snapshots.SNAPSHOTS / "manifest.json"
-PART = 1000          # test images, evenly spread, whose number of correct ones is recorded for a quick check of a copy
-REFERENCE = 20       # patches whose scores are recorded
-TOLERANCE = 0.01     # percent
-LISTED = ("dataset", "arch", "layers", "widen_factor", "num_classes", "loss", "outliers", "seed", "train_images", "id_accuracy", "part", "weights", "float16_moves")
+# test images, evenly spread, whose number of correct ones is recorded for a quick check of a copy
+PART = 1000
+REFERENCE = 20  # patches whose scores are recorded
+TOLERANCE = 0.01  # percent
+LISTED = (
+    "dataset",
+    "arch",
+    "layers",
+    "widen_factor",
+    "num_classes",
+    "loss",
+    "outliers",
+    "seed",
+    "train_images",
+    "id_accuracy",
+    "part",
+    "weights",
+    "float16_moves",
+)
 
 
 def halved(state):
-    """The state_dict with matrices and convolutions in float16; BatchNorm's vectors span too many magnitudes for it."""
-    return {name: value.half() if value.is_floating_point() and value.dim() > 1 else value for name, value in state.items()}
+    """The state_dict with matrices and convolutions in float16;
+    BatchNorm's vectors span too many magnitudes for it.
+    """
+    return {
+        name: value.half() if value.is_floating_point() and value.dim() > 1 else value
+        for name, value in state.items()
+    }
 
 
 def measure(state, description, key, image_sets):
-    """({what: percent}, correct ones of ``part``) in float32: ID accuracy, and all metrics of msp and energy on each OOD set.
+    """({what: percent}, correct ones of ``part``) in float32: ID accuracy, and all metrics of msp
+    and energy on each OOD set.
 
-    The network is built anew for each state_dict: a compiled one keeps the weights it was compiled with.
+    The network is built anew for each state_dict: a compiled one keeps the
+    weights it was compiled with.
     """
     model = snapshots.build_model(description).eval()
     snapshots.load_weights(model, state, key)
     id_set, *ood_sets = image_sets
-    network = Network(model, key, next(model.parameters()).device, "fp32", compile="auto", arch=description["arch"])
+    network = Network(
+        model,
+        key,
+        next(model.parameters()).device,
+        "fp32",
+        compile="auto",
+        arch=description["arch"],
+    )
     network.plan(image_sets)
     outputs = network.outputs(id_set)
     correct = outputs.logits.argmax(axis=1) == outputs.labels
@@ -43,39 +75,67 @@ def measure(state, description, key, image_sets):
         id_scores = network.score(score, id_set)
         for ood in ood_sets:
             row = protocol.measure_set(id_scores, network.score(score, ood), ood.name)
-            values.update({f"{score.label} {ood.name} {metric} {kind}": part[metric]
-                           for metric in metrics.METRICS for kind, part in (("draws", row), ("whole", row["whole"]))})
+            values.update(
+                {
+                    f"{score.label} {ood.name} {metric} {kind}": part[metric]
+                    for metric in metrics.METRICS
+                    for kind, part in (("draws", row), ("whole", row["whole"]))
+                }
+            )
     return values, int(correct[part(len(id_set))].sum())
 
 
 def part(count):
-    """Index array of the images that a quick check looks at: spread over the set, which may be sorted by class."""
+    """Index array of the images that a quick check looks at:
+    spread over the set, which may be sorted by class.
+    """
     return np.arange(0, count, max(1, count // PART))[:PART]
 
 
 def reference(model):
-    """Energy scores in float32 of a few photographs' patches that need no download: a copy that gives others is not this network."""
+    """Energy scores in float32 of a few photographs' patches that need no download: a copy that
+    gives others is not this network.
+    """
     images = loaders.load(loaders.PHOTOGRAPHS, "test")
     images = images.subset(np.arange(REFERENCE))
     network = Network(model, "reference", next(model.parameters()).device, "fp32", compile="off")
     logits = network.run(images, network.forward)["logits"]
-    return {"set": images.name, "fingerprint": images.fingerprint, "energy": np.round(-np.logaddexp.reduce(logits.astype(np.float64), axis=1), 4).tolist()}
+    return {
+        "set": images.name,
+        "fingerprint": images.fingerprint,
+        "energy": np.round(-np.logaddexp.reduce(logits.astype(np.float64), axis=1), 4).tolist(),
+    }
 
 
 def provide(file, data, float32=False):
-    """Write the snapshot's provided copy, as float32 without a trial of float16 if that is asked for, and return its path."""
+    """Write the snapshot's provided copy, as float32 without a trial of float16 if that is asked
+    for, and return its path.
+    """
     if file.is_relative_to(snapshots.PROVIDED):
-        raise runtime.UserError(f"{file} is a provided snapshot already. Train one of your own, or give its path")
+        raise runtime.UserError(
+            f"{file} is a provided snapshot already. Train one of your own, or give its path"
+        )
     state = snapshots.read_weights(file)
     description = snapshots.describe(file, state)
     if not snapshots.is_complete(description):
-        raise runtime.UserError(f"{file} is not the last snapshot of a run of this project's scripts, so it is not provided")
-    id_set = loaders.load_id(description["dataset"], "test", data, None, description.get("image_size"))
-    image_sets = [id_set] + ([] if float32 else loaders.parse_ood("", description["dataset"], data, id_set.images.shape[-1]))
+        raise runtime.UserError(
+            f"{file} is not the last snapshot of a run of this project's scripts, "
+            "so it is not provided"
+        )
+    id_set = loaders.load_id(
+        description["dataset"], "test", data, None, description.get("image_size")
+    )
+    image_sets = [id_set] + (
+        []
+        if float32
+        else loaders.parse_ood("", description["dataset"], data, id_set.images.shape[-1])
+    )
     before, correct = measure(state, description, runtime.sha256_file(file), image_sets)
     small, weights, after, small_correct, moved = state, "float32", before, correct, None
     if not float32:
-        after, small_correct = measure(halved(state), description, f"half-{runtime.sha256_file(file)}", image_sets)
+        after, small_correct = measure(
+            halved(state), description, f"half-{runtime.sha256_file(file)}", image_sets
+        )
         moved = round(max(abs(before[what] - after[what]) for what in before), 6)
         print(f"{snapshots.short_name(file)}: float16 moves no metric by more than {moved:.4f}")
         if moved < TOLERANCE:
@@ -86,44 +146,73 @@ def provide(file, data, float32=False):
     snapshots.load_weights(model, small, file)
     path = snapshots.PROVIDED / file.parent.name / file.name
     kept = {key: value for key, value in description.items() if key not in ("sha256", "written")}
-    if kept.get("parent_sha256"):    # of a provided copy the parent is the provided copy of its parent
+    # of a provided copy the parent is the provided copy of its parent
+    if kept.get("parent_sha256"):
         kept["parent_sha256"] = provided_parent(kept["parent_sha256"])
     log = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
     if log.exists():
         runtime.write_bytes(path.with_name(log.name), log.read_bytes())
-    snapshots.save_weights(path, small, {
-        **kept, "id_accuracy": round(after["id_accuracy"], 4), "weights": weights, "float16_moves": moved,
-        "trained_sha256": runtime.sha256_file(file), "reference": reference(model),
-        "part": {"images": len(part(len(id_set))), "correct": small_correct, "fingerprint": id_set.fingerprint}})
+    snapshots.save_weights(
+        path,
+        small,
+        {
+            **kept,
+            "id_accuracy": round(after["id_accuracy"], 4),
+            "weights": weights,
+            "float16_moves": moved,
+            "trained_sha256": runtime.sha256_file(file),
+            "reference": reference(model),
+            "part": {
+                "images": len(part(len(id_set))),
+                "correct": small_correct,
+                "fingerprint": id_set.fingerprint,
+            },
+        },
+    )
     for other in path.parent.glob(f"{snapshots.stem_of(path)}_epoch_*.pt"):
-        if other != path and snapshots.stem_of(other) == snapshots.stem_of(path):     # of a longer or shorter run, which this one replaces
+        # of a longer or shorter run, which this one replaces
+        if other != path and snapshots.stem_of(other) == snapshots.stem_of(path):
             snapshots.remove_snapshot(other)
     return path
 
 
 def provided_parent(sha256):
-    """sha256 of the provided copy of the snapshot that has this sha256, or is it; UserError when that is not provided."""
+    """sha256 of the provided copy of the snapshot that has this sha256, or is it;
+    UserError when that is not provided.
+    """
     for path in sorted(snapshots.PROVIDED.rglob("*.json")):
         description = json.loads(path.read_text())
         if sha256 in (description["sha256"], description["trained_sha256"]):
             return description["sha256"]
-    raise runtime.UserError("the pre-trained snapshot this one was made from is not provided. Provide that one first")
+    raise runtime.UserError(
+        "the pre-trained snapshot this one was made from is not provided. Provide that one first"
+    )
 
 
 def write_manifest():
-    """List every provided snapshot: file, size, sha256, what it is and its ID accuracy in percent."""
+    """List every provided snapshot: file, size, sha256,
+    what it is and its ID accuracy in percent.
+    """
     entries = []
     for path in sorted(snapshots.PROVIDED.rglob("*.pt")):
         description = json.loads(path.with_suffix(".json").read_text())
-        entries.append({"file": path.relative_to(snapshots.SNAPSHOTS).as_posix(), "bytes": path.stat().st_size,
-                        "sha256": runtime.sha256_file(path), "epochs": description["recipe"]["epochs"],
-                        **{key: description.get(key) for key in LISTED}})
+        entries.append(
+            {
+                "file": path.relative_to(snapshots.SNAPSHOTS).as_posix(),
+                "bytes": path.stat().st_size,
+                "sha256": runtime.sha256_file(path),
+                "epochs": description["recipe"]["epochs"],
+                **{key: description.get(key) for key in LISTED},
+            }
+        )
     runtime.write_json(MANIFEST, {"snapshots": entries})
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="python -m utils.paper.provide", description=__doc__)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="snapshots, as test.py --model takes them")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="snapshots, as test.py --model takes them"
+    )
     parser.add_argument("--float32", action="store_true", help="do not try float16")
     parser.add_argument("--data", default=str(runtime.DATA))
     return parser.parse_args(argv)
@@ -132,7 +221,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv=None):
     args = parse(argv)
     for name in args.names:
-        print(f"-> {runtime.short_path(provide(snapshots.find_one(name), args.data, args.float32))}")
+        print(
+            f"-> {runtime.short_path(provide(snapshots.find_one(name), args.data, args.float32))}"
+        )
     write_manifest()
     print(f"manifest: {runtime.short_path(MANIFEST)}")
 

@@ -1,11 +1,14 @@
-"""Short fine-tunings with SR that tell what its parts do: ``reproduce.py DATASET --sweep`` and ``--ablation``.
+"""Short fine-tunings with SR that tell what its parts do:
+``reproduce.py DATASET --sweep`` and ``--ablation``.
 
-The sweep compares alphas on ID validation images and generated noise; no OOD test set is seen. Some of the training images
-are held out for it, others fine-tuned on. Pre-training has seen the held-out images too, so their accuracy is not a test
-accuracy; alphas are compared with one another only. The ablation changes one thing at a time and scores the OOD test sets,
-and whole runs of SR from the same network beside them: it explains SR's numbers, and nothing is chosen by it. What has been
+The sweep compares alphas on ID validation images and generated noise; no OOD test set is seen. Some
+of the training images are held out for it, others fine-tuned on. Pre-training has seen the held-out
+images too, so their accuracy is not a test accuracy; alphas are compared with one another only. The
+ablation changes one thing at a time and scores the OOD test sets, and whole runs of SR from the
+same network beside them: it explains SR's numbers, and nothing is chosen by it. What has been
 fine-tuned is kept, so that the same command goes on after an interruption.
 """
+
 import argparse
 import io
 from pathlib import Path
@@ -21,14 +24,17 @@ from . import plots
 from .methods import run_script
 from .tables import file_name
 
-ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)    # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
-IMAGES = 10_000      # fine-tuned on at most, in EPOCHS epochs of a complete schedule
+# 0 is plain fine-tuning, to tell the L1 term from the extra epochs
+ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+IMAGES = 10_000  # fine-tuned on at most, in EPOCHS epochs of a complete schedule
 EPOCHS = 2
-HELD_OUT = 2500      # validation images at most, and a tenth of all at most
-PREPARED = ("id", "image_size", "skip_bad")    # options that have done their work once ``prepare`` has written the images
-LIMIT = 0.5          # percent of validation accuracy that a recommended alpha may cost
-TIE = 0.5            # points of FPR95 that a validation set of this size cannot tell apart: about its standard error
-VARIANTS = {    # of the ablation: options of tune.py
+HELD_OUT = 2500  # validation images at most, and a tenth of all at most
+# options that have done their work once ``prepare`` has written the images
+PREPARED = ("id", "image_size", "skip_bad")
+LIMIT = 0.5  # percent of validation accuracy that a recommended alpha may cost
+# points of FPR95 that a validation set of this size cannot tell apart: about its standard error
+TIE = 0.5
+VARIANTS = {  # of the ablation: options of tune.py
     "SR": {"alpha": 0.02},
     "without the L1 norm (alpha 0)": {"alpha": 0.0},
     "alpha 0.05": {"alpha": 0.05},
@@ -42,133 +48,267 @@ VARIANTS = {    # of the ablation: options of tune.py
 
 
 def sweep(args: argparse.Namespace) -> None:
-    """Fine-tune and score every alpha, print the table, write CIFAR/results/{dataset}_sweep_alpha.json and the figure."""
+    """Fine-tune and score every alpha, print the table, write
+    CIFAR/results/{dataset}_sweep_alpha.json and the figure.
+    """
     parent = find_parent(args)
     folder, noise, count = prepare(args, parent)
     rows = []
     for alpha in ALPHAS:
         file = fine_tune(args, folder, parent, alpha=alpha)
-        result = evaluate(file, "--id", folder, "--protocol", "full", "--ood", ",".join(f"folder:{path}" for path in noise),
-                          *options.common_words(args, PREPARED))
+        result = evaluate(
+            file,
+            "--id",
+            folder,
+            "--protocol",
+            "full",
+            "--ood",
+            ",".join(f"folder:{path}" for path in noise),
+            *options.common_words(args, PREPARED),
+        )
         entry = result["scores"][0]
-        rows.append({"alpha": alpha, "accuracy": result["id"]["accuracy"], "mean_l1": result["id"]["mean_l1"], "fpr95": entry["average"]["fpr95"],
-                     "auroc": entry["average"]["auroc"], "sets": entry["sets"], **provenance(file, result)})
+        rows.append(
+            {
+                "alpha": alpha,
+                "accuracy": result["id"]["accuracy"],
+                "mean_l1": result["id"]["mean_l1"],
+                "fpr95": entry["average"]["fpr95"],
+                "auroc": entry["average"]["auroc"],
+                "sets": entry["sets"],
+                **provenance(file, result),
+            }
+        )
     best = recommend(rows)
     print("\n" + format_rows(rows, best))
-    path = write_study(args, "sweep_alpha", parent, count, result, rows=rows, recommended=best,
-                       rule=f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, then the highest AUROC")
-    figure = plots.plot_sweep([row["alpha"] for row in rows], {
-        "Accuracy (%)": [row["accuracy"] for row in rows], "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
-        "FPR95, noise (%)": [row["fpr95"] for row in rows], "AUROC, noise (%)": [row["auroc"] for row in rows]},
-        runtime.CIFAR / "figures" / path.stem, best, xlabel="alpha, weight of the L1 norm")
+    path = write_study(
+        args,
+        "sweep_alpha",
+        parent,
+        count,
+        result,
+        rows=rows,
+        recommended=best,
+        rule=f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, "
+        "then the highest AUROC",
+    )
+    figure = plots.plot_sweep(
+        [row["alpha"] for row in rows],
+        {
+            "Accuracy (%)": [row["accuracy"] for row in rows],
+            "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
+            "FPR95, noise (%)": [row["fpr95"] for row in rows],
+            "AUROC, noise (%)": [row["auroc"] for row in rows],
+        },
+        runtime.CIFAR / "figures" / path.stem,
+        best,
+        xlabel="alpha, weight of the L1 norm",
+    )
     print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
 
 
 def ablation(args: argparse.Namespace) -> None:
-    """Fine-tune and score every variant, print the table, write CIFAR/results/{dataset}_ablation.json."""
+    """Fine-tune and score every variant, print the table, write
+    CIFAR/results/{dataset}_ablation.json.
+    """
     parent = find_parent(args)
     folder, _, count = prepare(args, parent)
     words, whole = options.common_words(args), whole_runs(args, parent)
     done, rows, recipes_done = [("before", {}, parent)], [], []
     for name, changes in VARIANTS.items():
         recipe = recipe_of(args, changes)
-        if recipe not in recipes_done:    # what the usual recipe has so already is no variant of it
+        if recipe not in recipes_done:  # what the usual recipe has so already is no variant of it
             recipes_done.append(recipe)
             done.append((name, changes, fine_tune(args, folder, parent, **changes)))
     for name, changes, file in done + whole:
         result = evaluate(file, *words)
         entry = result["scores"][0]
-        rows.append({"name": name, "changes": changes, "error": result["id"]["error"], "mean_l1": result["id"]["mean_l1"],
-                     "sets": entry["sets"], "average": entry["average"], **provenance(file, result)})
-    print("\n" + report.format_summary([{**row, "score": row["name"]} for row in rows], "fpr95", "FPR95"))
+        rows.append(
+            {
+                "name": name,
+                "changes": changes,
+                "error": result["id"]["error"],
+                "mean_l1": result["id"]["mean_l1"],
+                "sets": entry["sets"],
+                "average": entry["average"],
+                **provenance(file, result),
+            }
+        )
+    print(
+        "\n"
+        + report.format_summary([{**row, "score": row["name"]} for row in rows], "fpr95", "FPR95")
+    )
     path = write_study(args, "ablation", parent, count, result, rows=rows)
     print(f"-> {runtime.short_path(path)}")
 
 
 def whole_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dict, Path]]:
-    """(name, what its recipe has otherwise, path) of SR's finished runs on all images from the pre-trained snapshot ``parent``."""
+    """(name, what its recipe has otherwise, path) of SR's finished runs on all images from the
+    pre-trained snapshot ``parent``.
+    """
     found = []
     for file in snapshots.all_snapshots():
-        description = snapshots.read_description(file) or {}    # without one, nothing tells how it was made
-        if (description.get("loss") == "sr" and description.get("seed") == args.seed and description.get("parent_sha256") == runtime.sha256_file(parent)
-                and snapshots.is_complete(description) and snapshots.epoch_of(file) >= 0):
+        # without one, nothing tells how it was made
+        description = snapshots.read_description(file) or {}
+        if (
+            description.get("loss") == "sr"
+            and description.get("seed") == args.seed
+            and description.get("parent_sha256") == runtime.sha256_file(parent)
+            and snapshots.is_complete(description)
+            and snapshots.epoch_of(file) >= 0
+        ):
             changes = {key: value for key, (value, _) in recipes.departures(description).items()}
-            words = [f"whole run of SR, {description['recipe']['epochs']} epochs of {description['train_images']:,} images",
-                     *(f"{key} {value}" for key, value in changes.items())]
+            words = [
+                (
+                    f"whole run of SR, {description['recipe']['epochs']} epochs "
+                    f"of {description['train_images']:,} images"
+                ),
+                *(f"{key} {value}" for key, value in changes.items()),
+            ]
             found.append((", ".join(words), changes, file))
     return sorted(found, key=lambda run: len(run[1]))
 
 
 def provenance(file: Path, result: dict) -> dict:
-    """What a row says of its own making: which network, how and when it was trained, what it was scored on and by what."""
+    """What a row says of its own making: which network, how and when it was trained,
+    what it was scored on and by what.
+    """
     description = snapshots.read_description(file) or {}
-    return {"snapshot": result["snapshot"]["sha256"], "trained": {key: description.get(key) for key in ("written", "computed", "versions")},
-            **{key: result[key] for key in ("precision", "machine", "seconds")}}
+    return {
+        "snapshot": result["snapshot"]["sha256"],
+        "trained": {key: description.get(key) for key in ("written", "computed", "versions")},
+        **{key: result[key] for key in ("precision", "machine", "seconds")},
+    }
 
 
-def write_study(args: argparse.Namespace, study: str, parent: Path, count: int, result: dict, **content) -> Path:
-    """Write a study's result file and return its path: what all its rows share, then ``content``; ``result`` is one row's."""
-    shared = {"arguments": {key: runtime.portable(value) for key, value in vars(args).items()}, "arch": args.arch, "seed": args.seed,
-              "parent": runtime.sha256_file(parent), "parent_name": snapshots.short_name(parent), "images": count, "epochs": EPOCHS,
-              "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")}, "ood": result["ood"],
-              "num_to_avg": result["num_to_avg"]}
+def write_study(
+    args: argparse.Namespace, study: str, parent: Path, count: int, result: dict, **content
+) -> Path:
+    """Write a study's result file and return its path: what all its rows share, then ``content``;
+    ``result`` is one row's.
+    """
+    shared = {
+        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+        "arch": args.arch,
+        "seed": args.seed,
+        "parent": runtime.sha256_file(parent),
+        "parent_name": snapshots.short_name(parent),
+        "images": count,
+        "epochs": EPOCHS,
+        "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")},
+        "ood": result["ood"],
+        "num_to_avg": result["num_to_avg"],
+    }
     path = report.RESULTS / f"{file_name(args, study)}.json"
     runtime.write_json(path, {**shared, **content})
     return path
 
 
 def find_parent(args: argparse.Namespace) -> Path:
-    """Path of the pre-trained snapshot that short fine-tunings start from; UserError if its training is not at its end."""
-    file = snapshots.find_one("./snapshots/pretrained", f"{args.dataset}_{arch_name(args.arch)}_pretrained")
+    """Path of the pre-trained snapshot that short fine-tunings start from; UserError if its
+    training is not at its end.
+    """
+    file = snapshots.find_one(
+        "./snapshots/pretrained", f"{args.dataset}_{arch_name(args.arch)}_pretrained"
+    )
     description = snapshots.read_description(file) or {}
     if description.get("recipe") and not snapshots.is_complete(description):
-        raise runtime.UserError(f"{snapshots.short_name(file)} is not of a whole run. Finish it: python baseline.py {args.dataset} --resume")
+        raise runtime.UserError(
+            f"{snapshots.short_name(file)} is not of a whole run. Finish it: "
+            f"python baseline.py {args.dataset} --resume"
+        )
     return file
 
 
 def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: float) -> Path:
-    """Path of the snapshot of a short SR fine-tuning with these options of tune.py changed; made unless it is there."""
-    place = snapshots.SWEEP / "_".join([folder.name, *(f"{key}_{value:g}" for key, value in changes.items())])
+    """Path of the snapshot of a short SR fine-tuning with these options of tune.py changed;
+    made unless it is there.
+    """
+    place = snapshots.SWEEP / "_".join(
+        [folder.name, *(f"{key}_{value:g}" for key, value in changes.items())]
+    )
     stem = f"{args.dataset}_{arch_name(args.arch)}_s{args.seed}_tune"
     file = snapshots.snapshot_path(place, stem, EPOCHS - 1)
     recipe = recipe_of(args, changes)
     if not is_made(file, recipe, parent):
         words = [word for key, value in changes.items() for word in (f"--{key}", value)]
-        words += ["--resume"] * files.goes_on(place, stem, recipe, {"parent": runtime.sha256_file(parent)})
-        run_script(["tune.py", args.dataset, "--id", folder, *words, "--epochs", EPOCHS, "--load", parent, "--save", place,
-                    "--arch", args.arch, "--seed", args.seed, *options.common_words(args, PREPARED)])
+        words += ["--resume"] * files.goes_on(
+            place, stem, recipe, {"parent": runtime.sha256_file(parent)}
+        )
+        run_script(
+            [
+                "tune.py",
+                args.dataset,
+                "--id",
+                folder,
+                *words,
+                "--epochs",
+                EPOCHS,
+                "--load",
+                parent,
+                "--save",
+                place,
+                "--arch",
+                args.arch,
+                "--seed",
+                args.seed,
+                *options.common_words(args, PREPARED),
+            ]
+        )
     return file
 
 
 def recipe_of(args: argparse.Namespace, changes: dict) -> dict:
-    """The options that tell one short fine-tuning from another; the network's own come from the pre-trained snapshot."""
+    """The options that tell one short fine-tuning from another;
+    the network's own come from the pre-trained snapshot.
+    """
     recipe = {**recipes.resolve("tune", args.dataset, "sr", "paper", args.arch), **changes}
     recipe.update(epochs=EPOCHS, seed=args.seed, precision=args.precision)
-    return {key: value for key, value in recipe.items() if key not in ("arch", "layers", "widen_factor", "test_bs")}
+    return {
+        key: value
+        for key, value in recipe.items()
+        if key not in ("arch", "layers", "widen_factor", "test_bs")
+    }
 
 
 def evaluate(file: Path, *words) -> dict:
-    """The result of test.py with the energy score on a snapshot; its file is put among the caches."""
+    """The result of test.py with the energy score on a snapshot;
+    its file is put among the caches.
+    """
     place = runtime.CIFAR / "cache" / "sweep" / runtime.sha256_file(file)[:16]
     run_script(["test.py", "--model", file, "--score", "energy", *words, "--save", place])
     return report.read_result(max(place.glob("*.json"), key=lambda path: path.stat().st_mtime_ns))
 
 
 def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], int]:
-    """(folder with train.npz and test.npz made from the training images, paths of noise sets made from test.npz, images in train.npz).
+    """(folder with train.npz and test.npz made from the training images, paths of noise sets made
+    from test.npz, images in train.npz).
 
     Images of one's own are brought to the size that the network was trained at.
     """
-    size = args.image_size or (args.id and (snapshots.read_description(parent) or {}).get("image_size")) or None
+    size = (
+        args.image_size
+        or (args.id and (snapshots.read_description(parent) or {}).get("image_size"))
+        or None
+    )
     images = loaders.load_id(args.dataset, "train", args.data, args.id, size, args.skip_bad)
     if len(images) < 20:
-        raise runtime.UserError(f"{images.source} has {len(images)} training images; a tenth is held out, so 20 are the least")
+        raise runtime.UserError(
+            f"{images.source} has {len(images)} training images; "
+            "a tenth is held out, so 20 are the least"
+        )
     order = np.random.default_rng(args.seed).permutation(len(images))
     held = min(HELD_OUT, len(images) // 10)
-    folder = runtime.make_folder(runtime.DATA / "cache" / f"sweep_{args.dataset}_{args.seed}_{images.fingerprint[:8]}")
+    folder = runtime.make_folder(
+        runtime.DATA / "cache" / f"sweep_{args.dataset}_{args.seed}_{images.fingerprint[:8]}"
+    )
     validation = images.subset(np.sort(order[:held]), "validation")
-    parts = {"test": validation, "train": images.subset(np.sort(order[held:held + IMAGES]), "train")}
-    parts.update({noise.name.replace(" ", "_"): noise for noise in noise_sets(validation, args.seed)})
+    parts = {
+        "test": validation,
+        "train": images.subset(np.sort(order[held : held + IMAGES]), "train"),
+    }
+    parts.update(
+        {noise.name.replace(" ", "_"): noise for noise in noise_sets(validation, args.seed)}
+    )
     for name, part in parts.items():
         arrays = {"images": part.images.permute(0, 2, 3, 1).numpy()}
         if part.labels is not None:
@@ -179,30 +319,52 @@ def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], i
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)
             runtime.write_bytes(folder / f"{name}.npz", buffer.getbuffer())
-    return folder, [folder / f"{name}.npz" for name in parts if name not in ("train", "test")], len(parts["train"])
+    return (
+        folder,
+        [folder / f"{name}.npz" for name in parts if name not in ("train", "test")],
+        len(parts["train"]),
+    )
 
 
 def is_made(file: Path, recipe: dict, parent: Path) -> bool:
-    """Whether this snapshot is there, whole, with this recipe and from this parent; its folder's name has the images' fingerprint."""
+    """Whether this snapshot is there, whole, with this recipe and from this parent; its folder's
+    name has the images' fingerprint.
+    """
     if not file.exists():
         return False
     description = snapshots.read_description(file) or {}
     made = {"precision": "auto", **description.get("recipe", {})}
-    return (snapshots.is_complete(description) and description.get("parent_sha256") == runtime.sha256_file(parent)
-            and recipe.items() <= made.items())
+    return (
+        snapshots.is_complete(description)
+        and description.get("parent_sha256") == runtime.sha256_file(parent)
+        and recipe.items() <= made.items()
+    )
 
 
 def recommend(rows: list[dict]) -> float:
-    """Of the alphas that cost at most LIMIT percent of accuracy and are within TIE of the lowest FPR95 the one with the highest AUROC."""
+    """Of the alphas that cost at most LIMIT percent of accuracy and are within TIE of the lowest
+    FPR95 the one with the highest AUROC.
+    """
     plain = next(row for row in rows if row["alpha"] == 0)
     accurate = [row for row in rows if row["accuracy"] >= plain["accuracy"] - LIMIT]
     lowest = min(row["fpr95"] for row in accurate)
-    return max((row for row in accurate if row["fpr95"] <= lowest + TIE), key=lambda row: row["auroc"])["alpha"]
+    return max(
+        (row for row in accurate if row["fpr95"] <= lowest + TIE), key=lambda row: row["auroc"]
+    )["alpha"]
 
 
 def format_rows(rows: list[dict], best: float) -> str:
     """The sweep's table as text, its recommended line marked."""
-    lines = [f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   (validation ID; generated noise)"]
-    return "\n".join(lines + [f"{r['alpha']:8g}{r['accuracy']:10.2f}{r['mean_l1']:10.3f}{r['fpr95']:9.2f}{r['auroc']:9.2f}"
-                              + ("   <- recommended" if r["alpha"] == best else "") for r in rows])
-
+    lines = [
+        f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   "
+        "(validation ID; generated noise)"
+    ]
+    return "\n".join(
+        lines
+        + [
+            f"{r['alpha']:8g}{r['accuracy']:10.2f}{r['mean_l1']:10.3f}"
+            f"{r['fpr95']:9.2f}{r['auroc']:9.2f}"
+            + ("   <- recommended" if r["alpha"] == best else "")
+            for r in rows
+        ]
+    )

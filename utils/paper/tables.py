@@ -1,9 +1,12 @@
-"""The papers' tables, published beside measured: ``python reproduce.py DATASET --table NAME`` writes them.
+"""The papers' tables, published beside measured: ``python reproduce.py DATASET --table NAME``
+writes them.
 
-A published number is compared with a measured one only on the very images of the paper. A set of the same kind stands in
-the same column, marked †, and so does a mean over such sets. CIFAR/README.md shows the tables, RESULTS.tex has them for
-LaTeX, and RESULTS.csv has a line for each number, with what it was made of.
+A published number is compared with a measured one only on the very images of the paper. A set of
+the same kind stands in the same column, marked †, and so does a mean over such sets.
+CIFAR/README.md shows the tables, RESULTS.tex has them for LaTeX, and RESULTS.csv has a line for
+each number, with what it was made of.
 """
+
 import argparse
 import csv
 import io
@@ -25,20 +28,25 @@ from utils.training.recipes import departures
 PUBLISHED = json.loads((CIFAR / "published.json").read_text(encoding="utf-8"))
 RECORDED = report.RESULTS / "recorded"
 OUTPUT = CIFAR / "RESULTS"
-# Data sets of which a paper has a six-set table, the one shown first; the six sets and their numbers of images.
+# Data sets of which a paper has a six-set table, the one shown first;
+# the six sets and their numbers of images.
 ID_SETS = list(dict.fromkeys(r["id_set"] for r in PUBLISHED["records"] if r["protocol"] == "paper"))
 OFFICIAL = {name: SOURCES["sets"][name]["images"] for name in SOURCES["groups"]["ood"]}
-PLACES = {name: line[0] for line in SIX_SETS for name in line}    # a measured set -> the paper's set whose place it takes
+# a measured set -> the paper's set whose place it takes
+PLACES = {name: line[0] for line in SIX_SETS for name in line}
 # (title, loss or None, score) of the rows of a data set's own table
 TABLE_METHODS = tuple((m["title"], m["loss"], m["score"]) for m in PUBLISHED["methods"])
 METHODS = tuple(m for m, entry in zip(TABLE_METHODS, PUBLISHED["methods"]) if entry["chain"])
-KEYS = {"fpr95": "fpr95", "auroc": "auroc", "aupr": "aupr_in"}    # what published.json calls a metric, and what results do
+# what published.json calls a metric, and what results do
+KEYS = {"fpr95": "fpr95", "auroc": "auroc", "aupr": "aupr_in"}
 TITLES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR"}
-OTHER = "†"    # beside a number that is not of the paper's images
+OTHER = "†"  # beside a number that is not of the paper's images
 
 
 class Table(NamedTuple):
-    """A published table: its title, its source in published.json, its metrics, and the records that are its rows."""
+    """A published table: its title, its source in published.json, its metrics,
+    and the records that are its rows.
+    """
 
     title: str
     source: str
@@ -48,22 +56,40 @@ class Table(NamedTuple):
 
 TABLES = {
     "sr": Table("SR, PAKDD 2022: mean FPR95 over the six sets", "sr", ("fpr95",)),
-    "srf1": Table("SR framework, Sci. Rep. 2024: all methods, means over the six sets", "srf", ("fpr95", "auroc", "aupr"),
-                  lambda r: r["network"] == "wrn" and r["method"] != "Baseline" and r["ood_set"] in (None, "average")),
-    "srf3": Table("SR framework, Sci. Rep. 2024: SR on four networks, means over the six sets", "srf", ("fpr95", "auroc", "aupr"),
-                  lambda r: r["method"] in ("Baseline", "SR") and r["ood_set"] in (None, "average")),
-    "srf4": Table("SR framework, Sci. Rep. 2024: SR on each set", "srf", ("fpr95", "auroc"),
-                  lambda r: r["network"] == "wrn" and r["method"] in ("Baseline", "SR")),
+    "srf1": Table(
+        "SR framework, Sci. Rep. 2024: all methods, means over the six sets",
+        "srf",
+        ("fpr95", "auroc", "aupr"),
+        lambda r: (
+            r["network"] == "wrn"
+            and r["method"] != "Baseline"
+            and r["ood_set"] in (None, "average")
+        ),
+    ),
+    "srf3": Table(
+        "SR framework, Sci. Rep. 2024: SR on four networks, means over the six sets",
+        "srf",
+        ("fpr95", "auroc", "aupr"),
+        lambda r: r["method"] in ("Baseline", "SR") and r["ood_set"] in (None, "average"),
+    ),
+    "srf4": Table(
+        "SR framework, Sci. Rep. 2024: SR on each set",
+        "srf",
+        ("fpr95", "auroc"),
+        lambda r: r["network"] == "wrn" and r["method"] in ("Baseline", "SR"),
+    ),
     "energy": Table("Energy, NeurIPS 2020: each set", "energy", ("fpr95", "auroc", "aupr")),
 }
 
 
 class Cell(NamedTuple):
-    """One place of a table's row: the published records by metric, and the row of a result that takes this place."""
+    """One place of a table's row: the published records by metric,
+    and the row of a result that takes this place.
+    """
 
     printed: dict
-    row: dict          # {} where nothing is measured
-    official: bool     # whether the measured images are the paper's
+    row: dict  # {} where nothing is measured
+    official: bool  # whether the measured images are the paper's
 
 
 class Row(NamedTuple):
@@ -72,28 +98,41 @@ class Row(NamedTuple):
     method: str
     network: str
     score: str
-    stage: str         # "pretrained", or the loss of fine-tuning
-    cells: dict        # the papers' sets and "average" -> Cell, in the order of the protocol
-    error: dict | None    # the published ID error
+    stage: str  # "pretrained", or the loss of fine-tuning
+    cells: dict  # the papers' sets and "average" -> Cell, in the order of the protocol
+    error: dict | None  # the published ID error
     result: dict | None
-    note: str          # why nothing is measured
+    note: str  # why nothing is measured
 
 
-USUAL = {"arch": "wrn", "seed": 1, "preset": "paper"}    # what tables, figures and studies without these in their names are of
+# what tables, figures and studies without these in their names are of
+USUAL = {"arch": "wrn", "seed": 1, "preset": "paper"}
 
 
 def file_name(args: argparse.Namespace, what: str) -> str:
-    """Name of a table, figure or study: another network, seed or preset than the usual is named and takes no usual one's place."""
-    unusual = [f"s{args.seed}" if key == "seed" else arch_name(getattr(args, key))
-               for key, usual in USUAL.items() if getattr(args, key) != usual]
+    """Name of a table, figure or study: another network, seed or preset than the usual is named and
+    takes no usual one's place.
+    """
+    unusual = [
+        f"s{args.seed}" if key == "seed" else arch_name(getattr(args, key))
+        for key, usual in USUAL.items()
+        if getattr(args, key) != usual
+    ]
     return "_".join([args.dataset, *unusual, what])
 
 
 def published_rows(table: Table, id_set: str) -> dict:
-    """{(method, network, score, stage): {ood set, or None for the ID error: {metric: record}}} in the order of published.json."""
+    """{(method, network, score, stage): {ood set, or None for the ID error: {metric: record}}} in
+    the order of published.json.
+    """
     rows = {}
     for record in PUBLISHED["records"]:
-        if record["source"] == table.source and record["id_set"] == id_set and record["protocol"] == "paper" and table.has(record):
+        if (
+            record["source"] == table.source
+            and record["id_set"] == id_set
+            and record["protocol"] == "paper"
+            and table.has(record)
+        ):
             key = (record["method"], record["network"], record["score"], record["stage"])
             rows.setdefault(key, {}).setdefault(record["ood_set"], {})[record["metric"]] = record
     return rows
@@ -102,9 +141,10 @@ def published_rows(table: Table, id_set: str) -> dict:
 def measured_results(folders: tuple[Path, ...] = (RECORDED, report.RESULTS)) -> dict:
     """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results.
 
-    Of each stage the newest result of the last folder that has one counts, and those of the same snapshot, OOD images and
-    precision; of a fine-tuned stage only if it was made from the pre-trained network that counts. Only whole runs of the
-    papers' recipes enter, not other files that test.py can score.
+    Of each stage the newest result of the last folder that has one counts, and those of the same
+    snapshot, OOD images and precision; of a fine-tuned stage only if it was made from the
+    pre-trained network that counts. Only whole runs of the papers' recipes enter,
+    not other files that test.py can score.
     """
     groups = {}
     for rank, folder in enumerate(folders):
@@ -112,37 +152,64 @@ def measured_results(folders: tuple[Path, ...] = (RECORDED, report.RESULTS)) -> 
             result = report.read_result(path)
             if enters(result):
                 snapshot = result["snapshot"]
-                place = (rank, path.stat().st_mtime_ns * (folder != RECORDED), path.name)    # git keeps no times
-                groups.setdefault((snapshot["dataset"], snapshot["arch"], snapshot.get("loss", "pretrained")), []).append((place, path, result))
+                # git keeps no times
+                place = (rank, path.stat().st_mtime_ns * (folder != RECORDED), path.name)
+                groups.setdefault(
+                    (snapshot["dataset"], snapshot["arch"], snapshot.get("loss", "pretrained")), []
+                ).append((place, path, result))
     found, pretrained = {}, {}
     for key, entries in sorted(groups.items(), key=lambda group: group[0][2] != "pretrained"):
         entries.sort(key=lambda entry: entry[0])
         if key[2] == "pretrained":
             pretrained[key[:2]] = entries[-1][2]["snapshot"]["sha256"]
         else:
-            entries = [entry for entry in entries if entry[2]["snapshot"].get("parent_sha256") == pretrained.get(key[:2])]
+            entries = [
+                entry
+                for entry in entries
+                if entry[2]["snapshot"].get("parent_sha256") == pretrained.get(key[:2])
+            ]
         for _, path, result in entries:
             if made_of(result) == made_of(entries[-1][2]):
-                found.update({(*key, entry["score"]): (entry, result, path) for entry in result["scores"]})
+                found.update(
+                    {(*key, entry["score"]): (entry, result, path) for entry in result["scores"]}
+                )
     return found
 
 
 def made_of(result):
-    """What results must have in common to stand in one row of snapshots: the snapshot, the images and the precision."""
+    """What results must have in common to stand in one row of snapshots:
+    the snapshot, the images and the precision.
+    """
     images = [(ood["name"], ood["images"], ood.get("fingerprint")) for ood in result["ood"]]
-    return result["snapshot"]["sha256"], result["precision"], result["id"].get("fingerprint"), sorted(images)
+    return (
+        result["snapshot"]["sha256"],
+        result["precision"],
+        result["id"].get("fingerprint"),
+        sorted(images),
+    )
 
 
 def enters(result):
-    """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a whole run of the recipe in its usual folder.
+    """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a
+    whole run of the recipe in its usual folder.
 
     A score's hyper-parameters are in its label, which the tables look it up by.
     """
     snapshot = result.get("snapshot")
-    if "arguments" not in result or snapshot is None or not is_complete(snapshot) or departures(snapshot):
+    if (
+        "arguments" not in result
+        or snapshot is None
+        or not is_complete(snapshot)
+        or departures(snapshot)
+    ):
         return False
     folder = "pretrained" if "loss" not in snapshot else f"tune_{snapshot['loss']}"
-    return is_usual(result) and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"] and snapshot["name"].split("/")[-2:-1] == [folder] and not snapshot["name"].endswith("_best")
+    return (
+        is_usual(result)
+        and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"]
+        and snapshot["name"].split("/")[-2:-1] == [folder]
+        and not snapshot["name"].endswith("_best")
+    )
 
 
 def why_not(score: str, stage: str) -> str:
@@ -157,15 +224,34 @@ def build(name: str, id_set: str, measured: dict) -> list[Row]:
     for (method, network, score, stage), printed in published_rows(TABLES[name], id_set).items():
         entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
         here = {PLACES[row["set"]]: row for row in entry["sets"]} if entry else {}
-        whole = result is not None and result["id"]["images"] == SOURCES["sets"][id_set]["test_images"] \
-            and STAND_INS["id_notes"].get(result["id"].get("fingerprint"), {"stands": True})["stands"]
+        whole = (
+            result is not None
+            and result["id"]["images"] == SOURCES["sets"][id_set]["test_images"]
+            and STAND_INS["id_notes"].get(result["id"].get("fingerprint"), {"stands": True})[
+                "stands"
+            ]
+        )
         official = {s for s, row in here.items() if whole and is_official(row)}
         if entry:
             here["average"] = entry["average"]
             official |= {"average"} if official == set(OFFICIAL) else set()
-        cells = {s: Cell(printed[s], here.get(s, {}), s in official) for s in (*OFFICIAL, "average") if s in printed}
-        rows.append(Row(method, network, score, stage, cells, printed.get(None, {}).get("id_error"), result,
-                        "" if entry else why_not(score, stage)))
+        cells = {
+            s: Cell(printed[s], here.get(s, {}), s in official)
+            for s in (*OFFICIAL, "average")
+            if s in printed
+        }
+        rows.append(
+            Row(
+                method,
+                network,
+                score,
+                stage,
+                cells,
+                printed.get(None, {}).get("id_error"),
+                result,
+                "" if entry else why_not(score, stage),
+            )
+        )
     return rows
 
 
@@ -175,12 +261,20 @@ def is_official(row: dict) -> bool:
 
 
 def own_name(row: dict) -> str:
-    """A measured set's name; one that has a paper's set's name but not its number of images is marked."""
-    return f"{row['set']} (not the paper's)" if row["n"] != OFFICIAL.get(row["set"], row["n"]) else row["set"]
+    """A measured set's name; one that has a paper's set's name but not its
+    number of images is marked.
+    """
+    return (
+        f"{row['set']} (not the paper's)"
+        if row["n"] != OFFICIAL.get(row["set"], row["n"])
+        else row["set"]
+    )
 
 
 def display(name: str) -> str:
-    """How tables and figures write a data set, ``lsun_c`` as LSUN-C; a name that says no other stays as it is."""
+    """How tables and figures write a data set, ``lsun_c`` as LSUN-C;
+    a name that says no other stays as it is.
+    """
     return SOURCES["sets"].get(name, {}).get("display", "Average" if name == "average" else name)
 
 
@@ -191,29 +285,69 @@ def number(value: float | None, sign: bool = False) -> str:
 
 def printed_number(record: dict | None) -> str:
     """A published number with its flag; nothing for None."""
-    return number(record and record["value"]) + (f" [{record['flag']['kind']}]" if record and "flag" in record else "")
+    return number(record and record["value"]) + (
+        f" [{record['flag']['kind']}]" if record and "flag" in record else ""
+    )
 
 
 def note_numbers(measured: dict) -> dict:
-    """{(id set, network, stage): the number of the note that says what its numbers were made of}."""
-    return {key: place for place, key in enumerate(dict.fromkeys(k[:3] for k in measured if k[0] in ID_SETS), 1)}
+    """{(id set, network, stage): the number of the note that says what
+    its numbers were made of}.
+    """
+    return {
+        key: place
+        for place, key in enumerate(dict.fromkeys(k[:3] for k in measured if k[0] in ID_SETS), 1)
+    }
 
 
 def grid(name: str, id_set: str, measured: dict) -> list[list[str]]:
-    """A table as text, its header first: a column pair (published, here) for each set, or for each metric of a mean."""
-    rows, metrics, notes = build(name, id_set, measured), TABLES[name].metrics, note_numbers(measured)
+    """A table as text, its header first: a column pair (published, here) for each set,
+    or for each metric of a mean.
+    """
+    rows, metrics, notes = (
+        build(name, id_set, measured),
+        TABLES[name].metrics,
+        note_numbers(measured),
+    )
     places = list(dict.fromkeys(place for row in rows for place in row.cells))
     networks = len({row.network for row in rows}) > 1
     by_set = len(places) > 1
-    pairs = [display(place) for place in places] if by_set else [f"mean {TITLES[m]}" for m in metrics]
-    lines = [["method", *["network"] * networks, *["metric"] * by_set,
-              *(word for pair in (*pairs, "ID error") for word in (pair, "here")), "note"]]
+    pairs = (
+        [display(place) for place in places] if by_set else [f"mean {TITLES[m]}" for m in metrics]
+    )
+    lines = [
+        [
+            "method",
+            *["network"] * networks,
+            *["metric"] * by_set,
+            *(word for pair in (*pairs, "ID error") for word in (pair, "here")),
+            "note",
+        ]
+    ]
     for row in rows:
         for at, line in enumerate([[m] for m in metrics] if by_set else [metrics]):
-            cells = [word for place in places for metric in line for word in pair_of(row.cells.get(place), metric)]
-            error = [printed_number(row.error), number(row.result and row.result["id"]["error"])] if at == 0 else ["", ""]
+            cells = [
+                word
+                for place in places
+                for metric in line
+                for word in pair_of(row.cells.get(place), metric)
+            ]
+            error = (
+                [printed_number(row.error), number(row.result and row.result["id"]["error"])]
+                if at == 0
+                else ["", ""]
+            )
             note = row.note or f"[{notes[id_set, row.network, row.stage]}]"
-            lines.append([row.method, *[row.network] * networks, *[TITLES[line[0]]] * by_set, *cells, *error, note])
+            lines.append(
+                [
+                    row.method,
+                    *[row.network] * networks,
+                    *[TITLES[line[0]]] * by_set,
+                    *cells,
+                    *error,
+                    note,
+                ]
+            )
     return lines
 
 
@@ -222,7 +356,9 @@ def pair_of(cell: Cell | None, metric: str) -> tuple[str, str]:
     if cell is None:
         return "", ""
     here = number(cell.row.get(KEYS[metric]))
-    return printed_number(cell.printed.get(metric)), f"{here} {OTHER}" if here and not cell.official else here
+    return printed_number(
+        cell.printed.get(metric)
+    ), f"{here} {OTHER}" if here and not cell.official else here
 
 
 def describe_notes(measured: dict) -> list[str]:
@@ -232,49 +368,119 @@ def describe_notes(measured: dict) -> list[str]:
     for key, place in note_numbers(measured).items():
         result, one = results[key], results[key]["snapshot"]
         outliers = one.get("outliers")
-        lines.append(f"[{place}] `{one['name']}`: {display(key[0])}, seed {one['seed']}, {one['recipe']['epochs']} epochs, {one['train_images']:,} training images, "
-                     + (f"{outliers['images']:,} outliers of {outliers['name']}, " if outliers else "")
-                     + f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, scored in {result['precision']}, sha256 {one['sha256'][:12]}.")
-        for found, images in ((ood_sets, tuple((ood["name"], ood["images"]) for ood in result["ood"])), (id_sets, result["id"].get("fingerprint"))):
+        lines.append(
+            f"[{place}] `{one['name']}`: {display(key[0])}, seed {one['seed']}, "
+            f"{one['recipe']['epochs']} epochs, {one['train_images']:,} training images, "
+            + (f"{outliers['images']:,} outliers of {outliers['name']}, " if outliers else "")
+            + f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, "
+            f"scored in {result['precision']}, sha256 {one['sha256'][:12]}."
+        )
+        for found, images in (
+            (ood_sets, tuple((ood["name"], ood["images"]) for ood in result["ood"])),
+            (id_sets, result["id"].get("fingerprint")),
+        ):
             found.setdefault(images, []).append(f"[{place}]")
     for images, places in ood_sets.items():
-        told = (f"`{name}`{'' if OFFICIAL.get(name) == count else ' ' + OTHER} {count:,}"
-                + (f" ({STAND_INS['sets'][name]['kind']}, in the place of {display(PLACES[name])})" if name in STAND_INS["sets"] else "")
-                for name, count in images)
+        told = (
+            f"`{name}`{'' if OFFICIAL.get(name) == count else ' ' + OTHER} {count:,}"
+            + (
+                f" ({STAND_INS['sets'][name]['kind']}, in the place of {display(PLACES[name])})"
+                if name in STAND_INS["sets"]
+                else ""
+            )
+            for name, count in images
+        )
         lines.append(f"OOD images of {', '.join(places)}: {', '.join(told)}.")
     for fingerprint, places in id_sets.items():
         if fingerprint in STAND_INS["id_notes"]:
-            lines.append(f"ID images of {', '.join(places)}: {STAND_INS['id_notes'][fingerprint]['note']}.")
+            lines.append(
+                f"ID images of {', '.join(places)}: {STAND_INS['id_notes'][fingerprint]['note']}."
+            )
     return lines or ["Nothing measured yet."]
 
 
 def shown_sets(measured: dict) -> list[str]:
-    """The data sets whose tables are shown: the first, and the others once anything of them is measured."""
-    return [s for place, s in enumerate(ID_SETS) if place == 0 or any(key[0] == s for key in measured)]
+    """The data sets whose tables are shown: the first,
+    and the others once anything of them is measured.
+    """
+    return [
+        s for place, s in enumerate(ID_SETS) if place == 0 or any(key[0] == s for key in measured)
+    ]
 
 
 def render_csv(measured: dict) -> str:
     """RESULTS.csv: a line for each row, OOD set and metric of every table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "id_set", "method", "network", "score", "stage", "ood_set", "metric", "published", "flag", "measured", "sd", "difference", "n",
-                     "drawn", "draws", "id_error_published", "id_error", "epochs", "seed", "precision", "snapshot_sha256", "note"])
+    writer.writerow(
+        [
+            "table",
+            "id_set",
+            "method",
+            "network",
+            "score",
+            "stage",
+            "ood_set",
+            "metric",
+            "published",
+            "flag",
+            "measured",
+            "sd",
+            "difference",
+            "n",
+            "drawn",
+            "draws",
+            "id_error_published",
+            "id_error",
+            "epochs",
+            "seed",
+            "precision",
+            "snapshot_sha256",
+            "note",
+        ]
+    )
     for id_set in shown_sets(measured):
         for name, table in TABLES.items():
             for row in build(name, id_set, measured):
                 for ood_set, printed, here, error, note in lines_of(row):
                     result = row.result if here else {}
                     snapshot = result.get("snapshot", {})
-                    own_error = row.result["id"]["error"] if row.result and (error or ood_set == MEAN) else None
+                    own_error = (
+                        row.result["id"]["error"]
+                        if row.result and (error or ood_set == MEAN)
+                        else None
+                    )
                     sd = here.get("sd", {}) if here.get("draws", 1) > 1 else {}
                     for metric in table.metrics:
                         record, value = printed.get(metric), here.get(KEYS[metric])
-                        writer.writerow([name, id_set, row.method, row.network, row.score, row.stage, ood_set, metric,
-                                         number(record and record["value"]), (record or {}).get("flag", {}).get("kind", ""), number(value),
-                                         number(sd.get(KEYS[metric])), number(difference(record, value), sign=True),
-                                         *(here[key] if "n" in here else "" for key in ("n", "drawn", "draws")),
-                                         number(error and error["value"]), number(own_error), snapshot.get("recipe", {}).get("epochs", ""),
-                                         snapshot.get("seed", ""), result.get("precision", ""), snapshot.get("sha256", ""), note])
+                        writer.writerow(
+                            [
+                                name,
+                                id_set,
+                                row.method,
+                                row.network,
+                                row.score,
+                                row.stage,
+                                ood_set,
+                                metric,
+                                number(record and record["value"]),
+                                (record or {}).get("flag", {}).get("kind", ""),
+                                number(value),
+                                number(sd.get(KEYS[metric])),
+                                number(difference(record, value), sign=True),
+                                *(
+                                    here[key] if "n" in here else ""
+                                    for key in ("n", "drawn", "draws")
+                                ),
+                                number(error and error["value"]),
+                                number(own_error),
+                                snapshot.get("recipe", {}).get("epochs", ""),
+                                snapshot.get("seed", ""),
+                                result.get("precision", ""),
+                                snapshot.get("sha256", ""),
+                                note,
+                            ]
+                        )
     return text.getvalue()
 
 
@@ -282,13 +488,27 @@ MEAN = "mean of the sets here"
 
 
 def lines_of(row: Row):
-    """(OOD set, published records, measured row or {}, published ID error, note): the paper's sets, then the other images."""
+    """(OOD set, published records, measured row or {}, published ID error, note):
+    the paper's sets, then the other images.
+    """
     for at, (place, cell) in enumerate(row.cells.items()):
         note = row.note or ("" if cell.official else "paper's images not at hand")
-        yield place, cell.printed, cell.row if cell.official else {}, row.error if at == 0 else None, note
+        yield (
+            place,
+            cell.printed,
+            cell.row if cell.official else {},
+            row.error if at == 0 else None,
+            note,
+        )
     for place, cell in row.cells.items():
         if cell.row and not cell.official:
-            yield MEAN if place == "average" else own_name(cell.row), {}, cell.row, None, "not the paper's images"
+            yield (
+                MEAN if place == "average" else own_name(cell.row),
+                {},
+                cell.row,
+                None,
+                "not the paper's images",
+            )
 
 
 def difference(record: dict | None, value: float | None) -> float | None:
@@ -300,13 +520,34 @@ def difference(record: dict | None, value: float | None) -> float | None:
 def render_tex(measured: dict) -> str:
     """LaTeX tabulars, one a table; they need no package."""
     escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", OTHER: r"$^\dagger$", "#": r"\#"})
-    parts = ["\n".join(["% made by reproduce.py --table; CIFAR/README.md tells what stands in these tables",
-                        *(f"% {line}" for line in describe_notes(measured))])]
+    parts = [
+        "\n".join(
+            [
+                "% made by reproduce.py --table; CIFAR/README.md tells what stands in these tables",
+                *(f"% {line}" for line in describe_notes(measured)),
+            ]
+        )
+    ]
     for id_set in shown_sets(measured):
         for name, table in TABLES.items():
-            head, *body = [" & ".join(cell.translate(escape) for cell in line) + r" \\" for line in grid(name, id_set, measured)]
-            words = head.count(" & ") - 2 * head.count("here")    # columns of words before the pairs
+            head, *body = [
+                " & ".join(cell.translate(escape) for cell in line) + r" \\"
+                for line in grid(name, id_set, measured)
+            ]
+            words = head.count(" & ") - 2 * head.count("here")  # columns of words before the pairs
             columns = "l" * words + "r" * (2 * head.count("here")) + "l"
-            parts.append("\n".join([f"% {table.title} ({id_set})", rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline",
-                                    *body, r"\hline", r"\end{tabular}"]))
+            parts.append(
+                "\n".join(
+                    [
+                        f"% {table.title} ({id_set})",
+                        rf"\begin{{tabular}}{{{columns}}}",
+                        r"\hline",
+                        head,
+                        r"\hline",
+                        *body,
+                        r"\hline",
+                        r"\end{tabular}",
+                    ]
+                )
+            )
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,5 @@
 """Device, seeds, disk and exit status: what every other room stands on."""
+
 from .cache import Cache
 from .device import (
     autocast,

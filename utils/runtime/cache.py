@@ -1,4 +1,6 @@
-"""A folder of arrays that need not be made again: .npz files, of which the longest unused go when there are too many."""
+"""A folder of arrays that need not be made again: .npz files,
+of which the longest unused go when there are too many.
+"""
 
 import contextlib
 import io
@@ -10,11 +12,14 @@ import numpy as np
 from .errors import UserError
 from .files import write_bytes
 
-LIMIT = 4e9  # bytes of one cache; a WRN-40-2's outputs take about 80 MB for CIFAR's training images and the six OOD sets
+# bytes of one cache; a WRN-40-2's outputs take about 80 MB for CIFAR's training
+# images and the six OOD sets
+LIMIT = 4e9
 
 
 class Cache:
-    """Arrays by name below a folder; a name may begin with a sub-folder's, the same depth for all names.
+    """Arrays by name below a folder; a name may begin with a sub-folder's,
+    the same depth for all names.
 
     Whatever goes wrong with a file costs its making again, and nothing else.
     """
@@ -36,7 +41,9 @@ class Cache:
         return None
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Write the arrays, then remove what is above ``LIMIT``; a full or read-only disk costs the next run its work."""
+        """Write the arrays, then remove what is above ``LIMIT``;
+        a full or read-only disk costs the next run its work.
+        """
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         with contextlib.suppress(OSError, UserError):
@@ -44,10 +51,11 @@ class Cache:
             self.prune(keep=self.path(name))
 
     def prune(self, keep: Path) -> None:
-        """Remove the files that have not been used for longest until at most ``LIMIT`` bytes are left; never ``keep``."""
-        depth = (
-            len(keep.relative_to(self.folder).parts) - 1
-        )  # other folders than the cache's own lie below it
+        """Remove the files that have not been used for longest until at most ``LIMIT`` bytes
+        are left; never ``keep``.
+        """
+        # other folders than the cache's own lie below it
+        depth = len(keep.relative_to(self.folder).parts) - 1
         files = [
             (f.stat().st_mtime_ns, f.stat().st_size, f)
             for f in self.folder.glob("*/" * depth + "*.npz")

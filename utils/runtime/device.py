@@ -1,4 +1,5 @@
 """Device and precision: every ``if device`` of the project lives here."""
+
 import contextlib
 import copy
 import logging
@@ -12,31 +13,34 @@ from .errors import UserError
 CPU_BATCH = 100
 
 
-
-
-
-
-
-
-
-
 def pick_device(name="auto", ngpu=1):
-    """torch.device for auto | cpu | cuda | mps; auto takes the first accelerator there is. ngpu 0 forces the CPU."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    """torch.device for auto | cpu | cuda | mps; auto takes the first accelerator there is.
+    ngpu 0 forces the CPU.
+    """
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
         name = next((n for n in ("cuda", "mps") if there[n]), "cpu") if ngpu else "cpu"
     if not there[name]:
-        raise UserError(f"device '{name}' is not available here. There is: {', '.join(n for n in there if there[n])}")
+        raise UserError(
+            f"device '{name}' is not available here. There is: "
+            f"{', '.join(n for n in there if there[n])}"
+        )
     if ngpu > 1:
         print(f"note: --ngpu {ngpu}: one device is used", file=sys.stderr)
     return torch.device(name)
 
 
 def cpu_has_bf16():
-    """Whether the CPU multiplies bfloat16 faster than float32: with AMX, or with AVX-512 BF16 at full rate.
+    """Whether the CPU multiplies bfloat16 faster than float32:
+    with AMX, or with AVX-512 BF16 at full rate.
 
-    Intel's cores carry out an AVX-512 BF16 instruction at half the rate of AMD's: where AMX is missing (it is often hidden
-    from a virtual machine), bfloat16 convolutions reach 0.6 times the speed of float32 ones. Emulation is slower still.
+    Intel's cores carry out an AVX-512 BF16 instruction at half the rate of AMD's: where AMX is
+    missing (it is often hidden from a virtual machine), bfloat16 convolutions reach 0.6 times the
+    speed of float32 ones. Emulation is slower still.
     """
     with contextlib.suppress(OSError):
         words = set(Path("/proc/cpuinfo").read_text().split())
@@ -45,7 +49,9 @@ def cpu_has_bf16():
 
 
 def pick_precision(name, device):
-    """"bf16" or "fp32" for auto | fp32 | bf16: auto takes bfloat16 autocast only where the hardware is faster at it."""
+    """ "bf16" or "fp32" for auto | fp32 | bf16: auto takes bfloat16 autocast only where the
+    hardware is faster at it.
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -54,87 +60,68 @@ def pick_precision(name, device):
 
 
 def inference_batch(size, device):
-    """Images of one forward pass where ``size`` were asked for: on a CPU no more than stay in its cache from layer to layer."""
+    """Images of one forward pass where ``size`` were asked for: on a CPU no more than stay in its
+    cache from layer to layer.
+    """
     return min(size, CPU_BATCH) if device.type == "cpu" else size
 
 
 def autocast(device, precision):
-    """Context in which convolutions run in bfloat16 when precision is "bf16", and nothing changes otherwise."""
+    """Context in which convolutions run in bfloat16 when precision is "bf16",
+    and nothing changes otherwise.
+    """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def prepare(model, device):
-    """The model on the device with channels_last weights, the layout convolutions are fastest in on CPU and GPU.
+    """The model on the device with channels_last weights,
+    the layout convolutions are fastest in on CPU and GPU.
 
-    On CUDA float32 convolutions are float32 ones from here on, not TF32, whose 10 bits of mantissa would make ties.
+    On CUDA float32 convolutions are float32 ones from here on, not TF32,
+    whose 10 bits of mantissa would make ties.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
     return model.to(device, memory_format=torch.channels_last)
 
 
-
-
-
-
-
-
 def to_device(tensor, device):
     """A CPU tensor's copy on the device, which the host does not wait for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 def compile_inference(model, example):
-    """The model compiled for batches of exactly this shape, or the model itself where that cannot be had.
+    """The model compiled for batches of exactly this shape,
+    or the model itself where that cannot be had.
 
-    Weights are frozen into the code: in float32 BatchNorm is folded into the convolution before it, which does ReLU and
-    residual sum as well. Under bf16 autocast it is one float32 operation with the ReLU after it instead: as a convolution's
-    bias it would be rounded to bf16, the same error for every image.
+    Weights are frozen into the code: in float32 BatchNorm is folded into the convolution before it,
+    which does ReLU and residual sum as well. Under bf16 autocast it is one float32 operation with
+    the ReLU after it instead: as a convolution's bias it would be rounded to bf16,
+    the same error for every image.
     Needs a C++ compiler on a CPU; whatever fails, fails here, on the first batch.
     """
     logging.getLogger("torch").setLevel(logging.ERROR)
-    torch.compiler.reset()    # code with other weights frozen into it, of a network of the same class, is never taken for this one's
+    # code with other weights frozen into it, of a network of the same class,
+    # is never taken for this one's
+    torch.compiler.reset()
     try:
-        from torch._inductor import config    # half the compiler: only who compiles imports it
+        from torch._inductor import config  # half the compiler: only who compiles imports it
+
         frozen = copy.deepcopy(model)
         for module in frozen.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.register_forward_pre_hook(lambda module, inputs: inputs[0].float())
         compiled = torch.compile(frozen, dynamic=False)
-        # not as torch.compile(options=...), which is read after tracing has made inputs of the weights: nothing is frozen then
+        # not as torch.compile(options=...), which is read after tracing has made inputs of the
+        # weights: nothing is frozen then
         with config.patch(freezing=True), torch.inference_mode():
             compiled(example)
         return compiled
-    except Exception:   # no compiler, an operator it does not know, a network it cannot trace: eager is as right
+    except Exception:
+        # no compiler, an operator it does not know, a network it cannot trace: eager is as right
         torch.compiler.reset()
         return model
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

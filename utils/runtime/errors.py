@@ -1,4 +1,5 @@
 """The errors a user sees, and how a script ends."""
+
 import os
 import sys
 from pathlib import Path
@@ -9,19 +10,25 @@ from .memory import keep_freed_memory
 
 
 class UserError(Exception):
-    """What went wrong, where it looked, what there is, and the next command: printed as one line, exit status 2."""
+    """What went wrong, where it looked, what there is, and the next command:
+    printed as one line, exit status 2.
+    """
 
 
 def search_current_folder() -> None:
-    """Have Python find a user's own network, loss or score in the current folder when a script is run from elsewhere."""
+    """Have Python find a user's own network, loss or score in the current folder when a
+    script is run from elsewhere.
+    """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
 
 def run(main, keep_memory: bool = True) -> int:
-    """Call ``main()`` for a script and return its exit status: 0, 2 after a user's error, 130 after Ctrl-C.
+    """Call ``main()`` for a script and return its exit status:
+    0, 2 after a user's error, 130 after Ctrl-C.
 
-    ``keep_memory``: with ``keep_freed_memory``. A worker of the standard library or torch reports a full disk in its own words; they become one line too.
+    ``keep_memory``: with ``keep_freed_memory``. A worker of the standard library or torch reports a
+    full disk in its own words; they become one line too.
     """
     program = Path(sys.argv[0]).name
     search_current_folder()
@@ -35,15 +42,27 @@ def run(main, keep_memory: bool = True) -> int:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        print(f"{program}: out of memory ({str(error).partition(chr(10))[0][:200] or 'too large an array'}). Try fewer or smaller images at once: "
-              f"--batch_size, --oe_batch_size, --test_bs, --image-size", file=sys.stderr)
+        print(
+            (
+                f"{program}: out of memory "
+                f"({str(error).partition(chr(10))[0][:200] or 'too large an array'}). Try fewer or "
+                "smaller images at once: --batch_size, --oe_batch_size, --test_bs, --image-size"
+            ),
+            file=sys.stderr,
+        )
         return 2
     except OSError as error:
-        if isinstance(error, BrokenPipeError):   # the reader (head, less) has gone
+        if isinstance(error, BrokenPipeError):  # the reader (head, less) has gone
             sys.stderr.close()
             return 1
         where = error.filename or "while reading or writing"
-        print(f"{program}: {error.strerror or error}: {where}. Mend that (rights, space, the path), then run the same command again", file=sys.stderr)
+        print(
+            (
+                f"{program}: {error.strerror or error}: {where}. Mend that (rights, space, "
+                "the path), then run the same command again"
+            ),
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"\n{program}: interrupted. {interrupt}", file=sys.stderr)
@@ -51,7 +70,11 @@ def run(main, keep_memory: bool = True) -> int:
 
 
 def out_of_memory(error):
-    """Whether an exception says that memory of the host or the device was not enough: torch has a class for the device's alone."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error) or "out of memory" in str(error)
-
-
+    """Whether an exception says that memory of the host or the device was not enough: torch has a
+    class for the device's alone.
+    """
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "can't allocate memory" in str(error)
+        or "out of memory" in str(error)
+    )

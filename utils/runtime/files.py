@@ -1,4 +1,5 @@
 """Where the project lies, and safe files: written under a temporary name, then renamed."""
+
 import contextlib
 import errno
 import hashlib
@@ -24,12 +25,16 @@ DATA = ROOT / "data"
 
 
 def write_bytes(path, data):
-    """Write a file under a temporary name in the same folder, then rename it: the old file lives until the new is whole."""
+    """Write a file under a temporary name in the same folder, then rename it:
+    the old file lives until the new is whole.
+    """
     write_files({path: data})
 
 
 def write_files(contents):
-    """Write files that belong together, {path: bytes}: none is renamed to its own name before all are whole on disk."""
+    """Write files that belong together, {path: bytes}:
+    none is renamed to its own name before all are whole on disk.
+    """
     temporaries = {}
     try:
         for path, data in contents.items():
@@ -49,8 +54,11 @@ def write_files(contents):
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise UserError(f"the disk is full: {path} was not written; the file that was there before is unharmed. "
-                            f"Free some space, then run the same command again (a training that had begun: with --resume)") from None
+            raise UserError(
+                f"the disk is full: {path} was not written; "
+                "the file that was there before is unharmed. Free some space, "
+                "then run the same command again (a training that had begun: with --resume)"
+            ) from None
         raise
 
 
@@ -60,7 +68,9 @@ def make_folder(path):
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"folder {path} cannot be made: {error.strerror}. Choose another: --save DIR") from None
+        raise UserError(
+            f"folder {path} cannot be made: {error.strerror}. Choose another: --save DIR"
+        ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"folder {path} cannot be written to. Choose another: --save DIR")
     return path
@@ -73,8 +83,14 @@ def short_path(path):
 
 
 def portable(value):
-    """A value for a result file: a path inside the project as seen from there, anything else as it is."""
-    inside = isinstance(value, str) and os.path.isabs(value) and Path(value).resolve().is_relative_to(ROOT)
+    """A value for a result file: a path inside the project as seen from there,
+    anything else as it is.
+    """
+    inside = (
+        isinstance(value, str)
+        and os.path.isabs(value)
+        and Path(value).resolve().is_relative_to(ROOT)
+    )
     return str(short_path(value)) if inside else value
 
 
@@ -103,20 +119,38 @@ def sha256_file(path):
 
 def describe_machine(device):
     """Versions, device and code commit: what a result file says of the machine that made it."""
+
     def git(*words):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True,
-                                  timeout=10, check=True).stdout.strip()
+            return subprocess.run(
+                ["git", "-C", str(ROOT), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
-            "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
-            "device": device.type, "device_name": name, "threads": torch.get_num_threads(), "cpu_features": cpu_features()}
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": device.type,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "cpu_features": cpu_features(),
+    }
 
 
 def cpu_features():
     """Those instruction sets of the CPU that decide how it computes, in its own words."""
     with contextlib.suppress(OSError):
-        return sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+        return sorted(
+            {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"}
+            & set(Path("/proc/cpuinfo").read_text().split())
+        )
     return []
 
 

@@ -8,9 +8,11 @@ LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, however large; call it before the first tensor. Nothing where there is no mallopt.
+    """Have glibc keep what is freed, however large; call it before the first tensor.
+    Nothing where there is no mallopt.
 
-    glibc returns every tensor above 32 MB to the system, so that each step faults its pages in anew.
+    glibc returns every tensor above 32 MB to the system,
+    so that each step faults its pages in anew.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

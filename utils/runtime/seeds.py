@@ -26,11 +26,13 @@ def seed_all(*parts) -> None:
 
 
 class Streams:
-    """The random numbers of a stage ("pretrain" or "tune"): each epoch's are a function of seed, stage and epoch alone.
+    """The random numbers of a stage ("pretrain" or "tune"):
+    each epoch's are a function of seed, stage and epoch alone.
 
-    A run that goes on at epoch e therefore draws exactly what an uninterrupted one draws in epoch e. Version 1, of runs
-    made before there was a version, has one seed an epoch for the network and the ID images of either stage, so that
-    fine-tuning replays the order of the first epochs of pre-training.
+    A run that goes on at epoch e therefore draws exactly what an uninterrupted one draws in epoch
+    e. Version 1, of runs made before there was a version, has one seed an epoch for the network and
+    the ID images of either stage, so that fine-tuning replays the order of the
+    first epochs of pre-training.
     """
 
     def __init__(self, seed: int, stage: str, version: int = STREAMS):
@@ -38,14 +40,20 @@ class Streams:
 
     def seed_network(self, epoch: int) -> None:
         """Seed what the network draws in an epoch: dropout."""
-        seed_all(self.seed, epoch) if self.version == 1 else seed_all(self.seed, self.stage, "network", epoch)
+        seed_all(self.seed, epoch) if self.version == 1 else seed_all(
+            self.seed, self.stage, "network", epoch
+        )
 
     def images(self, epoch: int) -> torch.Generator:
         """Generator of an epoch's order and augmentation of the ID images."""
-        parts = (self.seed, epoch) if self.version == 1 else (self.seed, self.stage, "images", epoch)
+        parts = (
+            (self.seed, epoch) if self.version == 1 else (self.seed, self.stage, "images", epoch)
+        )
         return data_generator(*parts)
 
     def outliers(self, epoch: int) -> torch.Generator:
         """Generator of an epoch's order and augmentation of the outliers."""
         first = (self.seed, f"outliers {epoch}")
-        return data_generator(*(first if self.version == 1 else (self.seed, self.stage, "outliers", epoch)))
+        return data_generator(
+            *(first if self.version == 1 else (self.seed, self.stage, "outliers", epoch))
+        )

@@ -1,4 +1,5 @@
 """The table of scores. Adding one = one file here and one line in SCORES."""
+
 from .ash import ASHB, ASHP, ASHS
 from .base import Outputs, Paper, Score
 from .cadref import CADRef

@@ -1,16 +1,23 @@
 """ASH: activation shaping of each image's features in three variants, then the energy."""
+
 import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
 from .exact.blocks import by_blocks
 
-PAPER = Paper("Extremely Simple Activation Shaping for Out-of-Distribution Detection", "Djurisic et al.", "ICLR 2023",
-              "arXiv:2209.09858")
-LARGEST_RATIO = 600.0   # exp(600) = 1e260 leaves room for the product with the logits in float64
+PAPER = Paper(
+    "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
+    "Djurisic et al.",
+    "ICLR 2023",
+    "arXiv:2209.09858",
+)
+LARGEST_RATIO = 600.0  # exp(600) = 1e260 leaves room for the product with the logits in float64
 
 
 def top_mask(features, p):
-    """True for each row's k = D - round(D p/100) largest features, at least one; of equal ones the first is kept."""
+    """True for each row's k = D - round(D p/100) largest features, at least one;
+    of equal ones the first is kept.
+    """
     width = features.shape[1]
     k = max(width - int(np.round(width * p / 100)), 1)
     mask = np.zeros(features.shape, dtype=bool)
@@ -21,8 +28,8 @@ def top_mask(features, p):
 def scale_factor(features, p):
     """exp(s1/s2) (N,1) with s1 the sum of a row and s2 the sum of its top (100-p) %.
 
-    Both sums may be <= 0 where features can be negative: with s2 <= 0 (also for a zero row) the ratio is taken as 1,
-    its value when nothing is pruned.
+    Both sums may be <= 0 where features can be negative: with s2 <= 0 (also for a zero row) the
+    ratio is taken as 1, its value when nothing is pruned.
     """
     before = features.sum(axis=1)
     after = np.where(top_mask(features, p), features, 0.0).sum(axis=1)
@@ -37,7 +44,10 @@ class Shaped(Score):
 
     def check(self):
         if not 0 <= self.p < 100:
-            raise ValueError(f"score '{self.name}': p={self.p} is not in 0 <= p < 100 (percent of features pruned)")
+            raise ValueError(
+                f"score '{self.name}': p={self.p} is not in 0 <= p < 100 "
+                "(percent of features pruned)"
+            )
 
     def shape(self, features):
         """Features (n,D) float64 -> shaped features (n,D) float64."""
@@ -46,6 +56,7 @@ class Shaped(Score):
     def score(self, outputs):
         def energy(block):
             return energy_of(head_of(outputs, self.shape(block.astype(np.float64))))
+
         return by_blocks(energy, outputs.features)
 
 
@@ -54,8 +65,9 @@ class ASHP(Shaped):
 
     (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. p = 0 gives the energy.
     ValueError: p outside 0 <= p < 100.
-    Source: Djurisic et al. 2023, ASH-P, on the pooled penultimate features; p = 95 (ImageNet ResNet-50: 60).
-    Of equal features at the cut the first are kept; the published code leaves the choice to the sort.
+    Source: Djurisic et al. 2023, ASH-P, on the pooled penultimate features; p = 95 (ImageNet
+    ResNet-50: 60). Of equal features at the cut the first are kept; the published code
+    leaves the choice to the sort.
     """
 
     name = "ash-p"
@@ -70,12 +82,14 @@ class ASHP(Shaped):
 
 
 class ASHB(Shaped):
-    """Energy after setting each image's top (100-p) % features to their share of its sum, the rest to zero (ASH-B).
+    """Energy after setting each image's top (100-p) % features to their share of its sum,
+    the rest to zero (ASH-B).
 
-    The kept k features all become s1/k, s1 the sum of the row before. (N,D) features and head -> (N,) float64;
-    unbounded; larger = more OOD. Where features can be negative, s1 and so the fill may be; the formula is kept.
-    ValueError: p outside 0 <= p < 100.
-    Source: Djurisic et al. 2023, ASH-B, on the pooled penultimate features; p = 95 (ImageNet ResNet-50: 65).
+    The kept k features all become s1/k, s1 the sum of the row before. (N,D) features and head ->
+    (N,) float64; unbounded; larger = more OOD. Where features can be negative, s1 and so the fill
+    may be; the formula is kept. ValueError: p outside 0 <= p < 100.
+    Source: Djurisic et al. 2023, ASH-B, on the pooled penultimate features;
+    p = 95 (ImageNet ResNet-50: 65).
     """
 
     name = "ash-b"
@@ -91,12 +105,14 @@ class ASHB(Shaped):
 
 
 class ASHS(Shaped):
-    """Energy after pruning as ASH-P and scaling what is kept by exp(s1/s2), the sums before and after (ASH-S).
+    """Energy after pruning as ASH-P and scaling what is kept by exp(s1/s2),
+    the sums before and after (ASH-S).
 
-    (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. ValueError: p outside 0 <= p < 100.
-    Source: Djurisic et al. 2023, ASH-S, on the pooled penultimate features; p = 95 (ImageNet ResNet-50: 90).
-    Departs from it where s2 <= 0 (features that can be negative, zero features): the ratio then is 1; and where the ratio
-    is above 600: it is taken as 600, so that exp stays finite.
+    (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. ValueError: p outside 0
+    <= p < 100. Source: Djurisic et al. 2023, ASH-S, on the pooled penultimate features; p = 95
+    (ImageNet ResNet-50: 90). Departs from it where s2 <= 0 (features that can be negative, zero
+    features): the ratio then is 1; and where the ratio is above 600: it is taken as 600,
+    so that exp stays finite.
     """
 
     name = "ash-s"

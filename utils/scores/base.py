@@ -1,6 +1,7 @@
 """What a score is: arrays in, one float64 value an image out, larger = more out-of-distribution."""
+
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
@@ -22,15 +23,16 @@ class Outputs:
     """What one forward pass over N images left, and the linear head it went through.
 
     logits (N,C) float32, features (N,D) float32 (the head's input), labels (N,) int64 or None,
-    weight (C,D) float32 and bias (C,) float32 of the head, so that ``logits = features @ weight.T + bias``.
-    ValueError: features or logits that are not finite; some scores would answer them with a finite number.
+    weight (C,D) float32 and bias (C,) float32 of the head, so that
+    ``logits = features @ weight.T + bias``. ValueError: features or logits that are not finite;
+    some scores would answer them with a finite number.
     """
 
     logits: np.ndarray
     features: np.ndarray
-    labels: Optional[np.ndarray] = None
-    weight: Optional[np.ndarray] = None
-    bias: Optional[np.ndarray] = None
+    labels: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
 
     def __post_init__(self):
         check_finite(self.features, "features")
@@ -49,33 +51,40 @@ class Score:
     """Base of every score: one subclass a file, one line in ``SCORES``.
 
     A subclass states its record (``name``, ``formula``, ``needs``, ``paper``), its hyper-parameters
-    (``defaults`` as the paper gives them for CIFAR, ``per_dataset`` where another data set differs, ``grid`` for
-    ``--tune-scores``) and defines ``score``; ``fit`` where it needs the ID training outputs. What ``fit`` learns it puts
-    into ``self.stats``, a dict of arrays.
+    (``defaults`` as the paper gives them for CIFAR, ``per_dataset`` where another data set differs,
+    ``grid`` for ``--tune-scores``) and defines ``score``; ``fit`` where it needs the ID training
+    outputs. What ``fit`` learns it puts into ``self.stats``, a dict of arrays.
     """
 
     name = ""
     formula = ""
-    needs = ()           # of "logits", "features", "head", "train", "gradient"
+    needs = ()  # of "logits", "features", "head", "train", "gradient"
     paper = None
     defaults = {}
-    per_dataset = {}     # {"imagenet": {"k": 1000}}: what a data set's name begins with -> what differs from defaults
-    grid = {}            # {"k": (10, 50, 100)}
+    # {"imagenet": {"k": 1000}}: what a data set's name begins with -> what differs from defaults
+    per_dataset = {}
+    grid = {}  # {"k": (10, 50, 100)}
 
     def __init__(self, dataset=None, **chosen):
         unknown = sorted(set(chosen) - set(self.defaults))
         if unknown:
             there = ", ".join(f"{key}={value}" for key, value in self.defaults.items()) or "none"
-            raise ValueError(f"score '{self.name}' has no hyper-parameter '{unknown[0]}'. There is: {there}")
-        special = next((v for family, v in self.per_dataset.items() if str(dataset).startswith(family)), {})
-        self.standard = {**self.defaults, **special}   # the defaults for this data set
+            raise ValueError(
+                f"score '{self.name}' has no hyper-parameter '{unknown[0]}'. There is: {there}"
+            )
+        special = next(
+            (v for family, v in self.per_dataset.items() if str(dataset).startswith(family)), {}
+        )
+        self.standard = {**self.defaults, **special}  # the defaults for this data set
         self.hyper = dict(self.standard)
         for key, value in chosen.items():
             try:
                 self.hyper[key] = type(self.defaults[key])(value)
             except ValueError:
                 kind = type(self.defaults[key]).__name__
-                raise ValueError(f"score '{self.name}': {key}={value!r} is not of type {kind}") from None
+                raise ValueError(
+                    f"score '{self.name}': {key}={value!r} is not of type {kind}"
+                ) from None
         vars(self).update(self.hyper)
         self.stats = {}
         self.check()
@@ -84,7 +93,8 @@ class Score:
         """Raise ValueError when a hyper-parameter is out of its range."""
 
     def fit(self, train):
-        """Learn ``self.stats`` from the Outputs of the ID training images (labels given, no augmentation).
+        """Learn ``self.stats`` from the Outputs of the ID training images
+        (labels given, no augmentation).
 
         A subclass that fits calls this first. ValueError: no training image.
         """
@@ -97,23 +107,32 @@ class Score:
         raise NotImplementedError
 
     def objective(self, logits, features):
-        """Sum over the batch of what the input step descends (torch scalar); only with "gradient" in ``needs``."""
+        """Sum over the batch of what the input step descends (torch scalar);
+        only with "gradient" in ``needs``.
+        """
         raise NotImplementedError
 
     @property
     def label(self):
-        """The score's specification as one writes it, ``knn`` or ``knn:k=100``: what differs from the defaults."""
+        """The score's specification as one writes it, ``knn`` or ``knn:k=100``:
+        what differs from the defaults.
+        """
         changed = [f"{k}={written(v)}" for k, v in self.hyper.items() if v != self.standard[k]]
         return self.name + (":" + ",".join(changed) if changed else "")
 
 
 def check_finite(array, what):
-    """ValueError naming the first image with a NaN or an infinity in an array (N,...) of any float type."""
+    """ValueError naming the first image with a NaN or an infinity in an array
+    (N,...) of any float type.
+    """
     for rows in slices(len(array)):
         block = array[rows]
         wrong = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
         if wrong.any():
-            raise ValueError(f"{what} of image {rows.start + int(np.argmax(wrong))} are not finite (NaN or infinity)")
+            raise ValueError(
+                f"{what} of image {rows.start + int(np.argmax(wrong))} are not "
+                "finite (NaN or infinity)"
+            )
 
 
 def written(value):
@@ -130,8 +149,10 @@ def energy_of(logits, T=1.0):
 
 
 def head_of(outputs, features, weight=None):
-    """Logits (N,C) float64 of changed features (N,D) through the head (or through a changed weight (C,D))."""
+    """Logits (N,C) float64 of changed features (N,D) through the head (or
+    through a changed weight (C,D)).
+    """
     weight = outputs.weight if weight is None else weight
-    return np.asarray(features, dtype=np.float64) @ np.asarray(weight, dtype=np.float64).T + outputs.bias.astype(np.float64)
-
-
+    return np.asarray(features, dtype=np.float64) @ np.asarray(
+        weight, dtype=np.float64
+    ).T + outputs.bias.astype(np.float64)

@@ -1,4 +1,7 @@
-"""Score specifications as one writes them: ``energy``, ``all``, ``knn:k=100,dice:p=85``, ``gen:gamma=0.1,M=50``, ``module:function``."""
+"""Score specifications as one writes them: ``energy``, ``all``, ``knn:k=100,dice:p=85``,
+``gen:gamma=0.1,M=50``, ``module:function``.
+"""
+
 import contextlib
 import importlib
 import inspect
@@ -10,11 +13,14 @@ from utils.runtime import UserError, search_current_folder
 
 from .base import Paper, Score
 
-STEP = 0.0014   # of Mahalanobis under "all": [ODIN]'s step size, the one [SR]'s code has as its --noise
+# of Mahalanobis under "all": [ODIN]'s step size, the one [SR]'s code has as its --noise
+STEP = 0.0014
 
 
 class UserScore(Score):
-    """A function of your own: ``function(outputs) -> (N,)``, larger = more OOD; it sees the Outputs of one image set."""
+    """A function of your own: ``function(outputs) -> (N,)``, larger = more OOD;
+    it sees the Outputs of one image set.
+    """
 
     formula = "a function of your own"
     needs = ("logits", "features", "head")
@@ -31,7 +37,9 @@ class UserScore(Score):
 def choose(
     text: str, dataset: str | None = None, T: float | None = None, noise: float | None = None
 ) -> list[Score]:
-    """Score instances of a --score value; UserError for an unknown name or a bad hyper-parameter."""
+    """Score instances of a --score value; UserError for an unknown name
+    or a bad hyper-parameter.
+    """
     with as_user_error():
         return parse_scores(text, scores.SCORES, dataset, T, noise)
 
@@ -49,8 +57,10 @@ def as_user_error(score=None):
     except Exception as error:
         if getattr(score, "own", False):
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise UserError(f"score '{score.label}' failed: {type(error).__name__}: {error} "
-                            f"({Path(frame.filename).name}, line {frame.lineno})") from None
+            raise UserError(
+                f"score '{score.label}' failed: {type(error).__name__}: "
+                f"{error} ({Path(frame.filename).name}, line {frame.lineno})"
+            ) from None
         if isinstance(error, ValueError):
             raise UserError(str(error)) from None
         raise
@@ -62,13 +72,18 @@ def format_list() -> str:
     for name, cls in scores.SCORES.items():
         score = cls()
         defaults = ", ".join(f"{key}={value}" for key, value in score.defaults.items())
-        lines += [f"{name:13}{cls.formula}", f"{'':13}needs {', '.join(score.needs)}" + (f"; {defaults}" if defaults else ""),
-                  f"{'':13}{cls.paper.authors}: {cls.paper.title}. {cls.paper.venue}. {cls.paper.link}"]
+        lines += [
+            f"{name:13}{cls.formula}",
+            f"{'':13}needs {', '.join(score.needs)}" + (f"; {defaults}" if defaults else ""),
+            f"{'':13}{cls.paper.authors}: {cls.paper.title}. {cls.paper.venue}. {cls.paper.link}",
+        ]
     return "\n".join(lines)
 
 
 def split_specifications(text):
-    """Split at commas; ``key=value`` after a comma belongs to the score before it. White space does not count."""
+    """Split at commas; ``key=value`` after a comma belongs to the score before it.
+    White space does not count.
+    """
     parts = []
     for piece in filter(None, ("".join(piece.split()) for piece in text.split(","))):
         if "=" in piece and ":" not in piece.split("=")[0] and parts:
@@ -84,10 +99,11 @@ def names_all(text):
 
 
 def parse_scores(text, table, dataset=None, T=None, noise=None):
-    """Score instances of a --score value; ``all`` = every score of the table, Mahalanobis with and without input step.
+    """Score instances of a --score value; ``all`` = every score of the table,
+    Mahalanobis with and without input step.
 
-    ``T`` goes to energy and ODIN, ``noise`` (eps) to ODIN and Mahalanobis, where the specification leaves them open.
-    Raises ValueError that names what there is.
+    ``T`` goes to energy and ODIN, ``noise`` (eps) to ODIN and Mahalanobis, where the specification
+    leaves them open. Raises ValueError that names what there is.
     """
     every = [name if name != "mahalanobis" else "mahalanobis:eps=0" for name in table]
     every += [f"mahalanobis:eps={STEP if noise is None else noise}"]
@@ -96,23 +112,34 @@ def parse_scores(text, table, dataset=None, T=None, noise=None):
         specifications += every if part.lower() == "all" else [part]
     found = [parse_score(part, table, dataset, {"T": T, "eps": noise}) for part in specifications]
     if not found:
-        raise ValueError(f"no score named. There is: {', '.join(table)}, all, or module:function of your own")
+        raise ValueError(
+            f"no score named. There is: {', '.join(table)}, all, or module:function of your own"
+        )
     return list({score.label: score for score in found}.values())
 
 
 def parse_score(text, table, dataset=None, common=()):
-    """One Score of ``name``, ``name:key=value,key=value``, ``module:function`` or ``module:ScoreSubclass[:key=value]``."""
+    """One Score of ``name``, ``name:key=value,key=value``, ``module:function`` or
+    ``module:ScoreSubclass[:key=value]``.
+    """
     name, _, options = text.partition(":")
     known = {key.lower(): table[key] for key in table}.get(name.lower())
     if known is None and (not options or "=" in options.split(":")[0]):
-        raise ValueError(f"unknown score '{name}'. There is: {', '.join(table)}, all, or module:function of your own")
+        raise ValueError(
+            f"unknown score '{name}'. There is: {', '.join(table)}, all, "
+            "or module:function of your own"
+        )
     if known is None:
         function, _, options = options.partition(":")
         return load_own(name, function, parse_options(text, options))
-    chosen = {key: value for key, value in dict(common).items() if value is not None and key in known.defaults}
+    chosen = {
+        key: value
+        for key, value in dict(common).items()
+        if value is not None and key in known.defaults
+    }
     chosen.update(parse_options(text, options))
     score = known(dataset, **chosen)
-    score.chosen = frozenset(chosen)   # what --tune-scores leaves alone
+    score.chosen = frozenset(chosen)  # what --tune-scores leaves alone
     return score
 
 
@@ -128,19 +155,27 @@ def parse_options(text, options):
 
 
 def load_own(module, name, chosen):
-    """A function or Score subclass of a user's module, found as ``python`` finds it or in the current folder."""
+    """A function or Score subclass of a user's module,
+    found as ``python`` finds it or in the current folder.
+    """
     search_current_folder()
     label = f"{module}:{name}"
     try:
         own = getattr(importlib.import_module(module), name)
-    except Exception as error:   # whatever the user's module raises
-        raise ValueError(f"score '{label}' cannot be imported ({type(error).__name__}: {error}); "
-                         f"looked in the current folder and on PYTHONPATH") from None
+    except Exception as error:  # whatever the user's module raises
+        raise ValueError(
+            f"score '{label}' cannot be imported ({type(error).__name__}: {error}); "
+            "looked in the current folder and on PYTHONPATH"
+        ) from None
     if inspect.isclass(own) and issubclass(own, Score):
         score = own(**chosen)
         score.name = score.name or label
     elif not callable(own) or chosen:
-        raise ValueError(f"score '{label}' is not a function" if not callable(own) else f"score '{label}' is a function and takes no key=value")
+        raise ValueError(
+            f"score '{label}' is not a function"
+            if not callable(own)
+            else f"score '{label}' is a function and takes no key=value"
+        )
     else:
         score = UserScore(label, own)
     score.own = True

@@ -1,4 +1,5 @@
 """DICE: keep the head's weights that contribute most, then the energy; alone and with ReAct."""
+
 import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
@@ -7,9 +8,11 @@ from .exact.quantile import clipped, percentile_of
 
 
 def sparsify(weight, mean, p):
-    """W*M (C,D) float64 with M = 1[V > p-th percentile of V] and V = W * mean_train(h) (C,D), signed.
+    """W*M (C,D) float64 with M = 1[V > p-th percentile of V] and V = W *
+    mean_train(h) (C,D), signed.
 
-    p = 0 keeps every weight; the strict comparison alone would drop the smallest one (as pytorch-ood does).
+    p = 0 keeps every weight; the strict comparison alone would drop the smallest
+    one (as pytorch-ood does).
     """
     weight = np.asarray(weight, dtype=np.float64)
     if p == 0:
@@ -21,18 +24,23 @@ def sparsify(weight, mean, p):
 class DICE(Score):
     """Energy of the logits of a sparsified head, E((W*M) h + b).
 
-    M keeps the weights whose mean contribution W * mean_train(h) lies above the p-th percentile over the whole (C,D)
-    matrix. (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. p = 0 gives the energy. Contributions
-    that are all equal (constant zero features) leave no weight, and so the same score for every image.
-    ValueError: p outside 0..100.
-    Source: Sun & Li 2022, contribution matrix and top-k mask of the method section; p = 90 CIFAR, 70 ImageNet.
+    M keeps the weights whose mean contribution W * mean_train(h) lies above the p-th percentile
+    over the whole (C,D) matrix. (N,D) features and head -> (N,) float64; unbounded; larger = more
+    OOD. p = 0 gives the energy. Contributions that are all equal (constant zero features) leave no
+    weight, and so the same score for every image. ValueError: p outside 0..100.
+    Source: Sun & Li 2022, contribution matrix and top-k mask of the method section;
+    p = 90 CIFAR, 70 ImageNet.
     """
 
     name = "dice"
     formula = "energy of (W*M) h + b, M = 1[W * mean_train(h) > p-th percentile]"
     needs = ("features", "head", "train")
-    paper = Paper("DICE: Leveraging Sparsification for Out-of-Distribution Detection", "Sun and Li", "ECCV 2022",
-                  "arXiv:2111.09805")
+    paper = Paper(
+        "DICE: Leveraging Sparsification for Out-of-Distribution Detection",
+        "Sun and Li",
+        "ECCV 2022",
+        "arXiv:2111.09805",
+    )
     defaults = {"p": 90.0}
     per_dataset = {"imagenet": {"p": 70.0}}
     grid = {"p": (10.0, 30.0, 50.0, 70.0, 90.0)}
@@ -52,10 +60,11 @@ class DICE(Score):
 
 
 class DICEReAct(DICE):
-    """Energy of a sparsified head on clipped features, E((W*M) min(h, c) + b), M from the unclipped means.
+    """Energy of a sparsified head on clipped features, E((W*M) min(h, c) + b),
+    M from the unclipped means.
 
-    As DICE; c is the clip value, 0.0 (unset) = the clip_p-th percentile of all training activations (see ReAct).
-    ValueError: p or clip_p outside 0..100, c negative.
+    As DICE; c is the clip value, 0.0 (unset) = the clip_p-th percentile of all training activations
+    (see ReAct). ValueError: p or clip_p outside 0..100, c negative.
     Source: Sun & Li 2022, DICE combined with ReAct; ImageNet ResNet-50: p = 10, c = 1.0.
     """
 
@@ -68,9 +77,13 @@ class DICEReAct(DICE):
     def check(self):
         super().check()
         if not 0 <= self.clip_p <= 100:
-            raise ValueError(f"score '{self.name}': clip_p={self.clip_p} is not a percentile in 0..100")
+            raise ValueError(
+                f"score '{self.name}': clip_p={self.clip_p} is not a percentile in 0..100"
+            )
         if not self.c >= 0:
-            raise ValueError(f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile clip_p")
+            raise ValueError(
+                f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile clip_p"
+            )
 
     def fit(self, train):
         super().fit(train)
@@ -80,4 +93,6 @@ class DICEReAct(DICE):
     def score(self, outputs):
         c = self.c or float(self.stats["c"])
         weight = sparsify(outputs.weight, self.stats["mean"], self.p)
-        return by_blocks(lambda h: energy_of(head_of(outputs, clipped(h, c), weight)), outputs.features)
+        return by_blocks(
+            lambda h: energy_of(head_of(outputs, clipped(h, c), weight)), outputs.features
+        )

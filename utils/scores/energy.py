@@ -1,4 +1,5 @@
 """Energy score."""
+
 from .base import Paper, Score, energy_of
 
 
@@ -12,7 +13,12 @@ class Energy(Score):
     name = "energy"
     formula = "-T logsumexp(f/T)"
     needs = ("logits",)
-    paper = Paper("Energy-based Out-of-distribution Detection", "Liu et al.", "NeurIPS 2020", "arXiv:2010.03759")
+    paper = Paper(
+        "Energy-based Out-of-distribution Detection",
+        "Liu et al.",
+        "NeurIPS 2020",
+        "arXiv:2010.03759",
+    )
     defaults = {"T": 1.0}
     grid = {"T": (0.5, 1.0, 2.0, 5.0, 10.0)}
 

@@ -1,4 +1,5 @@
 """fDBD: distance to the decision boundaries, relative to the distance from the training mean."""
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -9,19 +10,25 @@ TINY = 1e-12
 
 
 class FDBD(Score):
-    """Minus the mean distance to the other classes' decision boundaries over the distance to the training mean.
+    """Minus the mean distance to the other classes' decision boundaries over the
+    distance to the training mean.
 
-    -1/(C-1) sum_{c != y} (f_y - f_c) / (||w_y - w_c|| ||h - mu||) with y the predicted class. Logits (N,C), features
-    (N,D) -> (N,) float64; <= 0; larger = more OOD. No hyper-parameter.
-    Source: Liu & Qin 2024, the distances to the boundaries, regularised and averaged. Departures: ||h - mu|| is at
-    least 1e-12, so that h = mu is finite; two classes with the same weight row have no boundary and add 0.
+    -1/(C-1) sum_{c != y} (f_y - f_c) / (||w_y - w_c|| ||h - mu||) with y the predicted class.
+    Logits (N,C), features (N,D) -> (N,) float64; <= 0; larger = more OOD. No hyper-parameter.
+    Source: Liu & Qin 2024, the distances to the boundaries, regularised and averaged. Departures:
+    ||h - mu|| is at least 1e-12, so that h = mu is finite; two classes with the same weight row
+    have no boundary and add 0.
     """
 
     name = "fdbd"
     formula = "-mean_{c != y} (f_y - f_c) / (||w_y - w_c|| ||h - mu||)"
     needs = ("logits", "features", "head", "train")
-    paper = Paper("Fast Decision Boundary based Out-of-Distribution Detector", "Liu and Qin", "ICML 2024",
-                  "arXiv:2312.11536")
+    paper = Paper(
+        "Fast Decision Boundary based Out-of-Distribution Detector",
+        "Liu and Qin",
+        "ICML 2024",
+        "arXiv:2312.11536",
+    )
 
     def fit(self, train):
         super().fit(train)
@@ -38,5 +45,10 @@ class FDBD(Score):
             gap = logits.max(axis=1, keepdims=True) - logits
             norms = between[logits.argmax(axis=1)]
             total = np.divide(gap, norms, out=np.zeros_like(gap), where=norms > 0).sum(axis=1)
-            return -total / others / np.maximum(np.linalg.norm(features - self.stats["mean"], axis=1), TINY)
+            return (
+                -total
+                / others
+                / np.maximum(np.linalg.norm(features - self.stats["mean"], axis=1), TINY)
+            )
+
         return by_blocks(distance, outputs.logits, outputs.features)

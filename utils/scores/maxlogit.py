@@ -1,4 +1,5 @@
 """Maximum logit."""
+
 import numpy as np
 
 from .base import Paper, Score
@@ -14,8 +15,12 @@ class MaxLogit(Score):
     name = "maxlogit"
     formula = "-max_c f_c"
     needs = ("logits",)
-    paper = Paper("Scaling Out-of-Distribution Detection for Real-World Settings", "Hendrycks et al.", "ICML 2022",
-                  "arXiv:1911.11132")
+    paper = Paper(
+        "Scaling Out-of-Distribution Detection for Real-World Settings",
+        "Hendrycks et al.",
+        "ICML 2022",
+        "arXiv:1911.11132",
+    )
 
     def score(self, outputs):
         return -outputs.logits.max(axis=1).astype(np.float64)

@@ -1,4 +1,5 @@
 """ReAct: clip the features, then the energy."""
+
 import numpy as np
 
 from .base import Paper, Score, energy_of, head_of
@@ -9,17 +10,22 @@ from .exact.quantile import clipped, percentile_of
 class ReAct(Score):
     """Energy of the logits of features clipped from above, E(W min(h, c) + b).
 
-    (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. The hyper-parameter c is the clip value
-    itself; with its default 0.0 (unset) the clip value is the p-th percentile of all N*D training activations.
-    c = inf gives the energy. ValueError: p outside 0..100, c negative.
-    Source: Sun et al. 2021, ReAct(h; c) = min(h, c) on the penultimate layer; p = 90, ImageNet ResNet-50: c = 1.0.
+    (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. The hyper-parameter c is
+    the clip value itself; with its default 0.0 (unset) the clip value is the p-th percentile of all
+    N*D training activations. c = inf gives the energy. ValueError: p outside 0..100, c negative.
+    Source: Sun et al. 2021, ReAct(h; c) = min(h, c) on the penultimate layer;
+    p = 90, ImageNet ResNet-50: c = 1.0.
     """
 
     name = "react"
     formula = "energy of W min(h,c) + b, c = p-th percentile of the training activations"
     needs = ("features", "head", "train")
-    paper = Paper("ReAct: Out-of-distribution Detection With Rectified Activations", "Sun et al.", "NeurIPS 2021",
-                  "arXiv:2111.12797")
+    paper = Paper(
+        "ReAct: Out-of-distribution Detection With Rectified Activations",
+        "Sun et al.",
+        "NeurIPS 2021",
+        "arXiv:2111.12797",
+    )
     defaults = {"p": 90.0, "c": 0.0}
     per_dataset = {"imagenet": {"c": 1.0}}
     grid = {"p": (80.0, 85.0, 90.0, 95.0, 99.0)}
@@ -28,7 +34,9 @@ class ReAct(Score):
         if not 0 <= self.p <= 100:
             raise ValueError(f"score '{self.name}': p={self.p} is not a percentile in 0..100")
         if not self.c >= 0:
-            raise ValueError(f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile p")
+            raise ValueError(
+                f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile p"
+            )
 
     def fit(self, train):
         super().fit(train)

@@ -1,4 +1,5 @@
 """Residual: ViM's residual norm alone."""
+
 from .base import Score
 from .exact.subspace import residual_norm, residual_space
 from .vim import ViM

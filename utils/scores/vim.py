@@ -1,4 +1,5 @@
 """ViM: the feature's part outside the principal space as a virtual logit."""
+
 import numpy as np
 
 from .base import Paper, Score, energy_of
@@ -9,26 +10,33 @@ from .exact.subspace import residual_norm, residual_space, virtual_ratio
 class ViM(Score):
     """Virtual logit minus the energy's log-sum, alpha ||R'(h-u)|| - logsumexp f.
 
-    alpha = mean max logit / mean residual norm over the training images. Logits (N,C), features (N,D) -> (N,) float64;
-    unbounded; larger = more OOD. D: dimension of the principal space, 0 = 512 for features of 768 or more, else half
-    the width, on every data set; the paper's value for ImageNet and 2,048 features: ``vim:D=1000``. Where the training
-    features leave no residual (constant, or of rank <= D), alpha is 0 and the score is the energy.
-    ValueError: D negative, or not below the feature width (pytorch-ood then takes half the width).
-    Source: Wang et al. 2022, residual, alpha and virtual logit of the method section. The paper's code only knows 1000
-    and 512; half the width for features below 768 is the usual extension.
+    alpha = mean max logit / mean residual norm over the training images. Logits (N,C), features
+    (N,D) -> (N,) float64; unbounded; larger = more OOD. D: dimension of the principal space, 0 =
+    512 for features of 768 or more, else half the width, on every data set; the paper's value for
+    ImageNet and 2,048 features: ``vim:D=1000``. Where the training features leave no residual
+    (constant, or of rank <= D), alpha is 0 and the score is the energy. ValueError: D negative, or
+    not below the feature width (pytorch-ood then takes half the width). Source: Wang et al. 2022,
+    residual, alpha and virtual logit of the method section. The paper's code only knows 1000 and
+    512; half the width for features below 768 is the usual extension.
     """
 
     name = "vim"
     formula = "alpha ||R'(h-u)|| - logsumexp f"
     needs = ("logits", "features", "head", "train")
-    paper = Paper("ViM: Out-Of-Distribution with Virtual-logit Matching", "Wang et al.", "CVPR 2022",
-                  "arXiv:2203.10807")
+    paper = Paper(
+        "ViM: Out-Of-Distribution with Virtual-logit Matching",
+        "Wang et al.",
+        "CVPR 2022",
+        "arXiv:2203.10807",
+    )
     defaults = {"D": 0}
     grid = {"D": (16, 32, 64)}
 
     def check(self):
         if self.D < 0:
-            raise ValueError(f"score '{self.name}': D={self.D} must not be negative (0 = the paper's rule)")
+            raise ValueError(
+                f"score '{self.name}': D={self.D} must not be negative (0 = the paper's rule)"
+            )
 
     def fit(self, train):
         super().fit(train)

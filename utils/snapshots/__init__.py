@@ -1,4 +1,5 @@
 """Snapshots: trained weights and what is known of them."""
+
 from .files import (
     build_model,
     describe,

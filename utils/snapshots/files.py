@@ -1,8 +1,10 @@
 """Write, read and describe snapshots.
 
-A snapshot is a plain state_dict ``{stem}_epoch_{e}.pt`` with a description ``.json`` beside it. The state that --resume
-needs is a third file, ``{stem}.resume.pt`` (training/run.py). Everything is loaded with ``weights_only``.
+A snapshot is a plain state_dict ``{stem}_epoch_{e}.pt`` with a description ``.json`` beside it. The
+state that --resume needs is a third file, ``{stem}.resume.pt`` (training/run.py). Everything is
+loaded with ``weights_only``.
 """
+
 import contextlib
 import hashlib
 import io
@@ -20,24 +22,38 @@ from utils.runtime import UserError, json_bytes, sha256_file, write_files
 
 
 def to_bytes(content):
-    """torch.save into memory: writing the bytes ourselves makes a full disk an OSError and the rename safe."""
+    """torch.save into memory: writing the bytes ourselves makes a full disk an
+    OSError and the rename safe.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
-
-
 def save_snapshot(path, model, description):
-    """Write the weights (CPU, contiguous, without a compiled model's prefix) together with their description and sha256."""
-    save_weights(path, {clean_name(name): value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, description)
+    """Write the weights (CPU, contiguous, without a compiled model's prefix) together with
+    their description and sha256.
+    """
+    save_weights(
+        path,
+        {
+            clean_name(name): value.detach().cpu().contiguous()
+            for name, value in model.state_dict().items()
+        },
+        description,
+    )
 
 
 def save_weights(path, state, description):
-    """Write a state_dict and its description, with the file's sha256, so that both are there or neither."""
+    """Write a state_dict and its description, with the file's sha256,
+    so that both are there or neither.
+    """
     state = to_bytes(state)
-    description = {**description, "sha256": hashlib.sha256(state).hexdigest(),
-                   "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    description = {
+        **description,
+        "sha256": hashlib.sha256(state).hexdigest(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
     write_files({path.with_suffix(".json"): json_bytes(description), path: state})
 
 
@@ -47,45 +63,75 @@ def remove_snapshot(path):
             file.unlink()
 
 
-
-
 def read_pt(path):
-    """Content of a .pt file, tensors and plain values only; UserError when it is corrupted or holds anything else."""
+    """Content of a .pt file, tensors and plain values only;
+    UserError when it is corrupted or holds anything else.
+    """
     try:
-        with warnings.catch_warnings():   # torch warns of files that it then refuses
+        with warnings.catch_warnings():  # torch warns of files that it then refuses
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is not a readable snapshot (corrupted, or more than tensors in it): {reason[:200]}") from None
+        raise UserError(
+            f"{path} is not a readable snapshot (corrupted, or more than tensors in "
+            f"it): {reason[:200]}"
+        ) from None
 
 
 def read_weights(path):
-    """state_dict of a snapshot or a published file: from under a "state_dict" key if there is one, names cleaned."""
+    """state_dict of a snapshot or a published file: from under a "state_dict" key if
+    there is one, names cleaned.
+    """
     content = read_pt(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(isinstance(n, str) and torch.is_tensor(v) for n, v in content.items()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(n, str) and torch.is_tensor(v) for n, v in content.items())
+    ):
         raise UserError(f"{path} holds no state_dict")
     return {clean_name(name): value for name, value in content.items()}
 
 
 def load_weights(model, state, path):
-    """Load strictly; only BatchNorm's num_batches_tracked, which old files lack, may be missing. UserError otherwise."""
+    """Load strictly; only BatchNorm's num_batches_tracked, which old files lack,
+    may be missing. UserError otherwise.
+    """
     own = model.state_dict()
-    state = {**{name: value for name, value in own.items() if name.endswith("num_batches_tracked")}, **state}
+    state = {
+        **{name: value for name, value in own.items() if name.endswith("num_batches_tracked")},
+        **state,
+    }
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [f"has {n} of shape {tuple(state[n].shape)} instead of {tuple(own[n].shape)}" for n in own
-              if n in state and state[n].shape != own[n].shape]
+    shapes = [
+        f"has {n} of shape {tuple(state[n].shape)} instead of {tuple(own[n].shape)}"
+        for n in own
+        if n in state and state[n].shape != own[n].shape
+    ]
     if missing or extra or shapes:
-        what = [f"lacks {missing[0]} and {len(missing) - 1} more" if missing else "",
-                f"has {extra[0]} and {len(extra) - 1} more besides" if extra else "", shapes[0] if shapes else ""]
-        raise UserError(f"{path} is a snapshot of another network or number of classes: it {'; '.join(filter(None, what))}")
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+        what = [
+            f"lacks {missing[0]} and {len(missing) - 1} more" if missing else "",
+            f"has {extra[0]} and {len(extra) - 1} more besides" if extra else "",
+            shapes[0] if shapes else "",
+        ]
+        raise UserError(
+            f"{path} is a snapshot of another network or number of classes: "
+            f"it {'; '.join(filter(None, what))}"
+        )
+    model.load_state_dict(
+        {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+    )
 
 
 def read_description(path: Path) -> dict | None:
-    """What the .json beside a snapshot says, None where there is none; the weights are not read. UserError if it is broken."""
+    """What the .json beside a snapshot says, None where there is none; the weights are not read.
+    UserError if it is broken.
+    """
     file = Path(path).with_suffix(".json")
     if not file.exists():
         return None
@@ -94,7 +140,10 @@ def read_description(path: Path) -> dict | None:
     except ValueError as error:
         raise UserError(f"{file} is not readable as JSON ({error})") from None
     if not isinstance(description, dict):
-        raise UserError(f"{file} does not describe a snapshot. Remove it, and names and shapes are read off the file instead")
+        raise UserError(
+            f"{file} does not describe a snapshot. Remove it, and names and shapes are read "
+            "off the file instead"
+        )
     return description
 
 
@@ -106,14 +155,22 @@ def describe(path, state, arch=None):
     description, name = read_description(path), Path(path).name
     if description is None:
         description = models.infer(state) or {}
-        description["dataset"] = next((d for d in sorted(ID_SETS, key=len, reverse=True) if name.startswith(d)), None)
+        description["dataset"] = next(
+            (d for d in sorted(ID_SETS, key=len, reverse=True) if name.startswith(d)), None
+        )
     elif description.get("sha256") not in (None, sha256_file(path)):
-        raise UserError(f"{path} is damaged: its sha256 is not the one in {Path(path).with_suffix('.json').name}")
+        raise UserError(
+            f"{path} is damaged: its sha256 is not the one in "
+            f"{Path(path).with_suffix('.json').name}"
+        )
     if arch:
         description["arch"] = arch
     if "arch" not in description:
-        raise UserError(f"{path} is of no network known here ({', '.join(models.MODELS)}), and there is no "
-                        f"{Path(path).with_suffix('.json').name} beside it. Name its network: --arch module:function")
+        raise UserError(
+            f"{path} is of no network known here ({', '.join(models.MODELS)}), "
+            f"and there is no {Path(path).with_suffix('.json').name} beside it. Name its network: "
+            "--arch module:function"
+        )
     description.setdefault("num_classes", len(state["fc.weight"]) if "fc.weight" in state else 10)
     return description
 
@@ -126,13 +183,20 @@ def is_complete(description):
 
 def build_model(description):
     """The network a description (or a recipe as dict) names."""
-    options = {key: description[key] for key in ("layers", "widen_factor", "droprate") if description.get(key) is not None}
+    options = {
+        key: description[key]
+        for key in ("layers", "widen_factor", "droprate")
+        if description.get(key) is not None
+    }
     try:
         return models.build(description["arch"], description["num_classes"], **options)
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise UserError(f"network '{description['arch']}': {error}") from None
-    except RuntimeError as error:   # labels of 10**12, say, ask for as many outputs
-        raise UserError(f"network '{description['arch']}' for {description['num_classes']} classes cannot be made: {error}") from None
+    except RuntimeError as error:  # labels of 10**12, say, ask for as many outputs
+        raise UserError(
+            f"network '{description['arch']}' for {description['num_classes']} classes "
+            f"cannot be made: {error}"
+        ) from None
 
 
 def load_model(path, arch=None):
@@ -142,19 +206,3 @@ def load_model(path, arch=None):
     model = build_model(description)
     load_weights(model, state, path)
     return model.eval(), description
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -1,4 +1,5 @@
 """Find snapshots: the folders runs write to, and what a name, a stem or a path means."""
+
 import contextlib
 import os
 import re
@@ -10,22 +11,27 @@ from utils.runtime import CIFAR, UserError, write_text
 SNAPSHOTS = CIFAR / "snapshots"
 
 
-FOLDERS = SNAPSHOTS / "folders.txt"   # other folders that runs have written to, so that their snapshots are found by name
+# other folders that runs have written to, so that their snapshots are found by name
+FOLDERS = SNAPSHOTS / "folders.txt"
 
 
-PROVIDED = SNAPSHOTS / "provided"     # what comes with the project: used where there is no run of one's own of that folder and name
+# what comes with the project: used where there is no run of one's own of that folder and name
+PROVIDED = SNAPSHOTS / "provided"
 
 
-SWEEP = SNAPSHOTS / "sweep"           # short fine-tunings of reproduce.py --sweep, which are found by path alone
+# short fine-tunings of reproduce.py --sweep, which are found by path alone
+SWEEP = SNAPSHOTS / "sweep"
 
 
-RUN = ".run"                         # ending of the folder in which a run keeps its files until it has ended
-STATES = (".resume.pt", ".ended.pt")   # of a run: no snapshots
-REPLACED = "replaced"                 # where a former run's snapshots go when a new run of the same name begins
+RUN = ".run"  # ending of the folder in which a run keeps its files until it has ended
+STATES = (".resume.pt", ".ended.pt")  # of a run: no snapshots
+REPLACED = "replaced"  # where a former run's snapshots go when a new run of the same name begins
 
 
 def resolve_folder(text):
-    """Absolute path of a --save or --load value: ./snapshots/... is the project's snapshots folder from wherever one is."""
+    """Absolute path of a --save or --load value: ./snapshots/...
+    is the project's snapshots folder from wherever one is.
+    """
     path = Path(text).expanduser()
     parts = [part for part in path.parts if part != "."]
     if not path.is_absolute() and parts and parts[0] == "snapshots":
@@ -43,12 +49,16 @@ def run_folder(folder: str | Path, stem: str) -> Path:
 
 
 def folder_of(path: Path) -> Path:
-    """The folder a snapshot belongs to: for one that is still in a run's own folder, the one it is going to."""
+    """The folder a snapshot belongs to: for one that is still in a run's own folder,
+    the one it is going to.
+    """
     return path.parent.parent if path.parent.name.endswith(RUN) else path.parent
 
 
 def remember_folder(folder: Path) -> None:
-    """Note a folder outside the project's, so that its snapshots are found by name; a note that cannot be written is none."""
+    """Note a folder outside the project's, so that its snapshots are found by name; a note that
+    cannot be written is none.
+    """
     with contextlib.suppress(OSError, UserError):
         if not folder.is_relative_to(SNAPSHOTS):
             known = FOLDERS.read_text().splitlines() if FOLDERS.exists() else []
@@ -66,30 +76,46 @@ def epoch_of(path):
 
 
 def short_name(path):
-    """What --model takes for a snapshot file: folder/name inside the snapshots folder, else its path."""
+    """What --model takes for a snapshot file: folder/name inside the
+    snapshots folder, else its path.
+    """
     return f"{folder_of(path).name}/{path.stem}" if path.is_relative_to(SNAPSHOTS) else str(path)
 
 
 def all_snapshots():
-    """Snapshot files of every folder a run has written to: those below the project's snapshots folder and in folders.txt.
+    """Snapshot files of every folder a run has written to: those below the project's snapshots
+    folder and in folders.txt.
 
     Of the provided ones, those that no run of one's own has taken the place of.
     """
-    files = [f for f in SNAPSHOTS.rglob("*.pt") if not {REPLACED, SWEEP.name} & set(f.relative_to(SNAPSHOTS).parts)]
+    files = [
+        f
+        for f in SNAPSHOTS.rglob("*.pt")
+        if not {REPLACED, SWEEP.name} & set(f.relative_to(SNAPSHOTS).parts)
+    ]
     with contextlib.suppress(OSError):
         for folder in map(Path, FOLDERS.read_text().splitlines()):
             files += [*folder.glob("*.pt"), *folder.glob(f"*{RUN}/*.pt")]
-    unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(STATES)}   # a link may lead to a folder twice
+    # a link may lead to a folder twice
+    unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(STATES)}
     ended = {(f.parent, stem_of(f)) for f in unique.values() if not f.parent.name.endswith(RUN)}
-    there = [f for f in unique.values() if f.parent == folder_of(f) or (folder_of(f), stem_of(f)) not in ended]
+    there = [
+        f
+        for f in unique.values()
+        if f.parent == folder_of(f) or (folder_of(f), stem_of(f)) not in ended
+    ]
     own = {(folder_of(f).name, stem_of(f)) for f in there if not f.is_relative_to(PROVIDED)}
-    return sorted(f for f in there if not f.is_relative_to(PROVIDED) or (f.parent.name, stem_of(f)) not in own)
+    return sorted(
+        f for f in there if not f.is_relative_to(PROVIDED) or (f.parent.name, stem_of(f)) not in own
+    )
 
 
 def find_snapshots(name):
-    """Files a --model or --load value means: a path, a file name, or a stem = its newest epoch in each folder that has it.
+    """Files a --model or --load value means: a path, a file name,
+    or a stem = its newest epoch in each folder that has it.
 
-    A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``. UserError when there is none.
+    A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``.
+    UserError when there is none.
     """
     for path in (Path(name).expanduser(), resolve_folder(name)):
         if path.is_file():
@@ -102,14 +128,19 @@ def find_snapshots(name):
         return exact
     newest = {}
     for file in files:
-        if stem_of(file) == wanted and epoch_of(file) >= epoch_of(newest.get(folder_of(file), Path("none"))):
+        if stem_of(file) == wanted and epoch_of(file) >= epoch_of(
+            newest.get(folder_of(file), Path("none"))
+        ):
             newest[folder_of(file)] = file
     if newest:
         return list(newest.values())
     there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
     command = baseline_command(wanted)
     command = command.replace("baseline.py", "tune.py") if "tune" in name else command
-    raise UserError(f"snapshot '{name}' not found in {SNAPSHOTS} and its folders. There is: {there}. Run: {command}")
+    raise UserError(
+        f"snapshot '{name}' not found in {SNAPSHOTS} and its folders. There is: "
+        f"{there}. Run: {command}"
+    )
 
 
 def baseline_command(stem):
@@ -119,26 +150,50 @@ def baseline_command(stem):
 
 
 def in_folder(folder, stem):
-    """[the file of that name, or its newest epoch, or that of a run which has not ended], [] when there is none of them."""
-    newest = [sorted((f for f in place.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[-1:]
-              for place in (folder, run_folder(folder, stem))]
+    """[the file of that name, or its newest epoch, or that of a run which has not ended],
+    [] when there is none of them.
+    """
+    newest = [
+        sorted((f for f in place.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[
+            -1:
+        ]
+        for place in (folder, run_folder(folder, stem))
+    ]
     return [f for f in [folder / f"{stem}.pt"] if f.is_file()] or newest[0] or newest[1]
 
 
 def find_one(name, stem=None):
-    """The one file a --load value means; a folder is searched for ``stem``. UserError when there is none or there are several."""
+    """The one file a --load value means; a folder is searched for ``stem``. UserError when there is
+    none or there are several.
+    """
     folder = resolve_folder(name)
-    if stem and folder.is_dir() or stem and name.startswith(("./", "snapshots/")) and not folder.is_file():
+    if (
+        stem
+        and folder.is_dir()
+        or stem
+        and name.startswith(("./", "snapshots/"))
+        and not folder.is_file()
+    ):
         stem = stem.removesuffix(".pt")
         files = in_folder(folder, stem)
         if not files and folder.is_relative_to(SNAPSHOTS):
             files = in_folder(PROVIDED / folder.relative_to(SNAPSHOTS), stem)
         if not files:
-            there = ", ".join(sorted({stem_of(f) for f in folder.glob("*.pt")
-                                       if not f.name.endswith(STATES)})) or "no snapshot"
-            raise UserError(f"snapshot '{stem}' not found in {folder}. There is: {there}. Run: {baseline_command(stem)}")
+            there = (
+                ", ".join(
+                    sorted({stem_of(f) for f in folder.glob("*.pt") if not f.name.endswith(STATES)})
+                )
+                or "no snapshot"
+            )
+            raise UserError(
+                f"snapshot '{stem}' not found in {folder}. There is: {there}. Run: "
+                f"{baseline_command(stem)}"
+            )
     else:
         files = find_snapshots(name)
     if len(files) > 1:
-        raise UserError(f"'{name}' means several snapshots: {', '.join(short_name(f) for f in files)}. Name one of them")
+        raise UserError(
+            f"'{name}' means several snapshots: "
+            f"{', '.join(short_name(f) for f in files)}. Name one of them"
+        )
     return files[0]

@@ -1,4 +1,7 @@
-"""Training: recipes, options, the network, the learning rate, and the run that writes it all down."""
+"""Training: recipes, options, the network, the learning rate,
+and the run that writes it all down.
+"""
+
 from .network import (
     arch_name,
     describe_computing,

@@ -1,7 +1,9 @@
-"""The files of a run: they lie in a folder of its own, and are moved into place by renames when it has ended.
+"""The files of a run: they lie in a folder of its own,
+and are moved into place by renames when it has ended.
 
-``FOLDER/STEM.run/`` holds the log, the newest and the best snapshot and the state that --resume needs. What a finished
-run of that name had left in FOLDER stays there until the new one is whole; then it goes to ``FOLDER/replaced/``.
+``FOLDER/STEM.run/`` holds the log, the newest and the best snapshot and the state that --resume
+needs. What a finished run of that name had left in FOLDER stays there until the new one is whole;
+then it goes to ``FOLDER/replaced/``.
 """
 
 import contextlib
@@ -46,12 +48,15 @@ class RunFiles:
         return self.aside is not None
 
     def go_on(self) -> dict:
-        """Take up an interrupted run again and return its state; snapshots that are not of the state are removed."""
+        """Take up an interrupted run again and return its state;
+        snapshots that are not of the state are removed.
+        """
         state = load_state(self.folder, self.stem)
         adopt(self.folder, self.stem)
         self.hold()
         bests = {snapshots.epoch_of(file) for file in self.own() if "_best_epoch_" in file.name}
-        state.setdefault("best_epoch", max(bests, default=None))  # former versions did not record it
+        # former versions did not record it
+        state.setdefault("best_epoch", max(bests, default=None))
         for file in self.own():
             kept = state["best_epoch"] if "_best_epoch_" in file.name else state["epoch"]
             if snapshots.epoch_of(file) not in (-1, kept):
@@ -59,7 +64,9 @@ class RunFiles:
         return state
 
     def hold(self) -> None:
-        """Lock the run's folder for this process; UserError where another one trains there. A kill releases it."""
+        """Lock the run's folder for this process; UserError where another one trains there.
+        A kill releases it.
+        """
         if fcntl is None:
             return
         if self.lock is not None:
@@ -72,20 +79,27 @@ class RunFiles:
             held = False
         if not held:
             raise UserError(
-                f"another process is training {self.stem} in {self.folder}. Wait until it has ended, or train in "
-                f"another folder: --save DIR"
+                f"another process is training {self.stem} in {self.folder}. "
+                "Wait until it has ended, or train in another folder: --save DIR"
             )
 
     def own(self) -> list[Path]:
-        """What runs of this name write into their folder, temporary files of a killed one among it."""
-        pattern = re.escape(self.stem) + r"(_epoch_\d+|_best_epoch_\d+|_training_results|\.resume)\.(pt|json|csv)"
+        """What runs of this name write into their folder,
+        temporary files of a killed one among it.
+        """
+        pattern = (
+            re.escape(self.stem)
+            + r"(_epoch_\d+|_best_epoch_\d+|_training_results|\.resume)\.(pt|json|csv)"
+        )
         pattern = rf"{pattern}|\.{pattern}\.\w+|{re.escape(self.ended.name)}"
         there = self.place.iterdir() if self.place.exists() else ()
         return sorted(file for file in there if re.fullmatch(pattern, file.name))
 
     def snapshot(self, epoch: int, best: bool = False) -> Path:
         """Path of the snapshot of an epoch, or of the best one so far, in the run's folder."""
-        return snapshots.snapshot_path(self.place, f"{self.stem}_best" if best else self.stem, epoch)
+        return snapshots.snapshot_path(
+            self.place, f"{self.stem}_best" if best else self.stem, epoch
+        )
 
     @property
     def state(self) -> Path:
@@ -93,7 +107,9 @@ class RunFiles:
 
     @property
     def ended(self) -> Path:
-        """What the state is called once the run has ended and what it replaces has been put aside."""
+        """What the state is called once the run has ended and what it
+        replaces has been put aside.
+        """
         return self.place / f"{self.stem}.ended.pt"
 
     @property
@@ -115,9 +131,11 @@ class RunFiles:
             self.aside = None
 
     def install(self) -> Path | None:
-        """Move the run's files into place; returns where those that it replaces are now, None when there were none.
+        """Move the run's files into place; returns where those that it replaces are now,
+        None when there were none.
 
-        A description is moved before its weights, and put aside after them: weights that are found have their own one.
+        A description is moved before its weights, and put aside after them:
+        weights that are found have their own one.
         """
         kept = None
         if not self.ended.exists():
@@ -128,13 +146,17 @@ class RunFiles:
             os.rename(self.state, self.ended)
         for file in sorted(self.own(), key=lambda file: file.suffix == ".pt"):
             name = re.sub(r"_best_epoch_\d+", "_best", file.name)
-            if re.fullmatch(re.escape(self.stem) + r"(_epoch_\d+|_best|_training_results)\.\w+", name):
+            if re.fullmatch(
+                re.escape(self.stem) + r"(_epoch_\d+|_best|_training_results)\.\w+", name
+            ):
                 os.rename(file, self.folder / name)
         self.remove()
         return kept
 
     def remove(self) -> None:
-        """Remove what is left in the run's folder, and the folder if nothing of anyone else's is in it."""
+        """Remove what is left in the run's folder, and the folder if nothing
+        of anyone else's is in it.
+        """
         for file in sorted(self.own(), key=lambda file: file in (self.state, self.ended)):
             file.unlink()
         with contextlib.suppress(OSError):
@@ -155,7 +177,8 @@ def finished_files(folder: Path, stem: str) -> list[Path]:
 
 
 def adopt(folder: Path, stem: str) -> None:
-    """Bring an interrupted run of former versions, whose files lie in ``folder`` itself, into a folder of its own.
+    """Bring an interrupted run of former versions, whose files lie in ``folder`` itself,
+    into a folder of its own.
 
     Its state goes last, so that a kill in between leaves something to adopt again.
     """
@@ -163,7 +186,8 @@ def adopt(folder: Path, stem: str) -> None:
     if not state.exists():
         return
     place = make_folder(snapshots.run_folder(folder, stem))
-    if load_state(folder, stem)["epoch"] >= 0:  # before that, the other files are of the run before it
+    # before that, the other files are of the run before it
+    if load_state(folder, stem)["epoch"] >= 0:
         best = snapshots.read_description(folder / f"{stem}_best.pt") or {}
         for file in sorted(finished_files(folder, stem), key=lambda file: file.suffix != ".pt"):
             name = file.name.replace(f"{stem}_best.", f"{stem}_best_epoch_{best.get('epoch', 0)}.")
@@ -172,9 +196,15 @@ def adopt(folder: Path, stem: str) -> None:
 
 
 def find_state(folder: str | Path, stem: str) -> Path | None:
-    """Path of an interrupted run's state, in the run's folder or where former versions had it; or None."""
+    """Path of an interrupted run's state, in the run's folder or where former
+    versions had it; or None.
+    """
     run = snapshots.run_folder(folder, stem)
-    places = (run / f"{stem}.resume.pt", run / f"{stem}.ended.pt", Path(folder) / f"{stem}.resume.pt")
+    places = (
+        run / f"{stem}.resume.pt",
+        run / f"{stem}.ended.pt",
+        Path(folder) / f"{stem}.resume.pt",
+    )
     return next((place for place in places if place.exists()), None)
 
 
@@ -182,20 +212,36 @@ def load_state(folder: str | Path, stem: str) -> dict:
     """The state of an interrupted run; UserError when there is none, or it is none."""
     path = find_state(folder, stem)
     if path is None:
-        states = [*Path(folder).glob("*.resume.pt"), *Path(folder).glob(f"*{snapshots.RUN}/*.resume.pt")]
+        states = [
+            *Path(folder).glob("*.resume.pt"),
+            *Path(folder).glob(f"*{snapshots.RUN}/*.resume.pt"),
+        ]
         there = ", ".join(sorted(file.name for file in states)) or "no interrupted run"
-        done = [file for file in finished_files(Path(folder), stem) if snapshots.epoch_of(file) >= 0]
-        advice = f"{done[-1].stem} is of a run that has ended" if done else "Run the same command without --resume"
-        raise UserError(f"nothing to resume: {stem}.resume.pt does not exist in {folder}. There is: {there}. {advice}")
+        done = [
+            file for file in finished_files(Path(folder), stem) if snapshots.epoch_of(file) >= 0
+        ]
+        advice = (
+            f"{done[-1].stem} is of a run that has ended"
+            if done
+            else "Run the same command without --resume"
+        )
+        raise UserError(
+            f"nothing to resume: {stem}.resume.pt does not exist in {folder}. "
+            f"There is: {there}. {advice}"
+        )
     state = snapshots.read_pt(path)
     needed = {"epoch", "model", "optimizer", "recipe", "rows", "best", "data"}
     if not (isinstance(state, dict) and needed <= set(state)):
-        raise UserError(f"{path} is not the state of an interrupted run. Remove it and run the same command without --resume")
+        raise UserError(
+            f"{path} is not the state of an interrupted run. "
+            "Remove it and run the same command without --resume"
+        )
     return state
 
 
 def goes_on(folder: str | Path, stem: str, recipe: dict, sources: dict) -> bool:
-    """Whether an interrupted run is there that has this recipe and was given what ``sources`` names.
+    """Whether an interrupted run is there that has this recipe and was
+    given what ``sources`` names.
 
     sources: fingerprints of "data", "parent", "outliers".
     """
@@ -208,5 +254,7 @@ def goes_on(folder: str | Path, stem: str, recipe: dict, sources: dict) -> bool:
 
 
 def agrees(made: dict, recipe: dict) -> bool:
-    """Whether a snapshot's or an interrupted run's recipe is the one wanted, in what both of them name."""
+    """Whether a snapshot's or an interrupted run's recipe is the one wanted,
+    in what both of them name.
+    """
     return all(made.get(key, value) == value for key, value in recipe.items())

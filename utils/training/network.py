@@ -1,4 +1,5 @@
 """The network that is trained: built, loaded, put on the device, and tested after each epoch."""
+
 import copy
 import platform
 from pathlib import Path
@@ -15,15 +16,17 @@ def prepare_training(model, device, compile="auto"):
     """``prepare`` for training, with the fused operators on a CPU unless compile is "off"."""
     fused.enabled = compile != "off"
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True    # thousands of batches of one shape pay for the search
+        # thousands of batches of one shape pay for the search
+        torch.backends.cudnn.benchmark = True
     return runtime.prepare(model, device)
 
 
 def compile_training(model, batch, precision):
-    """torch.compile of the model in place, so that parameters keep their names; left as it was where that fails.
+    """torch.compile of the model in place, so that parameters keep their names;
+    left as it was where that fails.
 
-    One pass each way over ``batch`` (B,3,H,W) compiles it here and not in the first step; it leaves no trace in the model.
-    For a GPU: on a CPU the fused operators are faster.
+    One pass each way over ``batch`` (B,3,H,W) compiles it here and not in the first step; it leaves
+    no trace in the model. For a GPU: on a CPU the fused operators are faster.
     """
     before = copy.deepcopy(model.state_dict())
     model.compile(dynamic=False)
@@ -31,16 +34,23 @@ def compile_training(model, batch, precision):
         with autocast(batch.device, precision):
             logits, _ = model(batch)
         logits.sum().backward()
-    except Exception:   # no compiler, an operator it does not know: eager is as right
+    except Exception:  # no compiler, an operator it does not know: eager is as right
         model._compiled_call_impl = None
     model.load_state_dict(before)
     model.zero_grad(set_to_none=True)
 
 
 def describe_computing(device, precision: str, compile: str = "auto") -> dict:
-    """What the digits of a training run depend on beside its recipe: device, precision, threads, the fused kernels or not."""
+    """What the digits of a training run depend on beside its recipe: device, precision, threads,
+    the fused kernels or not.
+    """
     fuse = device.type == "cpu" and compile != "off" and fused.kernels() is not None
-    return {"device": device.type, "precision": precision, "fused": fuse, "threads": torch.get_num_threads()}
+    return {
+        "device": device.type,
+        "precision": precision,
+        "fused": fuse,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def arch_name(arch):
@@ -49,37 +59,69 @@ def arch_name(arch):
 
 
 def describe_network(args, num_classes, train_set, computed):
-    """What a snapshot's .json says of its network, of the images it was trained on and, ``computed``, by what."""
-    return {"stage": args.stage, "arch": args.arch, "num_classes": num_classes, "layers": args.layers, "widen_factor": args.widen_factor,
-            "droprate": args.droprate, "dataset": args.dataset, "data": train_set.source if args.id else args.dataset,
-            "data_fingerprint": train_set.fingerprint, "train_images": len(train_set),
-            "classes": list(train_set.classes or ()), "image_size": train_set.images.shape[-1], "seed": args.seed, "computed": computed,
-            "versions": {"python": platform.python_version(), "torch": torch.__version__}}
+    """What a snapshot's .json says of its network, of the images it was trained on and,
+    ``computed``, by what.
+    """
+    return {
+        "stage": args.stage,
+        "arch": args.arch,
+        "num_classes": num_classes,
+        "layers": args.layers,
+        "widen_factor": args.widen_factor,
+        "droprate": args.droprate,
+        "dataset": args.dataset,
+        "data": train_set.source if args.id else args.dataset,
+        "data_fingerprint": train_set.fingerprint,
+        "train_images": len(train_set),
+        "classes": list(train_set.classes or ()),
+        "image_size": train_set.images.shape[-1],
+        "seed": args.seed,
+        "computed": computed,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
 
 
 def describe_parent(path: Path, arch: str | None) -> dict:
-    """The description of a pre-trained snapshot; its weights are read only where no .json lies beside it."""
+    """The description of a pre-trained snapshot; its weights are read only
+    where no .json lies beside it.
+    """
     own = arch if ":" in (arch or "") else None
     known = snapshots.read_description(path)
-    return {**known, "arch": own or known.get("arch")} if known else snapshots.describe(path, snapshots.read_weights(path), own)
+    return (
+        {**known, "arch": own or known.get("arch")}
+        if known
+        else snapshots.describe(path, snapshots.read_weights(path), own)
+    )
 
 
 def load_parent(model, path: Path, description: dict) -> None:
-    """Load the weights of a pre-trained snapshot; UserError unless it is of this data set, its classes and this network."""
+    """Load the weights of a pre-trained snapshot; UserError unless it is of this data set, its
+    classes and this network.
+    """
     state = snapshots.read_weights(path)
-    parent = snapshots.describe(path, state, description["arch"] if ":" in description["arch"] else None)
+    parent = snapshots.describe(
+        path, state, description["arch"] if ":" in description["arch"] else None
+    )
     dataset = description["dataset"]
-    if parent["num_classes"] != description["num_classes"] or parent.get("dataset") not in (None, dataset):
+    if parent["num_classes"] != description["num_classes"] or parent.get("dataset") not in (
+        None,
+        dataset,
+    ):
         raise UserError(
-            f"{path} is a network for {parent.get('dataset')} with {parent['num_classes']} classes, not for {dataset} "
-            f"with {description['num_classes']}. Run: python baseline.py {dataset}"
+            f"{path} is a network for {parent.get('dataset')} with {parent['num_classes']} "
+            f"classes, not for {dataset} with {description['num_classes']}. Run: "
+            f"python baseline.py {dataset}"
         )
-    loaders.check_classes(description["classes"], parent.get("classes"), f"{dataset}'s training images", path)
+    loaders.check_classes(
+        description["classes"], parent.get("classes"), f"{dataset}'s training images", path
+    )
     snapshots.load_weights(model, state, path)
 
 
 def prepare(model, images, args, device, precision: str):
-    """The model ready to be trained on batches of this ImageSet; UserError when it does not take its images."""
+    """The model ready to be trained on batches of this ImageSet;
+    UserError when it does not take its images.
+    """
     model = prepare_training(model, device, args.compile)
     loaders.check_fits(model, images)
     if device.type == "cuda" and args.compile == "on":
@@ -92,8 +134,14 @@ def prepare(model, images, args, device, precision: str):
 
 def make_optimizer(model, args):
     """SGD with Nesterov momentum; weight decay on every parameter, as the papers' code has it."""
-    return torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=args.momentum,
-                           weight_decay=args.decay, nesterov=args.momentum > 0, fused=True)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=args.learning_rate,
+        momentum=args.momentum,
+        weight_decay=args.decay,
+        nesterov=args.momentum > 0,
+        fused=True,
+    )
 
 
 @torch.no_grad()
@@ -106,4 +154,6 @@ def evaluate(model, batches, device, precision):
             logits, _ = model(x)
         total.append(cross_entropy(logits, y, reduction="sum"))
         wrong += (logits.argmax(dim=1) != y).sum()
-    return float(torch.stack(total).cpu().double().sum()) / len(batches.images), 100 * int(wrong) / len(batches.images)
+    return float(torch.stack(total).cpu().double().sum()) / len(batches.images), 100 * int(
+        wrong
+    ) / len(batches.images)

@@ -1,4 +1,5 @@
 """Command-line options that the scripts share; every long option is known with - and with _."""
+
 import argparse
 import math
 import os
@@ -13,20 +14,31 @@ from . import recipes
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that knows each long option with - and _, and prints a bad one as one line, exit status 2."""
+    """ArgumentParser that knows each long option with - and _,
+    and prints a bad one as one line, exit status 2.
+    """
 
     def __init__(self, **keywords):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **keywords)
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **keywords
+        )
 
     def add(self, *names, **keywords):
         spellings = []
         for name in names:
-            spellings += [name] if not name.startswith("--") else \
-                dict.fromkeys([name, "--" + name[2:].replace("-", "_"), "--" + name[2:].replace("_", "-")])
+            spellings += (
+                [name]
+                if not name.startswith("--")
+                else dict.fromkeys(
+                    [name, "--" + name[2:].replace("-", "_"), "--" + name[2:].replace("_", "-")]
+                )
+            )
         return self.add_argument(*spellings, **keywords)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message}. See: python {self.prog.removeprefix('python ')} --help\n")
+        self.exit(
+            2, f"{self.prog}: {message}. See: python {self.prog.removeprefix('python ')} --help\n"
+        )
 
 
 def whole(text):
@@ -87,33 +99,86 @@ def fraction(text):
 
 def add_common(parser):
     """Options of all three scripts."""
-    parser.add("--data", default=str(DATA), metavar="DIR", help="folder of the data sets (default: data/ of the project)")
-    parser.add("--id", default=None, metavar="PATH", help="own ID images: a folder with train/ and test/ class folders, "
-               "such .zip or .tar archives, or train.npz and test.npz with 'images' and 'labels'")
-    parser.add("--image-size", type=positive_int, default=None, metavar="N",
-               help="side that ID images are brought to (default: 32, or the trained network's; to train on, arrays keep theirs)")
-    parser.add("--skip-bad", action="store_true", help="leave unreadable images out and count them, instead of stopping")
-    parser.add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto")
-    parser.add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-               help="auto: bf16 convolutions where the hardware is faster at them; scores are float64 always (default: auto)")
-    parser.add("--compile", choices=("auto", "on", "off"), default="auto",
-               help="fused and compiled networks where a C++ compiler is there; auto: if the work is worth compiling for (default: auto)")
-    parser.add("--ngpu", type=count, default=1, help="0 = CPU (default: 1); more than one device is not used")
-    parser.add("--prefetch", type=count, default=0, help="accepted and without effect: images are resident, there are no workers")
+    parser.add(
+        "--data",
+        default=str(DATA),
+        metavar="DIR",
+        help="folder of the data sets (default: data/ of the project)",
+    )
+    parser.add(
+        "--id",
+        default=None,
+        metavar="PATH",
+        help="own ID images: a folder with train/ and test/ class folders, "
+        "such .zip or .tar archives, or train.npz and test.npz with 'images' and 'labels'",
+    )
+    parser.add(
+        "--image-size",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="side that ID images are brought to (default: 32, or the trained network's; "
+        "to train on, arrays keep theirs)",
+    )
+    parser.add(
+        "--skip-bad",
+        action="store_true",
+        help="leave unreadable images out and count them, instead of stopping",
+    )
+    parser.add(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto"
+    )
+    parser.add(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto: bf16 convolutions where the hardware is faster at them; "
+        "scores are float64 always (default: auto)",
+    )
+    parser.add(
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="fused and compiled networks where a C++ compiler is there; auto: "
+        "if the work is worth compiling for (default: auto)",
+    )
+    parser.add(
+        "--ngpu",
+        type=count,
+        default=1,
+        help="0 = CPU (default: 1); more than one device is not used",
+    )
+    parser.add(
+        "--prefetch",
+        type=count,
+        default=0,
+        help="accepted and without effect: images are resident, there are no workers",
+    )
 
 
 def common_words(args, leave=()):
-    """The options of ``add_common`` that are not at their defaults, as words for another script; those named in ``leave`` left out."""
+    """The options of ``add_common`` that are not at their defaults, as words for another script;
+    those named in ``leave`` left out.
+    """
     parser = Parser()
     add_common(parser)
     usual = vars(parser.parse_args([]))
-    given = {name: getattr(args, name) for name, value in usual.items() if name not in leave and getattr(args, name) != value}
-    return [word for name, value in given.items()
-            for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))]
+    given = {
+        name: getattr(args, name)
+        for name, value in usual.items()
+        if name not in leave and getattr(args, name) != value
+    }
+    return [
+        word
+        for name, value in given.items()
+        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+    ]
 
 
 def add_recipe(parser, stage):
-    """A function like ``parser.add`` for options whose default comes from the recipe; it is None until ``settle``."""
+    """A function like ``parser.add`` for options whose default comes from the recipe;
+    it is None until ``settle``.
+    """
 
     def add(*names, help="", **keywords):
         option = keywords.get("dest") or names[0].strip("-").replace("-", "_")
@@ -124,7 +189,9 @@ def add_recipe(parser, stage):
 
 
 def add_training(parser: Parser, stage: str) -> None:
-    """Options of baseline.py ("pretrain") or tune.py ("tune"); every loss of the stage brings those of its record."""
+    """Options of baseline.py ("pretrain") or tune.py ("tune");
+    every loss of the stage brings those of its record.
+    """
     add = add_recipe(parser, stage)
     add_common(parser)
     add("--arch", metavar="NAME", help=f"{', '.join(MODELS)}, or module:function of your own;")
@@ -135,56 +202,109 @@ def add_training(parser: Parser, stage: str) -> None:
     add("--momentum", type=fraction, metavar="X")
     add("--decay", "-d", type=non_negative, metavar="X", help="weight decay;")
     add("--layers", type=positive_int, metavar="N", help="depth of the WRN;")
-    add("--widen-factor", dest="widen_factor", type=positive_int, metavar="K", help="width of the WRN;")
+    add(
+        "--widen-factor",
+        dest="widen_factor",
+        type=positive_int,
+        metavar="K",
+        help="width of the WRN;",
+    )
     add("--droprate", type=fraction, metavar="P", help="dropout;")
     add("--padding", type=count, metavar="N", help="of the random crop;")
     add("--seed", type=count, metavar="N", help="seeds everything;")
     presets = "; ".join(f"{name}: {text}" for name, text in recipes.PRESETS.items())
-    parser.add("--preset", default=None, choices=tuple(recipes.PRESETS), help=f"{presets} (default: paper)")
-    parser.set_defaults(data=None, device=None, precision=None, compile=None)  # what was typed can be told
-    parser.add("--resume", action="store_true", help="go on with an interrupted run of the same command, exactly; "
-               "options that are left out are those it had")
+    parser.add(
+        "--preset", default=None, choices=tuple(recipes.PRESETS), help=f"{presets} (default: paper)"
+    )
+    # what was typed can be told
+    parser.set_defaults(data=None, device=None, precision=None, compile=None)
+    parser.add(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run of the same command, exactly; "
+        "options that are left out are those it had",
+    )
     losses = losses_of(stage).values()
     if any(loss.outliers for loss in losses):
-        parser.add("--outliers", default=None, metavar="NAME|PATH",
-                   help="auxiliary outliers: a data set's name, a folder, an archive or an array (default: "
-                   "the first that is there of the sets made for it)")
+        parser.add(
+            "--outliers",
+            default=None,
+            metavar="NAME|PATH",
+            help="auxiliary outliers: a data set's name, a folder, an archive or an array "
+            "(default: the first that is there of the sets made for it)",
+        )
         add("--oe_batch_size", type=positive_int, metavar="N", help="outliers a step;")
-        add("--outlier-norm", dest="outlier_norm", choices=("id", "imagenet"), help="statistics outliers are normalised with;")
-        add("--outlier-padding", dest="outlier_padding", type=count, metavar="N", help="of the outliers' random crop;")
+        add(
+            "--outlier-norm",
+            dest="outlier_norm",
+            choices=("id", "imagenet"),
+            help="statistics outliers are normalised with;",
+        )
+        add(
+            "--outlier-padding",
+            dest="outlier_padding",
+            type=count,
+            metavar="N",
+            help="of the outliers' random crop;",
+        )
     for option in dict.fromkeys(option for loss in losses for option in loss.defaults):
         owner = next(loss for loss in losses if option in loss.defaults)
-        kind = {"choices": owner.choices[option]} if option in owner.choices else {
-            "type": whole if isinstance(owner.defaults[option], int) else number, "metavar": "X"}
+        kind = (
+            {"choices": owner.choices[option]}
+            if option in owner.choices
+            else {
+                "type": whole if isinstance(owner.defaults[option], int) else number,
+                "metavar": "X",
+            }
+        )
         add(f"--{option}", help=f"{owner.help[option]};", **kind)
 
 
-SAVE_HELP = ("folder of the snapshots; ./snapshots/... is the project's CIFAR/snapshots/... "
-             "(default: ./snapshots/pretrained, ./snapshots/tune_LOSS)")
+SAVE_HELP = (
+    "folder of the snapshots; ./snapshots/... is the project's CIFAR/snapshots/... "
+    "(default: ./snapshots/pretrained, ./snapshots/tune_LOSS)"
+)
 BAR = {"unit": "step", "disable": None, "leave": False}  # a progress bar on a terminal only
-USUAL = {"data": str(DATA), "device": "auto", "precision": "auto", "compile": "auto", "preset": "paper"}  # where nothing was typed
-OF_A_RUN = (*USUAL, "id", "image_size", "skip_bad", "outliers", "load")  # options that no recipe has
+# where nothing was typed
+USUAL = {
+    "data": str(DATA),
+    "device": "auto",
+    "precision": "auto",
+    "compile": "auto",
+    "preset": "paper",
+}
+# options that no recipe has
+OF_A_RUN = (*USUAL, "id", "image_size", "skip_bad", "outliers", "load")
 OF_OUTLIERS = ("outliers", "oe_batch_size", "outlier_norm", "outlier_padding")
 
 
 def settle(
     args: argparse.Namespace, stage: str, parent: dict | None = None, state: dict | None = None
 ) -> argparse.Namespace:
-    """The options of a run in a new Namespace with nothing left open, which nobody changes afterwards.
+    """The options of a run in a new Namespace with nothing left open,
+    which nobody changes afterwards.
 
-    What was typed counts first; then what an interrupted run's ``state`` recorded; then the shape of the ``parent``, the
-    description of the network that is fine-tuned; then the recipe. Two dictionaries come with it: ``recipe``, which the
-    run records, and ``given``, options beside the recipe that --resume is to find again. UserError: an option that the
-    loss does not have, one that contradicts parent or state, a value out of its range.
+    What was typed counts first; then what an interrupted run's ``state`` recorded; then the shape
+    of the ``parent``, the description of the network that is fine-tuned; then the recipe. Two
+    dictionaries come with it: ``recipe``, which the run records, and ``given``, options beside the
+    recipe that --resume is to find again. UserError: an option that the loss does not have, one
+    that contradicts parent or state, a value out of its range.
     """
-    typed = {key: value for key, value in vars(args).items() if value is not None and value is not False}
+    typed = {
+        key: value for key, value in vars(args).items() if value is not None and value is not False
+    }
     recorded = (state or {}).get("recipe", {})
     before = (state or {}).get("given", {})
     run = {**USUAL, **{k: recorded[k] for k in USUAL if k in recorded}, **before}
     run.update({key: typed[key] for key in OF_A_RUN if key in typed})
-    if parent and run.get("id") and run.get("image_size") is None:  # own images: the size the network was trained at
+    # own images: the size the network was trained at
+    if parent and run.get("id") and run.get("image_size") is None:
         run["image_size"] = parent.get("image_size")
-    shape = {k: parent[k] for k in ("arch", "layers", "widen_factor") if (parent or {}).get(k) is not None}
+    shape = {
+        k: parent[k]
+        for k in ("arch", "layers", "widen_factor")
+        if (parent or {}).get(k) is not None
+    }
     arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
     recipe = recipes.resolve(stage, args.dataset, args.loss, run["preset"], arch)
     recipe.update(shape)
@@ -192,8 +312,9 @@ def settle(
     for key in sorted(set(typed) & set(recipe)):
         if key in shape and typed[key] != shape[key]:
             raise UserError(
-                f"{run.get('load', 'the pre-trained snapshot')} is a snapshot of another network: its {key} is {shape[key]}, not {typed[key]}. "
-                f"Leave the option out, or run: python baseline.py {args.dataset}"
+                f"{run.get('load', 'the pre-trained snapshot')} is a snapshot of another network: "
+                f"its {key} is {shape[key]}, not {typed[key]}. Leave the option out, or run: "
+                f"python baseline.py {args.dataset}"
             )
     if state:  # options that are younger than the run: it was made with what there was before
         loss = losses_of(stage)[args.loss]
@@ -203,7 +324,7 @@ def settle(
         if state and key != "test_bs" and typed.get(key, was[key]) != was[key]:
             raise UserError(
                 f"the interrupted run had {key} {was[key]}, not {typed[key]}. "
-                f"Resume with the same options, or start anew without --resume"
+                "Resume with the same options, or start anew without --resume"
             )
     recipe.update({key: typed[key] for key in recipe if key in typed})
     if "padding" in typed and "outlier_padding" in recipe and "outlier_padding" not in typed:
@@ -215,7 +336,15 @@ def settle(
     made |= {"precision": run["precision"]} if run["precision"] != "auto" else {}
     given = {key: absolute(run[key]) for key in OF_A_RUN if run.get(key) != USUAL.get(key)}
     return argparse.Namespace(
-        **{**vars(args), **run, **recipe, "stage": stage, "streams": made["streams"], "recipe": made, "given": given}
+        **{
+            **vars(args),
+            **run,
+            **recipe,
+            "stage": stage,
+            "streams": made["streams"],
+            "recipe": made,
+            "given": given,
+        }
     )
 
 
@@ -231,7 +360,9 @@ def refuse_options_of_others(args: argparse.Namespace, stage: str) -> None:
 
 
 def check_loss(name: str, stage: str, recipe: dict) -> None:
-    """UserError where a hyper-parameter of the loss is out of its range, or there are fewer candidates than clusters."""
+    """UserError where a hyper-parameter of the loss is out of its range, or there are fewer
+    candidates than clusters.
+    """
     try:
         loss = make_loss(name, stage, recipe)
     except ValueError as error:
@@ -239,8 +370,9 @@ def check_loss(name: str, stage: str, recipe: dict) -> None:
     candidates = sampling.CANDIDATES * recipe.get("oe_batch_size", 0)
     if loss.chooses_outliers and candidates < recipe["batch_size"]:
         raise UserError(
-            f"--sampling clusters: {candidates} candidates are fewer than {recipe['batch_size']} clusters, one for each ID image "
-            f"of a step. Give more outliers (--oe_batch_size) or fewer ID images (--batch_size)"
+            f"--sampling clusters: {candidates} candidates are fewer than "
+            f"{recipe['batch_size']} clusters, one for each ID image of a step. "
+            "Give more outliers (--oe_batch_size) or fewer ID images (--batch_size)"
         )
 
 
@@ -251,25 +383,36 @@ def make_loss(name: str, stage: str, recipe: dict) -> Loss:
 
 
 def absolute(value):
-    """A path that exists as an absolute one, so that --resume finds it from any folder; anything else as it is."""
+    """A path that exists as an absolute one, so that --resume finds it from any folder;
+    anything else as it is.
+    """
     path = os.path.expanduser(value) if isinstance(value, str) else ""
     return os.path.abspath(path) if os.path.exists(path) else value
 
 
 def known_dataset_of(args: argparse.Namespace, state: dict) -> None:
-    """``known_dataset`` of a training script's options, or of those that an interrupted run recorded."""
+    """``known_dataset`` of a training script's options,
+    or of those that an interrupted run recorded.
+    """
     given = {**state.get("given", {}), **{key: value for key, value in vars(args).items() if value}}
     known_dataset(args.dataset, given.get("id"), loaders.ID_SETS, given.get("data", str(DATA)))
 
 
 def known_dataset(name: str, path: str | None, names, data: str | None = None) -> None:
-    """UserError unless the data set is known by name or given by path, under a name that file names can begin with.
+    """UserError unless the data set is known by name or given by path,
+    under a name that file names can begin with.
 
     With ``data``, the folder of the data sets, also unless its training images are there.
     """
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UserError(f"'{name}' cannot name a data set: letters, digits and . _ + - only. Its place is given by --id PATH")
+        raise UserError(
+            f"'{name}' cannot name a data set: letters, digits and . _ + - only. "
+            "Its place is given by --id PATH"
+        )
     if path is None and name not in names:
-        raise UserError(f"unknown data set '{name}'. There is: {', '.join(names)}; or bring your own: {name} --id PATH")
+        raise UserError(
+            f"unknown data set '{name}'. There is: {', '.join(names)}; "
+            f"or bring your own: {name} --id PATH"
+        )
     if path is None and data and not loaders.is_there(name, "train", data):
         raise UserError(loaders.missing_message(name, "train", data))

@@ -3,10 +3,12 @@
     python -m utils.training.recipes cifar10               # the recipe of baseline.py
     python -m utils.training.recipes cifar10 sroe          # the recipe of tune.py --loss sroe
     python -m utils.training.recipes cifar10 sroe --preset code
-    python -m utils.training.recipes cifar10 greg+ --stage pretrain    # of a loss that both scripts have
+    python -m utils.training.recipes cifar10 greg+ --stage pretrain    # of a loss that
+                                                                       # both scripts have
 
-What a loss owns (its hyper-parameters, and what it trains otherwise than its stage) is in its record, utils/losses. Here
-is the rest: a dictionary for each stage, data set and network. Later lines of ``LAYERS`` in ``layers`` win.
+What a loss owns (its hyper-parameters, and what it trains otherwise than its stage) is in its
+record, utils/losses. Here is the rest: a dictionary for each stage, data set and network. Later
+lines of ``LAYERS`` in ``layers`` win.
 """
 
 import sys
@@ -18,7 +20,9 @@ from utils.runtime import UserError
 
 
 class From(NamedTuple):
-    """A value of a recipe and where it comes from: [Paper], "published code of [Paper]" or "this project"."""
+    """A value of a recipe and where it comes from: [Paper],
+    "published code of [Paper]" or "this project".
+    """
 
     value: Any
     origin: str
@@ -26,38 +30,66 @@ class From(NamedTuple):
 
 PRESETS = {
     "paper": "the papers' recipes",
-    "code": "SR and SROE with what their published code does otherwise (outliers' crop and "
-    "statistics, L1 norm on outliers)",
+    "code": (
+        "SR and SROE with what their published code does otherwise (outliers' crop and statistics, "
+        "L1 norm on outliers)"
+    ),
     "quick": "the papers' recipes with a short, complete schedule, to try things out",
 }
 
 STAGES = {
     "pretrain": {
         "[Energy], [SR]": dict(
-            arch="wrn", layers=40, widen_factor=2, droprate=0.3, epochs=100, learning_rate=0.1,
-            batch_size=128, momentum=0.9, decay=5e-4, padding=4, seed=1, test_bs=200,
-        ),
+            arch="wrn",
+            layers=40,
+            widen_factor=2,
+            droprate=0.3,
+            epochs=100,
+            learning_rate=0.1,
+            batch_size=128,
+            momentum=0.9,
+            decay=5e-4,
+            padding=4,
+            seed=1,
+            test_bs=200,
+        )
     },
     "tune": {
         "[Energy], [SR]": dict(
-            arch="wrn", layers=40, widen_factor=2, droprate=0.3, epochs=10, learning_rate=1e-3,
-            batch_size=128, momentum=0.9, decay=5e-4, seed=1, test_bs=200,
+            arch="wrn",
+            layers=40,
+            widen_factor=2,
+            droprate=0.3,
+            epochs=10,
+            learning_rate=1e-3,
+            batch_size=128,
+            momentum=0.9,
+            decay=5e-4,
+            seed=1,
+            test_bs=200,
         ),
         "[OE], [Energy]": dict(padding=4),
     },
 }
 
-# Of a loss with outliers. One normalisation for all: a second one would tell outliers from ID images by their contrast.
+# Of a loss with outliers. One normalisation for all: a second one would tell outliers from ID
+# images by their contrast.
 OUTLIERS = {"[Energy], [SR]": dict(oe_batch_size=256), "this project": dict(outlier_norm="id")}
 
-# The digits are 758 small images: a small network, and batches that still give a few hundred steps. Their fine-tuning rate
-# is the one of 0.01 and 0.03 with the lower training objective; the OOD tables of both were seen.
+# The digits are 758 small images: a small network, and batches that still give a few hundred steps.
+# Their fine-tuning rate is the one of 0.01 and 0.03 with the lower training objective; the OOD
+# tables of both were seen.
 DATASETS = {
     ("pretrain", "digits"): dict(
         layers=10, widen_factor=1, droprate=0.0, padding=2, epochs=30, batch_size=64
     ),
     ("tune", "digits"): dict(
-        layers=10, widen_factor=1, droprate=0.0, epochs=10, batch_size=64, oe_batch_size=128,
+        layers=10,
+        widen_factor=1,
+        droprate=0.0,
+        epochs=10,
+        batch_size=64,
+        oe_batch_size=128,
         learning_rate=3e-2,
     ),
 }
@@ -68,23 +100,38 @@ QUICK = {"pretrain": dict(epochs=5), "tune": dict(epochs=2)}
 def layers(stage: str, loss: type[Loss]) -> list[tuple[str, dict[str, From]]]:
     """(when, {option: From}) in the order in which they are laid over one another.
 
-    when: "" for always, else words out of a data set, a network and a preset, each with its kind: "dataset digits".
+    when: "" for always, else words out of a data set, a network and a preset,
+    each with its kind: "dataset digits".
     """
-    found = [("", {k: From(v, origin) for origin, part in STAGES[stage].items() for k, v in part.items()})]
+    found = [
+        (
+            "",
+            {k: From(v, origin) for origin, part in STAGES[stage].items() for k, v in part.items()},
+        )
+    ]
     if loss.outliers:
-        found.append(("", {k: From(v, origin) for origin, part in OUTLIERS.items() for k, v in part.items()}))
+        found.append(
+            ("", {k: From(v, origin) for origin, part in OUTLIERS.items() for k, v in part.items()})
+        )
     recipe = loss.scratch if stage == "pretrain" and "tune" in loss.stages else loss.recipe
     own = {**recipe, **loss.defaults}
     found.append(("", {k: From(v, loss.origins.get(k, loss.origin)) for k, v in own.items()}))
     for (of, dataset), part in DATASETS.items():
         if of == stage:
             part = {k: v for k, v in part.items() if loss.outliers or k != "oe_batch_size"}
-            found.append((f"dataset {dataset}", {k: From(v, "this project") for k, v in part.items()}))
+            found.append(
+                (f"dataset {dataset}", {k: From(v, "this project") for k, v in part.items()})
+            )
     for dataset, part in loss.per_dataset.items():
         origin = loss.origins.get(dataset, loss.origin)
         found.append((f"dataset {dataset}", {k: From(v, origin) for k, v in part.items()}))
     for arch, parts in NETWORKS.items():
-        found.append((f"arch {arch}", {k: From(v, origin) for origin, part in parts.items() for k, v in part.items()}))
+        found.append(
+            (
+                f"arch {arch}",
+                {k: From(v, origin) for origin, part in parts.items() for k, v in part.items()},
+            )
+        )
     for preset, part in loss.presets.items():
         origin = loss.origins.get(preset, loss.origin)
         found.append((f"preset {preset}", {k: From(v, origin) for k, v in part.items()}))
@@ -95,7 +142,9 @@ def layers(stage: str, loss: type[Loss]) -> list[tuple[str, dict[str, From]]]:
 def origins(
     stage: str, dataset: str, loss: str | None = None, preset: str = "paper", arch: str = "wrn"
 ) -> dict[str, From]:
-    """The recipe with origins: {option: From}. UserError for an unknown preset or a loss of another stage."""
+    """The recipe with origins: {option: From}. UserError for an unknown preset
+    or a loss of another stage.
+    """
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'. There is: {', '.join(PRESETS)}")
     there = losses_of(stage)
@@ -119,10 +168,11 @@ def resolve(
 
 
 def departures(description: dict) -> dict[str, tuple]:
-    """{option: (value, usual value)} of what a snapshot's .json has otherwise than the papers' recipe.
+    """{option: (value, usual value)} of what a snapshot's .json has otherwise
+    than the papers' recipe.
 
-    Epochs, seed, network and random streams may differ. An option that the .json does not name departs too, with the
-    value None: that it was as usual is not known.
+    Epochs, seed, network and random streams may differ. An option that the .json does not name
+    departs too, with the value None: that it was as usual is not known.
     """
     loss = description.get("loss")
     stage = description.get("stage") or ("tune" if loss else "pretrain")
@@ -137,12 +187,22 @@ def departures(description: dict) -> dict[str, tuple]:
 
 
 def describe(option: str, stage: str) -> str:
-    """Every default of an option and its origin, for --help and the table of utils/training/README.md."""
+    """Every default of an option and its origin, for --help and the table of
+    utils/training/README.md.
+    """
     found = {}
     for name, loss in losses_of(stage).items():
         for when, part in layers(stage, loss):
             if option in part:
-                own = any(option in part for part in (loss.defaults, loss.recipe, loss.scratch, *loss.per_dataset.values()))
+                own = any(
+                    option in part
+                    for part in (
+                        loss.defaults,
+                        loss.recipe,
+                        loss.scratch,
+                        *loss.per_dataset.values(),
+                    )
+                )
                 words = [name] * (own and name != "ce") + [when.partition(" ")[2]] * bool(when)
                 found[" ".join(words)] = part[option]
     if option == "outlier_padding":

@@ -13,14 +13,15 @@ import torch
 from utils import snapshots
 from utils.runtime import UserError, write_text
 
-from .files import RunFiles
+from .files import RunFiles, load_state
 
 COLUMNS = ["epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"]
 CHECK_EVERY = 25  # steps between looks at the losses: reading a value makes the device wait
 
 
 class StepLog:
-    """The terms of an epoch's steps, kept on the device and read every CHECK_EVERY steps; ``seconds`` of the epoch.
+    """The terms of an epoch's steps, kept on the device and read every CHECK_EVERY steps;
+    ``seconds`` of the epoch.
 
     UserError with the number of the first step whose terms do not have a finite sum.
     """
@@ -44,10 +45,12 @@ class StepLog:
         wrong = (~torch.isfinite(values.sum(dim=1))).nonzero()
         if len(wrong):
             step = self.first_step + self.steps + int(wrong[0])
-            parts = ", ".join(f"{n} {v:g}" for n, v in zip(self.names, values[wrong[0, 0]].tolist()))
+            parts = ", ".join(
+                f"{n} {v:g}" for n, v in zip(self.names, values[wrong[0, 0]].tolist())
+            )
             raise UserError(
                 f"the loss is not finite at step {step} ({parts}); the last good snapshot is kept. "
-                f"Try a smaller --learning_rate"
+                "Try a smaller --learning_rate"
             )
         for name, value in zip(self.names, values.sum(dim=0).tolist()):
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -61,23 +64,30 @@ class StepLog:
 
 
 class Run:
-    """A run from its first epoch, or with ``args.resume`` from where it was interrupted, to its files in place.
+    """A run from its first epoch, or with ``args.resume`` from where it was interrupted,
+    to its files in place.
 
-    folder, stem: where its snapshots go and their name without epoch; ``description`` goes into every .json. The state
-    that was found, if any, is loaded into model and optimiser; ``first_epoch`` is the one to begin with.
+    folder, stem: where its snapshots go and their name without epoch; ``description`` goes into
+    every .json. The state that was found, if any, is loaded into model and optimiser;
+    ``first_epoch`` is the one to begin with.
     """
 
     def __init__(self, folder, stem, model, optimizer, args, description):
-        self.files, self.model, self.optimizer, self.args = RunFiles(folder, stem), model, optimizer, args
-        self.stem, self.first_epoch, self.rows, self.best, self.best_epoch = stem, 0, [], math.inf, None
+        self.files, self.stem, self.args = RunFiles(folder, stem), stem, args
+        self.model, self.optimizer = model, optimizer
+        self.first_epoch, self.rows, self.best, self.best_epoch = 0, [], math.inf, None
         self.description = {**description, "recipe": args.recipe}
         if args.resume:
+            self.check_sources(load_state(folder, stem))
             self.restore(self.files.go_on())
         else:
             if self.files.start():
                 print(
-                    f"note: an interrupted run of {stem} was there; this is a new one (--resume goes on with the "
-                    f"other). Its files are kept in {self.files.aside}",
+                    (
+                        f"note: an interrupted run of {stem} was there; "
+                        "this is a new one (--resume goes on with the other). "
+                        f"Its files are kept in {self.files.aside}"
+                    ),
                     flush=True,
                 )
             with self.interruptible():
@@ -91,19 +101,25 @@ class Run:
             "outliers": self.description.get("outliers", {}).get("fingerprint"),
         }
 
-    def restore(self, state: dict) -> None:
+    def check_sources(self, state: dict) -> None:
+        """UserError, before anything is moved, unless the run is given what it was given before."""
         names = {"data": "images", "parent": "pre-trained weights", "outliers": "outliers"}
         for key, value in self.sources().items():
             if state.get(key) != value:
                 raise UserError(
                     f"the interrupted run of {self.stem} was given other {names[key]}. "
-                    f"Resume with the same, or start anew without --resume"
+                    "Resume with the same, or start anew without --resume"
                 )
+
+    def restore(self, state: dict) -> None:
         for key, value in self.description["computed"].items():
             if state.get("computed", {}).get(key, value) != value:
                 print(
-                    f"note: the interrupted run had {key} {state['computed'][key]}, this one has {value}: the weights "
-                    f"will not be, bit for bit, those of a run that was not stopped",
+                    (
+                        f"note: the interrupted run had {key} {state['computed'][key]}, "
+                        f"this one has {value}: the weights will not be, bit for bit, "
+                        "those of a run that was not stopped"
+                    ),
                     file=sys.stderr,
                 )
         snapshots.load_weights(self.model, state["model"], f"the state of {self.stem}")
@@ -135,17 +151,19 @@ class Run:
         write_text(self.files.log, text.getvalue())
 
     def end_epoch(self, epoch: int, log: StepLog, test_loss: float, test_error: float) -> None:
-        """Write the epoch's snapshot and log, then the state, and only then remove the snapshots it makes obsolete.
+        """Write the epoch's snapshot and log, then the state,
+        and only then remove the snapshots it makes obsolete.
 
         A run that is stopped anywhere in between finds a whole snapshot and a whole state again.
         """
         means, seconds = log.means(), log.seconds
         train_loss = sum(means.values())
-        if not math.isfinite(test_loss):  # the last step's update has no training loss that would show it
+        # the last step's update has no training loss that would show it
+        if not math.isfinite(test_loss):
             step = log.first_step + log.steps
             raise UserError(
-                f"the test loss is not finite after epoch {epoch + 1}, at step {step}; the last good snapshot is kept. "
-                f"Try a smaller --learning_rate"
+                f"the test loss is not finite after epoch {epoch + 1}, at step {step}; "
+                "the last good snapshot is kept. Try a smaller --learning_rate"
             )
         row = {
             "epoch": epoch,
@@ -169,18 +187,26 @@ class Run:
             snapshots.remove_snapshot(file)
         detail = "".join(f" | {name} {value:.4f}" for name, value in terms.items())
         print(
-            f"epoch {epoch + 1:3d}/{self.args.epochs} | {seconds:5.0f} s | train loss {train_loss:.4f} | "
-            f"test loss {test_loss:.4f} | test error {test_error:.2f} %{detail}",
+            (
+                f"epoch {epoch + 1:3d}/{self.args.epochs} | {seconds:5.0f} s | train "
+                f"loss {train_loss:.4f} | test loss {test_loss:.4f} | test error "
+                f"{test_error:.2f} %{detail}"
+            ),
             flush=True,
         )
 
     def save_snapshot(self, epoch: int, test_error: float, best: bool = False) -> None:
-        description = {**self.description, "epoch": epoch, "id_accuracy": round(100 - test_error, 4)}
+        description = {
+            **self.description,
+            "epoch": epoch,
+            "id_accuracy": round(100 - test_error, 4),
+        }
         snapshots.save_snapshot(self.files.snapshot(epoch, best), self.model, description)
 
     @contextlib.contextmanager
     def interruptible(self):
-        """Ctrl-C inside says how to go on; a failure before the end of the first epoch leaves everything as it was.
+        """Ctrl-C inside says how to go on; a failure before the end of the first epoch
+        leaves everything as it was.
 
         So does Ctrl-C there where the new run would take the place of another interrupted one.
         """
@@ -190,20 +216,24 @@ class Run:
             if not self.rows and self.files.aside is not None:
                 self.files.withdraw()
                 raise KeyboardInterrupt(
-                    f"The run of {self.stem} that had been interrupted before is as it was; --resume goes on with it"
+                    f"The run of {self.stem} that had been interrupted before is as it was; "
+                    "--resume goes on with it"
                 ) from None
             command = shlex.join(["python", *[a for a in sys.argv if a != "--resume"], "--resume"])
             raise KeyboardInterrupt(
-                f"The state after epoch {len(self.rows)} is in {self.files.place}. Go on with: {command}"
+                f"The state after epoch {len(self.rows)} is in {self.files.place}. "
+                f"Go on with: {command}"
             ) from None
         except Exception as error:
             if not self.rows:
                 self.files.withdraw()
-            if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):  # as BatchNorm says it
+            # as BatchNorm says it
+            if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
                 raise UserError(
-                    f"BatchNorm cannot train on one value a channel: a batch has but one image "
-                    f"({self.description['train_images']} in batches of {self.args.batch_size} leave one over), or "
-                    f"the images are too small for this network. Try another --batch_size or --image-size"
+                    "BatchNorm cannot train on one value a channel: a batch has but one image "
+                    f"({self.description['train_images']} in batches of {self.args.batch_size} "
+                    "leave one over), or the images are too small for this network. "
+                    "Try another --batch_size or --image-size"
                 ) from None
             raise
 

@@ -1,4 +1,5 @@
 """The cheap dropout is a dropout: rate, scale, independence, gradient, memory layout."""
+
 import pytest
 import torch
 
@@ -17,8 +18,8 @@ def test_rate_and_scale(p):
 def test_neighbours_are_independent():
     torch.manual_seed(0)
     kept = (keep_mask(torch.empty(400_000), 0.5) > 0).double() - 0.5
-    for distance in (1, 2, 3, 4, 8):   # four values come from one random number
-        assert abs((kept[:-distance] * kept[distance:]).mean() / 0.25) < 5 / 400_000 ** 0.5
+    for distance in (1, 2, 3, 4, 8):  # four values come from one random number
+        assert abs((kept[:-distance] * kept[distance:]).mean() / 0.25) < 5 / 400_000**0.5
 
 
 def test_a_seed_draws_the_same_and_the_next_call_another():

@@ -1,4 +1,7 @@
-"""BatchNorm, ReLU and dropout fused: the values and gradients of the three operators, and a fair mask."""
+"""BatchNorm, ReLU and dropout fused: the values and gradients of the three
+operators, and a fair mask.
+"""
+
 import copy
 import os
 import platform
@@ -17,7 +20,10 @@ DTYPES = {torch.float32: 2e-6, torch.bfloat16: 4e-3}
 needs_compiler = pytest.mark.skipif(fused.kernels() is None, reason="no C++ compiler here")
 
 
-@pytest.mark.skipif(shutil.which("g++") is None or platform.system() != "Linux" or "CXX" in os.environ, reason="no g++ on Linux")
+@pytest.mark.skipif(
+    shutil.which("g++") is None or platform.system() != "Linux" or "CXX" in os.environ,
+    reason="no g++ on Linux",
+)
 def test_with_a_compiler_there_are_kernels():
     """Or every test below that needs them would be skipped unseen."""
     assert fused.kernels() is not None
@@ -25,18 +31,32 @@ def test_with_a_compiler_there_are_kernels():
 
 @needs_compiler
 def test_a_gradient_can_be_differentiated_again(monkeypatch):
-    """A penalty on the input gradient, as GReg's: the same parameter gradients with the kernels and without."""
+    """A penalty on the input gradient, as GReg's: the same parameter gradients
+    with the kernels and without.
+    """
+
     def penalty_gradients():
         torch.manual_seed(0)
-        net = models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0).to(memory_format=torch.channels_last).train()
+        net = (
+            models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0)
+            .to(memory_format=torch.channels_last)
+            .train()
+        )
         x = torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
-        gradient, = torch.autograd.grad(net(x)[0].logsumexp(1).sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(net(x)[0].logsumexp(1).sum(), x, create_graph=True)
         gradient.square().sum().backward()
         return {name: p.grad for name, p in net.named_parameters()}
+
     found = penalty_gradients()
     monkeypatch.setattr(fused, "enabled", False)
     for name, expected in penalty_gradients().items():
-        torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()) + 1e-12, msg=name)
+        torch.testing.assert_close(
+            found[name],
+            expected,
+            rtol=1e-3,
+            atol=1e-4 * float(expected.abs().max()) + 1e-12,
+            msg=name,
+        )
 
 
 def case(channels=32, dtype=torch.float32, shape=(7, 9, 5), mean=20.0):
@@ -46,11 +66,17 @@ def case(channels=32, dtype=torch.float32, shape=(7, 9, 5), mean=20.0):
     for parameter in bn.parameters():
         parameter.data = torch.randn(channels, generator=generator)
     x, grad = torch.randn(2, shape[0], channels, *shape[1:], generator=generator)
-    return bn, (3 * x + mean).to(dtype).contiguous(memory_format=torch.channels_last), grad.to(dtype)
+    return (
+        bn,
+        (3 * x + mean).to(dtype).contiguous(memory_format=torch.channels_last),
+        grad.to(dtype),
+    )
 
 
 def error(value, exact):
-    return float((value.detach().double() - exact.detach()).abs().max() / exact.detach().abs().max())
+    return float(
+        (value.detach().double() - exact.detach()).abs().max() / exact.detach().abs().max()
+    )
 
 
 @needs_compiler
@@ -63,7 +89,11 @@ def test_equals_float64_operators(channels, dtype):
     exact.backward(grad.double())
     x.requires_grad_()
     y = bn_relu_dropout(x, bn)
-    assert "Fused" in type(y.grad_fn).__name__ and y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+    assert (
+        "Fused" in type(y.grad_fn).__name__
+        and y.dtype == dtype
+        and y.is_contiguous(memory_format=torch.channels_last)
+    )
     y.backward(grad)
     assert error(y, exact) < DTYPES[dtype] and error(x.grad, exact_x.grad) < DTYPES[dtype]
     for (name, value), exact_value in zip(bn.named_parameters(), exact_bn.parameters()):
@@ -80,20 +110,28 @@ def test_gradient_passes_where_dropout_lets_through(dtype):
     torch.manual_seed(3)
     y = bn_relu_dropout(x, bn, 0.3)
     y.backward(grad)
-    kept = (y > 0).double() / (1 - round(0.3 * 2 ** 16) / 2 ** 16)
+    kept = (y > 0).double() / (1 - round(0.3 * 2**16) / 2**16)
     exact_bn, exact_x = copy.deepcopy(bn).double(), x.detach().double().requires_grad_()
     exact_bn.zero_grad()
     exact = F.relu(exact_bn(exact_x)) * kept
     exact.backward(grad.double())
     assert error(y, exact) < DTYPES[dtype] and error(x.grad, exact_x.grad) < DTYPES[dtype]
-    assert error(bn.weight.grad, exact_bn.weight.grad) < 1e-5 and error(bn.bias.grad, exact_bn.bias.grad) < 1e-5
+    assert (
+        error(bn.weight.grad, exact_bn.weight.grad) < 1e-5
+        and error(bn.bias.grad, exact_bn.bias.grad) < 1e-5
+    )
 
 
 def mask(p, shape=(64, 32, 16, 16)):
     """What dropout keeps of an input that ReLU lets through everywhere."""
     bn = torch.nn.BatchNorm2d(shape[1])
     torch.nn.init.constant_(bn.bias, 100.0)
-    return bn_relu_dropout(torch.randn(shape).contiguous(memory_format=torch.channels_last), bn, p).permute(0, 2, 3, 1).flatten() > 0
+    return (
+        bn_relu_dropout(torch.randn(shape).contiguous(memory_format=torch.channels_last), bn, p)
+        .permute(0, 2, 3, 1)
+        .flatten()
+        > 0
+    )
 
 
 @needs_compiler
@@ -113,7 +151,7 @@ def test_mask_is_independent_of_neighbours_and_of_the_next_step():
         assert abs((first[:-distance] * first[distance:]).mean() / 0.25) < bound, distance
     assert abs((first * second).mean() / 0.25) < bound
     per_image = first.view(64, -1).mean(1) / 0.5
-    assert abs(per_image.std() * (first.numel() / 64) ** 0.5 - 1) < 0.4    # of a binomial's spread
+    assert abs(per_image.std() * (first.numel() / 64) ** 0.5 - 1) < 0.4  # of a binomial's spread
 
 
 @needs_compiler
@@ -143,7 +181,17 @@ def test_evaluation_is_the_stock_operators():
     assert torch.equal(bn_relu_dropout(x, bn), F.relu(bn(x)))
 
 
-@pytest.mark.parametrize("change", ["channels not last", "odd channels", "float64", "switched off", "no parameters", "cumulative average"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "channels not last",
+        "odd channels",
+        "float64",
+        "switched off",
+        "no parameters",
+        "cumulative average",
+    ],
+)
 def test_what_the_kernels_do_not_take_falls_back(change, monkeypatch):
     bn, x, _ = case(33 if change == "odd channels" else 32)
     if change == "channels not last":
@@ -171,9 +219,15 @@ def test_without_kernels_training_goes_on(failure, monkeypatch, tmp_path):
         monkeypatch.delenv("CXX", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path))
     if failure == "folder not writable":
-        monkeypatch.setattr(fused.Path, "mkdir", lambda *a, **k: (_ for _ in ()).throw(PermissionError("read-only")))
+        monkeypatch.setattr(
+            fused.Path, "mkdir", lambda *a, **k: (_ for _ in ()).throw(PermissionError("read-only"))
+        )
     assert fused.kernels() is None
-    net = models.build("wrn", 10, layers=10, droprate=0.3).to(memory_format=torch.channels_last).train()
+    net = (
+        models.build("wrn", 10, layers=10, droprate=0.3)
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
     net(torch.randn(4, 3, 16, 16))[0].sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 
@@ -213,12 +267,21 @@ def test_compiled_once_and_whole(tmp_path, monkeypatch):
 def test_a_training_step_of_the_network_is_the_same(monkeypatch):
     """Gradients of a whole WRN without dropout, fused and not."""
     torch.manual_seed(0)
-    net = models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0).to(memory_format=torch.channels_last).train()
-    other, x = copy.deepcopy(net), torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    net = (
+        models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0)
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
+    other, x = (
+        copy.deepcopy(net),
+        torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last),
+    )
     net(x)[0].logsumexp(1).sum().backward()
     monkeypatch.setattr(fused, "enabled", False)
     other(x)[0].logsumexp(1).sum().backward()
     for (name, a), b in zip(net.named_parameters(), other.parameters()):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(b.grad.abs().max()), msg=name)
+        torch.testing.assert_close(
+            a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(b.grad.abs().max()), msg=name
+        )
     for (name, a), b in zip(net.named_buffers(), other.buffers()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)

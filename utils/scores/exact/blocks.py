@@ -1,11 +1,16 @@
-"""Rows a block at a time, so that training features in float16 or in a memory map are never upcast whole."""
+"""Rows a block at a time, so that training features in float16 or in a memory
+map are never upcast whole.
+"""
+
 import numpy as np
 
-ROWS = 4096   # 4,096 x 2,048 features in float64 are 64 MiB
+ROWS = 4096  # 4,096 x 2,048 features in float64 are 64 MiB
 
 
 def slices(count, rows=None):
-    """Yield the slices that cut ``count`` rows into blocks of at most ``rows`` (default ``ROWS``)."""
+    """Yield the slices that cut ``count`` rows into blocks of at most
+    ``rows`` (default ``ROWS``).
+    """
     rows = rows or ROWS
     for start in range(0, count, rows):
         yield slice(start, min(start + rows, count))

@@ -1,4 +1,5 @@
 """Gaussians with one covariance, singular ones included: their fit, and distances under them."""
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -8,31 +9,40 @@ EPS = np.finfo(np.float64).eps
 
 
 def fit_gaussians(train, name):
-    """Means (K,D) of the K classes that occur, their shares (K,) of the images, common covariance (D,D), noise (D,).
+    """Means (K,D) of the K classes that occur, their shares (K,) of the images,
+    common covariance (D,D), noise (D,).
 
-    The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64. noise: the variance
-    that rounding in a mean of N values can give a constant channel, (N eps)^2 times the channel's mean square.
-    ValueError: no labels; ``name`` is the score that asks.
+    The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64.
+    noise: the variance that rounding in a mean of N values can give a constant channel, (N eps)^2
+    times the channel's mean square. ValueError: no labels; ``name`` is the score that asks.
     """
     if train.labels is None:
-        raise ValueError(f"score '{name}': fit needs training images with labels; "
-                         f"there are {len(train)} images without labels")
+        raise ValueError(
+            f"score '{name}': fit needs training images with labels; "
+            f"there are {len(train)} images without labels"
+        )
     means, counts = class_means(train.features, train.labels, int(train.labels.max()) + 1)
     covariance = np.zeros((means.shape[1], means.shape[1]))
     for c in np.flatnonzero(counts):
         centred = train.features[train.labels == c] - means[c]
         covariance += centred.T @ centred
-    means, shares, covariance = means[counts > 0], counts[counts > 0] / len(train), covariance / len(train)
-    noise = (len(train) * EPS) ** 2 * (np.diag(covariance) + shares @ means ** 2)
+    means, shares, covariance = (
+        means[counts > 0],
+        counts[counts > 0] / len(train),
+        covariance / len(train),
+    )
+    noise = (len(train) * EPS) ** 2 * (np.diag(covariance) + shares @ means**2)
     return means, shares, covariance, noise
 
 
 def whitening(covariance, noise):
-    """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D): ||(h - mu) V||^2 is the distance.
+    """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D):
+    ||(h - mu) V||^2 is the distance.
 
-    Decomposed is the correlation matrix, so that the unit of a channel does not matter. Channels of a variance up to
-    ``noise`` (D,), and its eigenvalues up to D x 2.2e-16 of the largest, are rounding and count as 0: such directions,
-    constant over the training images, add nothing to a distance.
+    Decomposed is the correlation matrix, so that the unit of a channel does not matter. Channels of
+    a variance up to ``noise`` (D,), and its eigenvalues up to D x 2.2e-16 of the largest, are
+    rounding and count as 0: such directions, constant over the training images,
+    add nothing to a distance.
     """
     deviation = np.sqrt(np.where(np.diag(covariance) > noise, np.diag(covariance), 0.0))
     inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
@@ -41,19 +51,24 @@ def whitening(covariance, noise):
     V = inverse[:, None] * vectors[:, kept] / np.sqrt(values[kept])
     if kept.all():
         return V
-    # V V' now is one of many generalised inverses; between projections onto the range it is the pseudo-inverse
+    # V V' now is one of many generalised inverses; between projections onto the
+    # range it is the pseudo-inverse
     basis = np.linalg.qr(deviation[:, None] * vectors[:, kept])[0]
     return basis @ (basis.T @ V)
 
 
 def squared_distances(features, means, V):
-    """Squared Mahalanobis distances (N,K) float64 of features (N,D) to means (K,D) under the whitening V."""
-    centre = means.mean(axis=0)   # whitened offsets stay small, so that their differences keep their digits
+    """Squared Mahalanobis distances (N,K) float64 of features (N,D) to means
+    (K,D) under the whitening V.
+    """
+    # whitened offsets stay small, so that their differences keep their digits
+    centre = means.mean(axis=0)
     return cdist((features - centre) @ V, (means - centre) @ V, "sqeuclidean")
 
 
 def class_means(features, labels, classes):
-    """Class means (C,D) float64 and counts (C,) of features (N,D); a class with no image has NaN as its mean.
+    """Class means (C,D) float64 and counts (C,) of features (N,D);
+    a class with no image has NaN as its mean.
 
     Sums are accumulated class by class in float64, never by concatenation.
     """
@@ -66,5 +81,7 @@ def class_means(features, labels, classes):
 
 
 def nearest_squared(features, means, V):
-    """Squared Mahalanobis distance (N,) float64 of features (N,D) to the nearest of the means (K,D)."""
+    """Squared Mahalanobis distance (N,) float64 of features (N,D) to the
+    nearest of the means (K,D).
+    """
     return by_blocks(lambda h: squared_distances(h, means, V).min(axis=1), features)

@@ -1,23 +1,26 @@
 """Exact search for the nearest rows of a bank, found in float32 and measured in float64."""
+
 import numpy as np
 import torch
 
 from .blocks import by_blocks, slices
 
-QUERIES = 4096          # 4,096 queries x 8,192 bank rows of float32 products are 128 MiB
+QUERIES = 4096  # 4,096 queries x 8,192 bank rows of float32 products are 128 MiB
 
 
 BANK_ROWS = 8192
 
 
-EXTRA = 32              # ranks beyond the k-th that are measured again in float64
+EXTRA = 32  # ranks beyond the k-th that are measured again in float64
 
 
-GATHERED = 2 ** 23      # float64 entries of bank rows gathered at once: 64 MiB
+GATHERED = 2**23  # float64 entries of bank rows gathered at once: 64 MiB
 
 
 def inverse_norms(features):
-    """1/||h|| (N,) float64 of features (N,D); 0 for a zero vector, which so stays one when normalised."""
+    """1/||h|| (N,) float64 of features (N,D); 0 for a zero vector,
+    which so stays one when normalised.
+    """
     norms = by_blocks(lambda h: np.linalg.norm(h.astype(np.float64), axis=1), features)
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
@@ -28,10 +31,11 @@ def unit_rows(features):
 
 
 def take_bank(features, kind, sample):
-    """The bank (n,D) and the rows of the training features (N,D) it consists of (a slice or an index array).
+    """The bank (n,D) and the rows of the training features (N,D) it consists of (a
+    slice or an index array).
 
-    kind "fp32" keeps the features as they came (no copy at sample 1), "fp16" unit vectors rounded to float16;
-    float16 features are kept. sample: fraction of the rows, drawn with a fixed seed.
+    kind "fp32" keeps the features as they came (no copy at sample 1), "fp16" unit vectors rounded
+    to float16; float16 features are kept. sample: fraction of the rows, drawn with a fixed seed.
     """
     rows = slice(None)
     if sample < 1:
@@ -47,26 +51,36 @@ def take_bank(features, kind, sample):
 
 
 def largest_products(queries, bank, scale, offset, count, dtype=np.float32):
-    """The ``count`` largest of q.(scale_j z_j) - offset_j over the bank: values and rows, (n,count), descending.
+    """The ``count`` largest of q.(scale_j z_j) - offset_j over the bank:
+    values and rows, (n,count), descending.
 
-    queries (n,D) float64, bank (N,D) of any float type, scale and offset (N,). Computed in ``dtype``, block by block.
+    queries (n,D) float64, bank (N,D) of any float type, scale and offset (N,). Computed in
+    ``dtype``, block by block.
     """
     queries = torch.from_numpy(queries.astype(dtype))
     values = queries.new_empty((len(queries), 0))
     index = torch.empty((len(queries), 0), dtype=torch.int64)
     for part in slices(len(bank), BANK_ROWS):
         rows = np.empty(bank[part].shape, dtype)
-        np.multiply(bank[part], scale[part, None], out=rows, casting="same_kind")   # 1/||h|| may overflow float32
-        products = (queries @ torch.from_numpy(rows).T).sub_(torch.from_numpy(offset[part].astype(dtype)))
+        # 1/||h|| may overflow float32
+        np.multiply(bank[part], scale[part, None], out=rows, casting="same_kind")
+        products = (queries @ torch.from_numpy(rows).T).sub_(
+            torch.from_numpy(offset[part].astype(dtype))
+        )
         best, where = products.topk(min(count, products.shape[1]), dim=1)
-        values, index = torch.cat([values, best], dim=1), torch.cat([index, where + part.start], dim=1)
+        values, index = (
+            torch.cat([values, best], dim=1),
+            torch.cat([index, where + part.start], dim=1),
+        )
         values, keep = values.topk(min(count, values.shape[1]), dim=1)
         index = index.gather(1, keep)
     return values.numpy(), index.numpy()
 
 
 def gathered(queries, bank, scale, index):
-    """Yield (rows, unit query (n,1,D), scaled bank rows (n,m,D)) in float64 for the candidates ``index`` (N,m)."""
+    """Yield (rows, unit query (n,1,D), scaled bank rows (n,m,D)) in float64 for the
+    candidates ``index`` (N,m).
+    """
     size = max(1, GATHERED // max(1, index.shape[1] * queries.shape[1]))
     for rows in slices(len(queries), size):
         chosen = index[rows]
@@ -74,13 +88,16 @@ def gathered(queries, bank, scale, index):
 
 
 def kth_distance(queries, bank, scale, k, dtype=np.float32):
-    """Distance of each unit query to its k-th nearest bank row, (n,) float64, and whether it is certain, (n,) bool.
+    """Distance of each unit query to its k-th nearest bank row, (n,) float64,
+    and whether it is certain, (n,) bool.
 
-    Ranks come from products in ``dtype``; ranks k-EXTRA..k+EXTRA are measured again as differences in float64.
-    Certain: the rows just outside that window are further from the k-th product than rounding can move two products.
+    Ranks come from products in ``dtype``; ranks k-EXTRA..k+EXTRA are measured again as differences
+    in float64. Certain: the rows just outside that window are further from the k-th product than
+    rounding can move two products.
     """
     width, last, first = bank.shape[1], min(k + EXTRA, len(bank)), max(k - 1 - EXTRA, 0)
-    offset = 0.5 * (scale > 0)     # ||q - z||^2 = 1 - 2 (q.z - ||z||^2 / 2), and ||z|| is 1, or 0 for a zero vector
+    # ||q - z||^2 = 1 - 2 (q.z - ||z||^2 / 2), and ||z|| is 1, or 0 for a zero vector
+    offset = 0.5 * (scale > 0)
     values, index = largest_products(queries, bank, scale, offset, last, dtype)
     distance = np.empty((len(queries), last - first))
     for rows, query, near in gathered(queries, bank, scale, index[:, first:]):
@@ -96,19 +113,24 @@ def kth_distance(queries, bank, scale, k, dtype=np.float32):
 
 
 def kth_distances(features, bank, scale, k):
-    """Distance of h/||h|| of each of the features (N,D) to its k-th nearest scaled bank row, exact: (N,) float64."""
+    """Distance of h/||h|| of each of the features (N,D) to its k-th nearest scaled bank
+    row, exact: (N,) float64.
+    """
     distances = np.empty(len(features))
     for rows in slices(len(features), QUERIES):
         queries = unit_rows(features[rows])
         distances[rows], certain = kth_distance(queries, bank, scale, k)
         unsure = np.flatnonzero(~certain)
         if len(unsure):
-            distances[rows.start + unsure], _ = kth_distance(queries[unsure], bank, scale, k, np.float64)
+            distances[rows.start + unsure], _ = kth_distance(
+                queries[unsure], bank, scale, k, np.float64
+            )
     return distances
 
 
 def mean_of_largest(features, bank, scale, k):
-    """Mean of the k largest products of h/||h|| with the scaled bank rows, for features (N,D): (N,) float64.
+    """Mean of the k largest products of h/||h|| with the scaled bank rows,
+    for features (N,D): (N,) float64.
 
     The k + EXTRA best candidates in float32 are computed again in float64.
     """
@@ -118,5 +140,5 @@ def mean_of_largest(features, bank, scale, k):
         _, index = largest_products(queries, bank, scale, offset, min(k + EXTRA, len(bank)))
         for rows, query, near in gathered(queries, bank, scale, index):
             products = np.sort((query * near).sum(axis=2), axis=1)
-            means[part.start + rows.start:part.start + rows.stop] = products[:, -k:].mean(axis=1)
+            means[part.start + rows.start : part.start + rows.stop] = products[:, -k:].mean(axis=1)
     return means

@@ -1,11 +1,14 @@
 """Exact percentiles of features of any size and float type, without a copy of them."""
+
 import numpy as np
 
 from .blocks import slices
 
 
 def sortable(values):
-    """Unsigned integers in the order of the floats ``values`` (any shape): (n,) of the same width."""
+    """Unsigned integers in the order of the floats ``values`` (any shape):
+    (n,) of the same width.
+    """
     unsigned = f"u{values.dtype.itemsize}"
     bits = np.ascontiguousarray(values).ravel().view(unsigned)
     sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
@@ -13,9 +16,11 @@ def sortable(values):
 
 
 def nth_smallest(features, rank):
-    """The ``rank``-th smallest (from 0) of all entries of features (N,D), exactly and without a copy of them.
+    """The ``rank``-th smallest (from 0) of all entries of features (N,D),
+    exactly and without a copy of them.
 
-    Radix selection: each pass over the blocks counts the next 16 bits of the entries that are still in question.
+    Radix selection: each pass over the blocks counts the next 16 bits of the entries
+    that are still in question.
     """
     width = 8 * features.dtype.itemsize
     known = 0
@@ -25,7 +30,9 @@ def nth_smallest(features, rank):
             keys = sortable(features[rows])
             if shift < width - 16:
                 keys = keys[keys >> (shift + 16) == known]
-            counts += np.bincount(((keys >> shift) & 0xFFFF).astype(np.int64), minlength=len(counts))
+            counts += np.bincount(
+                ((keys >> shift) & 0xFFFF).astype(np.int64), minlength=len(counts)
+            )
         digit = int(np.searchsorted(counts.cumsum(), rank, side="right"))
         rank -= int(counts[:digit].sum())
         known = known << 16 | digit
@@ -35,9 +42,11 @@ def nth_smallest(features, rank):
 
 
 def percentile_of(features, p):
-    """``np.percentile(features, p)`` in float64: over all N*D entries, linear between the two nearest ranks.
+    """``np.percentile(features, p)`` in float64: over all N*D entries,
+    linear between the two nearest ranks.
 
-    numpy itself ranks float16 and float32 input in that precision, which cannot count beyond 65,504 or 2**24 entries.
+    numpy itself ranks float16 and float32 input in that precision,
+    which cannot count beyond 65,504 or 2**24 entries.
     """
     position = (features.size - 1) * (p / 100)
     rank = int(position)
