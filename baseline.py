@@ -14,6 +14,7 @@ every step, weight decay 5e-4, batch 128, random flip and padded crop, dropout 0
 
 import argparse
 import sys
+from functools import partial
 
 import torch
 from tqdm import tqdm
@@ -92,7 +93,11 @@ def main(argv=None):
     run = training.Run(
         snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
     )
+    autocast = partial(runtime.autocast, device, precision)
     steps = len(batches)
+    schedule = partial(
+        training.learning_rate, total=args.epochs * steps, base=args.learning_rate, drops=loss.drops
+    )
     with run.interruptible():
         for epoch in range(run.first_epoch, args.epochs):
             model.train()
@@ -102,20 +107,12 @@ def main(argv=None):
                 batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR
             )
             for step, (x, y, x_out) in enumerate(bar, epoch * steps):
-                training.set_lr(
-                    optimizer,
-                    training.learning_rate(
-                        step, args.epochs * steps, args.learning_rate, loss.drops
-                    ),
-                )
+                training.set_lr(optimizer, schedule(step))
                 if loss.chooses_outliers:
-                    seed = runtime.derive_seed(args.seed, "sampling", step)
-                    with runtime.autocast(device, precision):
-                        x_out = sampling.choose_outliers(
-                            model, x_out, len(x), args.oe_batch_size, seed
-                        )
+                    with autocast():
+                        x_out = sampling.choose_outliers(model, x_out, len(x), args, step)
                 x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
-                with runtime.autocast(device, precision):
+                with autocast():
                     logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both
                 terms = loss(Batch(x, x_out, y, logits, features))
                 total = sum(terms.values())

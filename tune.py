@@ -14,6 +14,7 @@ so that BatchNorm sees both.
 
 import argparse
 import sys
+from functools import partial
 
 import torch
 from tqdm import tqdm
@@ -91,7 +92,9 @@ def main(argv=None):
     run = training.Run(
         snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
     )
+    autocast = partial(runtime.autocast, device, precision)
     steps = len(batches)
+    schedule = partial(training.learning_rate, total=args.epochs * steps, base=args.learning_rate)
     with run.interruptible():
         for epoch in range(run.first_epoch, args.epochs):
             model.train()
@@ -101,17 +104,12 @@ def main(argv=None):
                 batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR
             )
             for step, (x, y, x_out) in enumerate(bar, epoch * steps):
-                training.set_lr(
-                    optimizer, training.cosine_lr(step, args.epochs * steps, args.learning_rate)
-                )
+                training.set_lr(optimizer, schedule(step))
                 if loss.chooses_outliers:
-                    seed = runtime.derive_seed(args.seed, "sampling", step)
-                    with runtime.autocast(device, precision):
-                        x_out = sampling.choose_outliers(
-                            model, x_out, len(x), args.oe_batch_size, seed
-                        )
+                    with autocast():
+                        x_out = sampling.choose_outliers(model, x_out, len(x), args, step)
                 x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
-                with runtime.autocast(device, precision):
+                with autocast():
                     logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both
                 terms = loss(Batch(x, x_out, y, logits, features))
                 total = sum(terms.values())

@@ -5,6 +5,8 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from utils.runtime import derive_seed
+
 CANDIDATES = 3  # for each outlier that is chosen; the paper: 384 for the 128 beside 64 ID images
 
 
@@ -38,9 +40,9 @@ def choose(
 
 
 @torch.no_grad()
-def choose_outliers(model, candidates: Tensor, clusters: int, count: int, seed: int) -> Tensor:
-    """The outliers (count,3,H,W) of a step out of its candidates (N,3,H,W),
-    by a pass in evaluation mode.
+def choose_outliers(model, candidates: Tensor, clusters: int, args, step: int) -> Tensor:
+    """The outliers (args.oe_batch_size,3,H,W) of a step out of its candidates (N,3,H,W), by a
+    pass in evaluation mode; args.seed and the step seed what is random.
 
     The pass leaves no trace in the model: BatchNorm's statistics do not move,
     and the model is in training mode again.
@@ -49,5 +51,7 @@ def choose_outliers(model, candidates: Tensor, clusters: int, count: int, seed: 
     logits, features = model(candidates)
     model.train()
     energy = -torch.logsumexp(logits.float(), dim=1)
-    index = choose(features.float().cpu().numpy(), energy.cpu().numpy(), clusters, count, seed)
+    seed = derive_seed(args.seed, "sampling", step)
+    features, energy = features.float().cpu().numpy(), energy.cpu().numpy()
+    index = choose(features, energy, clusters, args.oe_batch_size, seed)
     return candidates[torch.from_numpy(index).to(candidates.device)]
