@@ -1,15 +1,14 @@
 """Stage 1: train a classifier on in-distribution images.
 
-    python baseline.py cifar10                            # WRN-40-2, 100 epochs ->
-                                                          # CIFAR/snapshots/pretrained/
+    python baseline.py cifar10                            # -> CIFAR/snapshots/pretrained/
     python baseline.py cifar10 --epochs 3                 # a short, complete schedule
     python baseline.py cifar10 --resume                   # go on with an interrupted run
-    python baseline.py cifar10 --loss logitnorm           # another loss ->
-                                                          # CIFAR/snapshots/pretrained_logitnorm/
+    python baseline.py cifar10 --loss logitnorm           # -> snapshots/pretrained_logitnorm/
     python baseline.py flowers --id PATH --arch resnet18  # your own images
 
-Recipe of [Energy] and [SR]: SGD with Nesterov momentum, learning rate 0.1 falling along a cosine
-every step, weight decay 5e-4, batch 128, random flip and padded crop, dropout 0.3.
+Recipe of [Energy] and [SR]: WRN-40-2, 100 epochs, SGD with Nesterov momentum, learning rate 0.1
+falling along a cosine every step, weight decay 5e-4, batch 128, random flip and padded crop,
+dropout 0.3.
 """
 
 import argparse

@@ -1,24 +1,16 @@
-"""A data set's whole chain (train, fine-tune with SR and with SROE, score, table, figure), or a
-paper's table, published beside measured.
+"""A data set's whole chain (train, fine-tune, score, table, figure), or a paper's table.
 
-    python reproduce.py digits                    # needs no download; about
-                                                  # two minutes on two cores
-    python reproduce.py cifar10                   # the papers' recipes; hours on a CPU. First:
-                                                  # python data/download.py cifar10 ood 300k
-    python reproduce.py cifar10 --preset quick    # the same with a short schedule,
-                                                  # in files and folders of its own
-    python reproduce.py cifar10 --table sr        # a paper's table from the snapshots that are
-                                                  # there -> CIFAR/README.md, RESULTS.csv, .tex
-    python reproduce.py cifar10 --table all --train    # every table; what is missing is
-                                                       # trained with the papers' recipes
-    python reproduce.py cifar10 --sweep           # SR's alpha, chosen on ID validation
-                                                  # images and generated noise
-    python reproduce.py cifar10 --ablation        # SR with one thing changed at a time, and whole
-                                                  # runs that are there: what does what
+    python reproduce.py digits                       # needs no download; a few minutes
+    python reproduce.py cifar10                      # the papers' recipes; hours on a CPU
+    python reproduce.py cifar10 --preset quick       # a short schedule, in folders of its own
+    python reproduce.py cifar10 --table sr           # published beside measured: CIFAR/README.md
+    python reproduce.py cifar10 --table all --train  # what is missing is trained
+    python reproduce.py cifar10 --sweep              # SR's alpha, chosen without OOD images
+    python reproduce.py cifar10 --ablation           # SR with one thing changed at a time
 
-Each stage is the command a user would type, and is printed. A stage whose snapshot is there with
-this recipe is not run again, an interrupted one goes on; anything else is trained, and what it
-replaces is moved aside, not deleted.
+Images come first: python data/download.py cifar10 ood 300k. Each stage is the command a user would
+type, and is printed. A stage whose snapshot is there with this recipe is not run again, an
+interrupted one goes on; anything else is trained, and what it replaces is moved aside.
 """
 
 import sys

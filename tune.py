@@ -1,10 +1,8 @@
 """Stage 2: fine-tune a pre-trained classifier with an OOD-aware loss.
 
-    python tune.py cifar10                                # SR: sparsity regularisation, no
-                                                          # outliers -> CIFAR/snapshots/tune_sr/
-    python tune.py cifar10 --loss sroe                    # SR with outlier exposure
-    python tune.py cifar10 --loss oe --outliers PATH      # your own outliers: a
-                                                          # folder, archive or array
+    python tune.py cifar10                           # SR, no outliers -> CIFAR/snapshots/tune_sr/
+    python tune.py cifar10 --loss sroe               # SR with outlier exposure
+    python tune.py cifar10 --loss oe --outliers PATH # a folder, an archive or an array
     python tune.py cifar10 --loss energy --m_in -23 --m_out -5
 
 Recipe of [Energy] and [SR]: 10 epochs from the pre-trained snapshot, learning rate 0.001 falling

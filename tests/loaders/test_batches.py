@@ -218,10 +218,8 @@ class TestEvaluation:
         assert torch.cat([y for _, y in batches]).tolist() == list(range(23))
 
     def test_augment_does_not_touch_evaluation(self):
-        plain, augmented = (
-            Batches(indexed(9), 4, "cpu"),
-            Batches(indexed(9), 4, "cpu", augment=True),
-        )
+        plain = Batches(indexed(9), 4, "cpu")
+        augmented = Batches(indexed(9), 4, "cpu", augment=True)
         assert all(torch.equal(a, b) for (a, _), (b, _) in zip(plain, augmented))
 
     def test_pixels_are_normalised_with_the_given_statistics(self):

@@ -99,11 +99,9 @@ class TestOod:
 
 class TestOutliers:
     def test_some_are_jigsaws_and_they_are_of_training_images_alone(self, sets):
-        made, train, test = (
-            sets["digit_outliers"][0],
-            sorted_values(sets["train"][0]),
-            sorted_values(sets["digits"][0]),
-        )
+        made = sets["digit_outliers"][0]
+        train = sorted_values(sets["train"][0])
+        test = sorted_values(sets["digits"][0])
         jigsaws = sorted_values(made) & (train | test)
         assert len(jigsaws) > 200 and not jigsaws & (test - train)
 

@@ -275,11 +275,9 @@ def test_initial_batch_norms_are_the_identity(arch):
 def test_eval_mode_repeats_itself_image_by_image(arch, nets):
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
-        first, again, alone = (
-            nets[arch](images)[0],
-            nets[arch](images)[0],
-            nets[arch](images[1:2])[0],
-        )
+        first = nets[arch](images)[0]
+        again = nets[arch](images)[0]
+        alone = nets[arch](images[1:2])[0]
     assert torch.equal(first, again)
     torch.testing.assert_close(alone, first[1:2], rtol=1e-4, atol=1e-4)
 

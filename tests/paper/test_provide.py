@@ -66,10 +66,8 @@ def test_half_precision_only_where_no_metric_moves(place, monkeypatch, moved, we
     monkeypatch.setattr(provide, "measure", lambda *given: next(measured))
     copy = provide.provide(file, runtime.DATA)
     provide.write_manifest()
-    state, description = (
-        torch.load(copy, weights_only=True),
-        json.loads(copy.with_suffix(".json").read_text()),
-    )
+    state = torch.load(copy, weights_only=True)
+    description = json.loads(copy.with_suffix(".json").read_text())
     assert (
         state["conv1.weight"].dtype == getattr(torch, weights)
         and state["bn1.running_var"].dtype == torch.float32

@@ -295,10 +295,8 @@ def test_identities_between_scores():
 @pytest.mark.parametrize("name", NAMES)
 def test_larger_means_more_ood(name):
     rng = np.random.default_rng(0)
-    weight, bias = (
-        np.repeat(np.eye(4, 5), 3, axis=1).astype(np.float32),
-        np.zeros(4, dtype=np.float32),
-    )
+    weight = np.repeat(np.eye(4, 5), 3, axis=1).astype(np.float32)
+    bias = np.zeros(4, dtype=np.float32)
     inside = 5 * weight[rng.integers(4, size=300)] + rng.normal(scale=0.3, size=(300, 15))
     outside = np.array([0.0] * 12 + [2.0] * 3) + rng.normal(scale=0.3, size=(100, 15))
     train, near = (

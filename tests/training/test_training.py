@@ -642,10 +642,8 @@ def test_baseline_from_given_weights(make_project, whole, baseline):
     project.do(
         f"{baseline} --load own_wrn_pretrained_epoch_2 --lr 1e-12 --momentum 0 --save ./snapshots/x"
     )
-    a, b = (
-        weights(project, "x")["own_wrn_pretrained_epoch_2.pt"],
-        weights(whole, "pretrained")["own_wrn_pretrained_epoch_2.pt"],
-    )
+    a = weights(project, "x")["own_wrn_pretrained_epoch_2.pt"]
+    b = weights(whole, "pretrained")["own_wrn_pretrained_epoch_2.pt"]
     assert torch.allclose(a["fc.weight"], b["fc.weight"], atol=1e-4)
     project.refuse(
         f"{baseline.replace('--layers 10', '--layers 16')} --load x/own_wrn_pretrained",

@@ -47,10 +47,8 @@ def random_set(count):
 def part_data(args, device, precision):
     """Rows of the data path: training batches of 128, flipped, cropped and normalised."""
     images = random_set(1280)
-    ours, plain = (
-        loaders.Batches(images, 128, device, augment=True),
-        pil_loader(images, 128, augment=True),
-    )
+    ours = loaders.Batches(images, 128, device, augment=True)
+    plain = pil_loader(images, 128, augment=True)
     return compare(
         "data path, batch 128",
         {
@@ -185,10 +183,8 @@ def part_training(args, device, precision, outliers=0):
     the alternative's data path.
     """
     batch = args.train_batch + outliers
-    network, images = (
-        models.build(args.arch, 10, args.layers, args.widen_factor),
-        random_set(STEPS.get(device.type, 100) * batch),
-    )
+    network = models.build(args.arch, 10, args.layers, args.widen_factor)
+    images = random_set(STEPS.get(device.type, 100) * batch)
     plain = {
         "eager fp32 NCHW, stock operators, PIL": ("fp32", torch.contiguous_format),
         "  + channels_last": ("fp32", torch.channels_last),

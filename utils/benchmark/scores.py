@@ -1,10 +1,9 @@
-"""Seconds and peak memory of the scores that keep or pass over all training features,
-on synthetic features.
+"""Seconds and peak memory of the scores that keep the training features, on synthetic ones.
 
-    python -m utils.benchmark.scores                                          both default sizes,
-                                                                              about five minutes
-    python -m utils.benchmark.scores --sizes 1281167x2048 --queries 50000     ImageNet: about
-                                                                              two hours on two cores
+    python -m utils.benchmark.scores                    # both default sizes, five minutes
+    python -m utils.benchmark.scores --sizes 1281167x2048 --queries 50000    # ImageNet, two hours
+
+Each score is measured in a process of its own.
 """
 
 import argparse

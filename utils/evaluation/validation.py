@@ -69,14 +69,12 @@ class Validation:
         combination the data cannot bear (k above the number of images,
         D above the width) is left out.
         """
-        rows, grid = (
-            [],
-            {
-                key: values
-                for key, values in score.grid.items()
-                if key not in getattr(score, "chosen", ())
-            },
-        )
+        rows = []
+        grid = {
+            key: values
+            for key, values in score.grid.items()
+            if key not in getattr(score, "chosen", ())
+        }
         for values in product(*grid.values()):
             hyper = dict(zip(grid, values))
             try:

@@ -49,10 +49,8 @@ def flip_and_crop(images, padding, generator):
     padded = F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
     # windows[i, r, l] is the run of W pixels from row r, column l of padded image i on:
     # a crop gathers H such runs.
-    shape, strides = (
-        (count, padded_height, 2 * padding + 1, width * channels),
-        (padded_height * row, row, channels, 1),
-    )
+    shape = (count, padded_height, 2 * padding + 1, width * channels)
+    strides = (padded_height * row, row, channels, 1)
     windows = padded.as_strided(shape, strides)
     rows = torch.arange(height) + top[:, None]
     image, rows, left = (
@@ -79,12 +77,10 @@ class Batches:
     ):
         self.images = images.images.permute(0, 2, 3, 1).to(device)
         self.labels = None if images.labels is None else images.labels.to(device)
-        self.batch_size, self.augment, self.padding, self.steps = (
-            batch_size,
-            augment,
-            padding,
-            steps,
-        )
+        self.batch_size = batch_size
+        self.augment = augment
+        self.padding = padding
+        self.steps = steps
         self.mean, self.std = mean, std
 
     def __len__(self):

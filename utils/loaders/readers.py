@@ -86,10 +86,8 @@ def read_svhn(path, split):
     """SVHN's 32x32 .mat file: the array is (H,W,C,N), and label 10 means the digit 0."""
     try:
         content = loadmat(path)
-        images, labels = (
-            content["X"].transpose(3, 0, 1, 2),
-            content["y"].reshape(-1).astype(np.int64) % 10,
-        )
+        images = content["X"].transpose(3, 0, 1, 2)
+        labels = content["y"].reshape(-1).astype(np.int64) % 10
         return check_pixels(images, "X"), check_labels(labels, len(images), "y"), None
     except Exception as error:
         raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
@@ -274,10 +272,8 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
         raise UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
     parents = [Path(name).parent.name for name in source.names]
     classes = tuple(sorted(set(parents))) if all(parents) else None
-    pixels, readable = (
-        np.empty((len(source.names), size, size, 3), np.uint8),
-        np.ones(len(source.names), bool),
-    )
+    pixels = np.empty((len(source.names), size, size, 3), np.uint8)
+    readable = np.ones(len(source.names), bool)
     for i in progress(source.order) if progress else source.order:
         name = source.names[i]
         try:

@@ -84,10 +84,8 @@ def render_summary(name: str) -> str:
     """The result that matters, means over the sets: the pre-trained network, whole SR runs from it,
     and the methods with outliers.
     """
-    printed, here = (
-        published_averages(name),
-        {title: (entry, result) for title, entry, result, _ in result_rows(name)},
-    )
+    printed = published_averages(name)
+    here = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
     rows = [
         (title, here[title], printed.get((loss or "pretrained", score), "-"))
         for title, loss, score in TABLE_METHODS
@@ -351,11 +349,9 @@ def render_snapshots() -> str:
         return "None yet."
     rows = []
     for entry in report.read_result(provide.MANIFEST)["snapshots"]:
-        file, outliers, moved = (
-            Path(entry["file"]),
-            entry.get("outliers"),
-            entry.get("float16_moves"),
-        )
+        file = Path(entry["file"])
+        outliers = entry.get("outliers")
+        moved = entry.get("float16_moves")
         rows.append(
             [
                 f"`{file.parent.name}/{file.stem}`",

@@ -304,11 +304,9 @@ def grid(name: str, id_set: str, measured: dict) -> list[list[str]]:
     """A table as text, its header first: a column pair (published, here) for each set,
     or for each metric of a mean.
     """
-    rows, metrics, notes = (
-        build(name, id_set, measured),
-        TABLES[name].metrics,
-        note_numbers(measured),
-    )
+    rows = build(name, id_set, measured)
+    metrics = TABLES[name].metrics
+    notes = note_numbers(measured)
     places = list(dict.fromkeys(place for row in rows for place in row.cells))
     networks = len({row.network for row in rows}) > 1
     by_set = len(places) > 1

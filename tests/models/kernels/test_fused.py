@@ -272,10 +272,8 @@ def test_a_training_step_of_the_network_is_the_same(monkeypatch):
         .to(memory_format=torch.channels_last)
         .train()
     )
-    other, x = (
-        copy.deepcopy(net),
-        torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last),
-    )
+    other = copy.deepcopy(net)
+    x = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     net(x)[0].logsumexp(1).sum().backward()
     monkeypatch.setattr(fused, "enabled", False)
     other(x)[0].logsumexp(1).sum().backward()

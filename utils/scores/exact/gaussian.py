@@ -26,11 +26,9 @@ def fit_gaussians(train, name):
     for c in np.flatnonzero(counts):
         centred = train.features[train.labels == c] - means[c]
         covariance += centred.T @ centred
-    means, shares, covariance = (
-        means[counts > 0],
-        counts[counts > 0] / len(train),
-        covariance / len(train),
-    )
+    means = means[counts > 0]
+    shares = counts[counts > 0] / len(train)
+    covariance = covariance / len(train)
     noise = (len(train) * EPS) ** 2 * (np.diag(covariance) + shares @ means**2)
     return means, shares, covariance, noise
 

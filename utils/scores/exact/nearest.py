@@ -68,10 +68,8 @@ def largest_products(queries, bank, scale, offset, count, dtype=np.float32):
             torch.from_numpy(offset[part].astype(dtype))
         )
         best, where = products.topk(min(count, products.shape[1]), dim=1)
-        values, index = (
-            torch.cat([values, best], dim=1),
-            torch.cat([index, where + part.start], dim=1),
-        )
+        values = torch.cat([values, best], dim=1)
+        index = torch.cat([index, where + part.start], dim=1)
         values, keep = values.topk(min(count, values.shape[1]), dim=1)
         index = index.gather(1, keep)
     return values.numpy(), index.numpy()
