@@ -1,8 +1,11 @@
 """The networks: a table of them, and one way to build each."""
 
+from torch import nn
+
 from .allconv import AllConvNet
 from .densenet import DenseNet
 from .foreign import HEAD_ALIASES, check_contract, clean_name, infer, load_function
+from .layers import has_kernels, use_kernels
 from .resnet import ResNet
 from .wrn import WideResNet
 
@@ -18,7 +21,9 @@ MODELS = {
 }
 
 
-def build(arch, num_classes, layers=40, widen_factor=2, droprate=0.3):
+def build(
+    arch: str, num_classes: int, layers: int = 40, widen_factor: int = 2, droprate: float = 0.3
+) -> nn.Module:
     """The network of a MODELS name, or what ``module:function`` returns
     when called with num_classes.
 

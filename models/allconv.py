@@ -1,7 +1,7 @@
 """All-convolutional network for small images."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .layers import FullPrecisionConv2d, check_size, initialise, pool_and_classify
 
@@ -9,11 +9,17 @@ from .layers import FullPrecisionConv2d, check_size, initialise, pool_and_classi
 class SigmoidGELU(nn.Module):
     """x * sigmoid(1.702 x), the sigmoid form of the GELU; its smallest value is about -0.164."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
 
 
-def unit(channels_in, channels, kernel, padding, convolution=nn.Conv2d):
+def unit(
+    channels_in: int,
+    channels: int,
+    kernel: int,
+    padding: int,
+    convolution: type[nn.Conv2d] = nn.Conv2d,
+) -> list[nn.Module]:
     """Convolution with bias, BN, GELU: three places of the Sequential."""
     return [
         convolution(channels_in, channels, kernel, padding=padding),
@@ -22,7 +28,7 @@ def unit(channels_in, channels, kernel, padding, convolution=nn.Conv2d):
     ]
 
 
-def halve():
+def halve() -> list[nn.Module]:
     """2x2 max pooling and dropout 0.5: two places of the Sequential, without parameters."""
     return [nn.MaxPool2d(2), nn.Dropout(0.5)]
 
@@ -40,7 +46,7 @@ class AllConvNet(nn.Module):
     last two rows and columns.
     """
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int):
         super().__init__()
         self.features = nn.Sequential(
             *unit(3, 96, 3, 1, FullPrecisionConv2d),
@@ -59,7 +65,7 @@ class AllConvNet(nn.Module):
         self.feature_dim, self.num_classes = 192, num_classes
         initialise(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         check_size(x, 12, "AllConvNet")
         x = self.features(x)  # (N, 192, H/4 + 2, W/4 + 2)
         return pool_and_classify(x[:, :, :-2, :-2], self.fc)

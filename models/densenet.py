@@ -1,17 +1,10 @@
 """Densely connected network for small images."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import (
-    FullPrecisionConv2d,
-    bn_relu_dropout,
-    check_size,
-    dropout,
-    initialise,
-    pool_and_classify,
-)
+from .layers import FullPrecisionConv2d, bn_relu, check_size, dropout, initialise, pool_and_classify
 
 GROWTH = 12  # channels each layer adds
 BLOCK_LAYERS = 16  # (depth 100 - 4) / 3 blocks / 2 convolutions a layer
@@ -22,7 +15,7 @@ class Bottleneck(nn.Module):
     put behind the input's.
     """
 
-    def __init__(self, channels_in, droprate):
+    def __init__(self, channels_in: int, droprate: float):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, 4 * GROWTH, 1, bias=False)
@@ -30,10 +23,10 @@ class Bottleneck(nn.Module):
         self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
         self.droprate = droprate
 
-    def forward(self, x):
-        out = self.conv1(bn_relu_dropout(x, self.bn1))
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(bn_relu(x, self.bn1))
         out = dropout(out, self.droprate, self.training)
-        out = self.conv2(bn_relu_dropout(out, self.bn2))
+        out = self.conv2(bn_relu(out, self.bn2))
         out = dropout(out, self.droprate, self.training)
         return torch.cat((x, out), 1)
 
@@ -43,14 +36,14 @@ class Transition(nn.Module):
     half the channels (reduction 0.5) and half the sides.
     """
 
-    def __init__(self, channels_in, channels, droprate):
+    def __init__(self, channels_in: int, channels: int, droprate: float):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.droprate = droprate
 
-    def forward(self, x):
-        out = self.conv1(bn_relu_dropout(x, self.bn1))
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(bn_relu(x, self.bn1))
         return F.avg_pool2d(dropout(out, self.droprate, self.training), 2)
 
 
@@ -59,13 +52,13 @@ class DenseBlock(nn.Module):
     they lie in ``layer``, a published name.
     """
 
-    def __init__(self, channels_in, droprate):
+    def __init__(self, channels_in: int, droprate: float):
         super().__init__()
         self.layer = nn.Sequential(
             *(Bottleneck(channels_in + i * GROWTH, droprate) for i in range(BLOCK_LAYERS))
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
 
 
@@ -81,7 +74,7 @@ class DenseNet(nn.Module):
     The SROE code trains it without dropout.
     """
 
-    def __init__(self, num_classes, droprate=0.0):
+    def __init__(self, num_classes: int, droprate: float = 0.0):
         super().__init__()
         if not 0 <= droprate < 1:
             raise ValueError(f"a dropout rate lies in [0, 1), not {droprate}")
@@ -99,9 +92,9 @@ class DenseNet(nn.Module):
         self.feature_dim, self.num_classes = channels + added, num_classes
         initialise(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         check_size(x, 4, "DenseNet")
         x = self.trans1(self.block1(self.conv1(x)))  # (N, 108, H/2, W/2)
         x = self.trans2(self.block2(x))  # (N, 150, H/4, W/4)
         x = self.block3(x)  # (N, 342, H/4, W/4)
-        return pool_and_classify(bn_relu_dropout(x, self.bn1), self.fc)
+        return pool_and_classify(bn_relu(x, self.bn1), self.fc)

@@ -4,6 +4,7 @@ file tell of its network.
 
 import importlib
 import re
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ import models
 HEAD_ALIASES = {"linear.": "fc.", "classifier.": "fc."}
 
 
-def load_function(arch):
+def load_function(arch: str) -> Callable:
     """The function that ``module:function`` names; ValueError when there is none."""
     module_name, _, function_name = arch.partition(":")
     try:
@@ -29,7 +30,7 @@ def load_function(arch):
     return function
 
 
-def check_contract(model, arch, num_classes):
+def check_contract(model: nn.Module, arch: str, num_classes: int) -> nn.Module:
     """The user's own network when it is what ``build`` promises,
     else TypeError or ValueError with what is amiss.
     """
@@ -78,12 +79,12 @@ class FullPrecisionLinear(nn.Linear):
     project's networks compute theirs.
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device_type=x.device.type, enabled=False):
             return super().forward(x.to(self.weight.dtype))
 
 
-def try_forward(model, arch):
+def try_forward(model: nn.Module, arch: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(logits, features) of two blank images of 32 or else 224 pixels;
     TypeError unless forward returns two tensors.
     """
@@ -156,7 +157,7 @@ def infer(state_dict: dict) -> dict | None:
     return description if counted(shapes) == counted(expected) else None
 
 
-def guess(shapes):
+def guess(shapes: dict[str, tuple]) -> dict | None:
     """The only description that {name: shape} could have, read off a few telling names;
     None when these are missing.
     """

@@ -1,35 +1,56 @@
-"""What the networks share: activation and dropout, initial weights, a first convolution, a check of
-the input's size, and the pooled linear head.
+"""What the networks share: relu(bn(x)), dropout, initial weights, a first convolution,
+a check of the input's size, and the pooled linear head.
 """
-
-from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+try:
+    from .kernels import fused, mask
+except ModuleNotFoundError:  # the folder is there for a CPU's speed only, and may be deleted
+    fused = mask = None
 
-def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Zero each value of x with chance p in training and scale the others by 1/(1-p);
+wanted = {"fused": True, "mask": True}
+
+
+def use_kernels(fused: bool, mask: bool = True) -> dict[str, bool]:
+    """Have every network take the compiled kernel, and dropout with the cheap mask, wherever there
+    are any, or PyTorch's own operators. Returns what was, for ``use_kernels(**before)``.
+    """
+    before = dict(wanted)
+    wanted.update(fused=fused, mask=mask)
+    return before
+
+
+def has_kernels() -> bool:
+    """Whether BatchNorm, ReLU and dropout can be one compiled operation here,
+    in training on a CPU.
+    """
+    return fused is not None and fused.kernels() is not None
+
+
+def bn_relu(x: Tensor, bn: nn.BatchNorm2d, droprate: float = 0.0) -> Tensor:
+    """relu(bn(x)), and behind it dropout where a rate is given: (N,C,H,W) -> the same.
+
+    The rate is that of this call, 0 in evaluation: where BatchNorm alone is in evaluation (frozen),
+    dropout goes on.
+    """
+    if bn.training and fused is not None and wanted["fused"] and fused.takes(x, bn):
+        return fused.bn_relu_dropout(x, bn, droprate)
+    return dropout(F.relu(bn(x), inplace=True), droprate)
+
+
+def dropout(x: Tensor, droprate: float, training: bool = True) -> Tensor:
+    """Zero each value with chance droprate and scale the others by 1 / (1 - droprate) in training;
     the identity otherwise.
     """
-    return F.dropout(x, p, training)
+    if training and droprate > 0 and mask is not None and wanted["mask"] and mask.takes(x):
+        return mask.dropout(x, droprate)
+    return F.dropout(x, droprate, training)
 
 
-def bn_relu_dropout(x: Tensor, bn: nn.BatchNorm2d, p: float = 0.0) -> Tensor:
-    """dropout(relu(bn(x)), p) for x (N,C,H,W); p is 0 in evaluation."""
-    return dropout(F.relu(bn(x), inplace=True), p, True)
-
-
-# the same values, up to rounding and the dropout mask, sooner on a CPU
-with suppress(ModuleNotFoundError):
-    from .kernels import dropout as cheap
-    from .kernels import fused
-
-    dropout, bn_relu_dropout = cheap.dropout, fused.bn_relu_dropout
-
-
-def initialise(model):
+def initialise(model: nn.Module) -> None:
     """Draw convolution weights from N(0, sqrt(2 / (k*k*out))),
     set BatchNorm to 1 and 0 and linear biases to 0.
 
@@ -59,7 +80,7 @@ class FullPrecisionConv2d(nn.Conv2d):
     in evaluation for being begun so. They are 0.6 % of a WRN-40-2's multiplications.
     """
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
         with torch.autocast(device_type=kind, enabled=False):
             output = super().forward(x.to(self.weight.dtype))
@@ -70,7 +91,7 @@ class FullPrecisionConv2d(nn.Conv2d):
         )
 
 
-def check_size(x, smallest, network):
+def check_size(x: Tensor, smallest: int, network: str) -> None:
     """ValueError unless the images x (N,3,H,W) have at least ``smallest`` pixels on each side."""
     height, width = x.shape[-2:]
     if min(height, width) < smallest:
@@ -80,7 +101,7 @@ def check_size(x, smallest, network):
         )
 
 
-def pool_and_classify(x, fc):
+def pool_and_classify(x: Tensor, fc: nn.Linear) -> tuple[Tensor, Tensor]:
     """Average a map x (N,D,H,W) over its positions and apply the linear head:
     (logits (N,C), features (N,D)).
 

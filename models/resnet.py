@@ -1,9 +1,9 @@
 """Residual networks with the stem for small images."""
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import FullPrecisionConv2d, bn_relu_dropout, pool_and_classify
+from .layers import FullPrecisionConv2d, bn_relu, pool_and_classify
 
 
 class BasicBlock(nn.Module):
@@ -12,7 +12,7 @@ class BasicBlock(nn.Module):
     The shortcut is a 1x1 convolution with BN where the shape changes, else the input itself.
     """
 
-    def __init__(self, channels_in, channels, stride):
+    def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -24,12 +24,12 @@ class BasicBlock(nn.Module):
                 nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
-    def forward(self, x):
-        out = bn_relu_dropout(self.conv1(x), self.bn1)
+    def forward(self, x: Tensor) -> Tensor:
+        out = bn_relu(self.conv1(x), self.bn1)
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x), inplace=True)
 
 
-def stage(blocks, channels_in, channels, stride):
+def stage(blocks: int, channels_in: int, channels: int, stride: int) -> nn.Sequential:
     """A run of blocks of one width, the first of which has the stride."""
     first = BasicBlock(channels_in, channels, stride)
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
@@ -46,7 +46,7 @@ class ResNet(nn.Module):
     they keep them. Departs from the first two: any image size.
     """
 
-    def __init__(self, blocks, num_classes):
+    def __init__(self, blocks: tuple[int, int, int, int], num_classes: int):
         super().__init__()
         self.conv1 = FullPrecisionConv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -57,7 +57,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(512, num_classes)
         self.feature_dim, self.num_classes = 512, num_classes
 
-    def forward(self, x):
-        x = bn_relu_dropout(self.conv1(x), self.bn1)  # (N, 64, H, W)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = bn_relu(self.conv1(x), self.bn1)  # (N, 64, H, W)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (N, 512, H/8, W/8)
         return pool_and_classify(x, self.fc)

@@ -1,8 +1,8 @@
 """Wide residual network for small images."""
 
-from torch import nn
+from torch import Tensor, nn
 
-from .layers import FullPrecisionConv2d, bn_relu_dropout, initialise, pool_and_classify
+from .layers import FullPrecisionConv2d, bn_relu, initialise, pool_and_classify
 
 
 class BasicBlock(nn.Module):
@@ -13,7 +13,7 @@ class BasicBlock(nn.Module):
     else the input itself.
     """
 
-    def __init__(self, channels_in, channels, stride, droprate):
+    def __init__(self, channels_in: int, channels: int, stride: int, droprate: float):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
@@ -26,10 +26,10 @@ class BasicBlock(nn.Module):
         )
         self.droprate = droprate
 
-    def forward(self, x):
-        out = bn_relu_dropout(x, self.bn1)
+    def forward(self, x: Tensor) -> Tensor:
+        out = bn_relu(x, self.bn1)
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
-        out = bn_relu_dropout(self.conv1(out), self.bn2, self.droprate * self.training)
+        out = bn_relu(self.conv1(out), self.bn2, self.droprate * self.training)
         return shortcut + self.conv2(out)
 
 
@@ -38,14 +38,14 @@ class Group(nn.Module):
     they lie in ``layer``, a published name.
     """
 
-    def __init__(self, blocks, channels_in, channels, stride, droprate):
+    def __init__(self, blocks: int, channels_in: int, channels: int, stride: int, droprate: float):
         super().__init__()
         first = BasicBlock(channels_in, channels, stride, droprate)
         self.layer = nn.Sequential(
             first, *(BasicBlock(channels, channels, 1, droprate) for _ in range(blocks - 1))
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
 
 
@@ -60,7 +60,7 @@ class WideResNet(nn.Module):
     Departs from those: any image size, by global average pooling.
     """
 
-    def __init__(self, depth, num_classes, widen_factor=1, droprate=0.0):
+    def __init__(self, depth: int, num_classes: int, widen_factor: int = 1, droprate: float = 0.0):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"a WRN's depth is 6n + 4 (10, 16, 22, 28, 40, ...), not {depth}")
@@ -79,7 +79,7 @@ class WideResNet(nn.Module):
         self.feature_dim, self.num_classes = widths[2], num_classes
         initialise(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.conv1(x)  # (N, 16, H, W)
         x = self.block3(self.block2(self.block1(x)))  # (N, 64k, H/4, W/4)
-        return pool_and_classify(bn_relu_dropout(x, self.bn1), self.fc)
+        return pool_and_classify(bn_relu(x, self.bn1), self.fc)

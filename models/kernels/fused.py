@@ -16,9 +16,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from models import kernels as switch
-
-from .dropout import LEVELS, dropout
+from .mask import LEVELS
 
 SOURCE = Path(__file__).with_name("fused.cpp")
 FLAGS = (
@@ -32,34 +30,14 @@ FLAGS = (
     "-shared",
     "-std=c++17",
 )
-enabled = True  # --compile off sets it to False: stock operators instead
 
 
-def bn_relu_dropout(x, bn, p=0.0):
-    """dropout(relu(bn(x)), p) for x (N,C,H,W). In evaluation p is 0; only BatchNorm may be in
-    evaluation (frozen) as well.
-
-    In training on a CPU with a C++ compiler, one kernel each way; otherwise PyTorch's own
-    operators. Both have one value up to rounding and one distribution of the dropout mask, but draw
-    other random numbers for it.
-    """
-    if not bn.training:
-        return dropout(F.relu(bn(x), inplace=True), p, True)
-    if fits(x, bn) and kernels() is not None:
-        if bn.num_batches_tracked is not None:
-            bn.num_batches_tracked.add_(1)
-        return Fused.apply(x, bn.weight, bn.bias, bn, p)
-    return dropout(F.relu(bn(x), inplace=True), p, True)
-
-
-def fits(x, bn):
+def takes(x: torch.Tensor, bn: torch.nn.BatchNorm2d) -> bool:
     """Whether the kernels can take this input: what they cannot take is as right,
     only slower, in PyTorch's operators.
     """
     return (
-        enabled
-        and not switch.stock
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.dim() == 4
         and x.shape[1] % 2 == 0
@@ -68,7 +46,19 @@ def fits(x, bn):
         and bn.affine
         and bn.weight.dtype == torch.float32
         and bn.momentum is not None
+        and kernels() is not None
     )
+
+
+def bn_relu_dropout(x: torch.Tensor, bn: torch.nn.BatchNorm2d, p: float = 0.0) -> torch.Tensor:
+    """dropout(relu(bn(x)), p) of a BatchNorm in training, for an x (N,C,H,W) that ``takes`` takes.
+
+    One kernel each way, with the values of PyTorch's own operators up to rounding and the same
+    distribution of the mask, but other random numbers for it.
+    """
+    if bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+    return Fused.apply(x, bn.weight, bn.bias, bn, p)
 
 
 class Fused(torch.autograd.Function):
@@ -145,7 +135,7 @@ def differentiable_gradients(ctx, x, y, weight, bias, grad):
 
 
 @functools.cache
-def kernels():
+def kernels() -> ctypes.CDLL | None:
     """The compiled fused.cpp, or None where there is no compiler,
     no folder to write to or no OpenMP to share.
 
@@ -177,7 +167,7 @@ def kernels():
         return None
 
 
-def build(compiler, library):
+def build(compiler: list[str], library: Path) -> None:
     """Compile under a temporary name, then rename: another process never loads half a file."""
     library.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
@@ -197,7 +187,8 @@ def build(compiler, library):
         os.replace(f"{part}.so", library)
 
 
-def signatures(library):
+def signatures(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the C types of its functions."""
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     for name in ("float32", "bfloat16"):
         getattr(library, f"forward_{name}").argtypes = (

@@ -1,5 +1,6 @@
 """The networks without models/kernels: PyTorch's own operators, the same outputs."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,41 +10,49 @@ import torch
 from conftest import ROOT
 
 import models
-from models import layers
-from models.kernels import dropout as cheap
-from models.kernels import fused
 
-TRAIN = """
+STEP = """
 import sys, torch, models
-assert not any(name.startswith("models.kernels") for name in sys.modules)
-torch.manual_seed(0)
-net = models.build(sys.argv[1], 10, layers=10, widen_factor=1, droprate=0.3)
-x = torch.randn(4, 3, 32, 32)
-with torch.no_grad():
-    torch.save([value.clone() for value in (*net.state_dict().values(), *net.eval()(x))], sys.argv[2])
-optimizer, before = torch.optim.SGD(net.parameters(), 0.1), net.conv1.weight.clone()
-net.train()(x)[0].square().sum().backward()
-optimizer.step()
-assert net.conv1.weight.isfinite().all() and not torch.equal(net.conv1.weight, before)
+found = {}
+for arch in ("wrn", "resnet18", "densenet", "allconv"):
+    torch.manual_seed(0)
+    net = models.build(arch, 10, layers=10, widen_factor=1, droprate=0.3)
+    net = net.to(memory_format=torch.channels_last)
+    x = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        found[arch] = net.eval()(x)[0]
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer = torch.optim.SGD(net.train().parameters(), 0.1)
+    net(x)[0].logsumexp(1).sum().backward()
+    optimizer.step()
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+    assert sum(not torch.equal(p, q) for p, q in zip(net.parameters(), before)) > len(before) / 2
+torch.save((found, models.has_kernels(), "models.kernels.mask" in sys.modules), "found.pt")
 """
 
 
-@pytest.mark.parametrize("arch", ["wrn", "densenet", "resnet18"])
-def test_without_the_kernels_a_network_runs_and_trains(arch, tmp_path):
-    shutil.copytree(
-        ROOT / "models",
-        tmp_path / "models",
-        ignore=shutil.ignore_patterns("kernels", "__pycache__"),
+def test_without_the_folder_of_kernels_networks_run_and_train_the_same(tmp_path):
+    """Delete the folder, and relu(bn(x)) is what remains."""
+    results = []
+    for name, ignore in (("with", "*.pyc"), ("without", "kernels")):
+        shutil.copytree(
+            ROOT / "models", tmp_path / name / "models", ignore=shutil.ignore_patterns(ignore)
+        )
+        subprocess.run([sys.executable, "-c", STEP], cwd=tmp_path / name, check=True)
+        results.append(torch.load(tmp_path / name / "found.pt"))
+    (found, _, mask), (expected, kernels, no_mask) = results
+    assert mask and not no_mask and not kernels
+    assert all(torch.equal(value, expected[arch]) for arch, value in found.items())
+
+
+def test_without_the_folder_of_kernels_the_scripts_run(make_project):
+    project = make_project()
+    shutil.rmtree(project.root / "models" / "kernels")
+    project.do("baseline.py digits --epochs 1")
+    described = json.loads(
+        (project.snapshots / "pretrained/digits_wrn_pretrained_epoch_0.json").read_text()
     )
-    command = [sys.executable, "-c", TRAIN, arch, tmp_path / "outputs.pt"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    torch.manual_seed(0)
-    net = models.build(arch, 10, layers=10, widen_factor=1, droprate=0.3)
-    x = torch.randn(4, 3, 32, 32)
-    with torch.no_grad():
-        here = [*net.state_dict().values(), *net.eval()(x)]
-    for there, value in zip(torch.load(tmp_path / "outputs.pt"), here, strict=True):
-        torch.testing.assert_close(there, value, rtol=1e-6, atol=1e-6)
+    assert described["computed"]["fused"] is False
 
 
 @pytest.mark.parametrize(
@@ -57,7 +66,3 @@ def test_without_the_kernels_a_network_runs_and_trains(arch, tmp_path):
 )
 def test_a_parameters_own_name(name, own):
     assert models.clean_name(name) == own
-
-
-def test_with_the_kernels_the_networks_use_them():
-    assert layers.bn_relu_dropout is fused.bn_relu_dropout and layers.dropout is cheap.dropout

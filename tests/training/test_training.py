@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import noise, stop_at_step, write_own
 
-from models.kernels import fused
+import models
 from utils import snapshots, training
 from utils.loaders import Batches
 from utils.runtime import UserError
@@ -316,7 +316,7 @@ def test_ctrl_c_says_how_to_go_on(step, make_project, whole, baseline):
     assert_same_run(project, whole, "pretrained")
 
 
-@pytest.mark.skipif(fused.kernels() is None, reason="no C++ compiler here")
+@pytest.mark.skipif(not models.has_kernels(), reason="no C++ compiler here")
 def test_resuming_by_other_means_says_so(make_project, baseline):
     project = make_project()
     project.run(baseline, prelude=stop_at_step("SIGKILL", 6))

@@ -7,12 +7,12 @@ scikit-learn's metrics, and the inference libraries that are installed.
 import contextlib
 import io
 import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
-from models import kernels
-from models.kernels import fused
+import models
 from utils import loaders
 
 
@@ -57,12 +57,11 @@ def pil_loader(images, batch_size, augment=False, workers=0):
 
 
 @contextlib.contextmanager
-def operators(stock):
+def operators(stock: bool) -> Iterator[None]:
     """In this context networks run with PyTorch's own operators and settings (``stock``) or with
     this project's; then as before.
     """
-    before = fused.enabled, kernels.stock
-    fused.enabled, kernels.stock = not stock, stock
+    before = models.use_kernels(fused=not stock, mask=not stock)
     settings = (
         torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True)
         if stock
@@ -72,7 +71,7 @@ def operators(stock):
         with settings:
             yield
     finally:
-        fused.enabled, kernels.stock = before
+        models.use_kernels(**before)
 
 
 def sklearn_metrics(id_scores, ood_scores):
@@ -92,7 +91,7 @@ def sklearn_metrics(id_scores, ood_scores):
     }
 
 
-def onnx_runtime(model, x):
+def onnx_runtime(model: torch.nn.Module, x: torch.Tensor) -> tuple[str, Callable]:
     """(name, function) of the model in ONNX Runtime with as many threads as PyTorch has."""
     import onnxruntime
     import onnxscript  # noqa: F401  (the exporter needs it)
@@ -107,7 +106,7 @@ def onnx_runtime(model, x):
     return "ONNX Runtime fp32", lambda: session.run(None, feed)
 
 
-def open_vino(model, x):
+def open_vino(model: torch.nn.Module, x: torch.Tensor) -> tuple[str, Callable]:
     """(name, function) of the model in OpenVINO, bfloat16 where the CPU has it,
     with as many threads as PyTorch has.
     """
@@ -129,15 +128,16 @@ def open_vino(model, x):
     return f"OpenVINO {precision}", lambda: compiled(x.numpy())
 
 
-def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
+def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict[str, Callable]:
     """{name: function} of the inference libraries that are installed and work here;
     others are left out with a note.
 
     A function returns logits (N,C) and features (N,D). It is called once: some convert a network
-    that they then cannot run, or answer with nothing.
+    that they then cannot run, answer with nothing, or with something else.
     """
     with torch.no_grad():
-        shapes = [tuple(part.shape) for part in model(x)]
+        expected = [part.numpy() for part in model(x)]
+    shapes = [part.shape for part in expected]
     found = {}
     for make in (onnx_runtime, open_vino):
         try:
@@ -145,9 +145,14 @@ def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
                 warnings.simplefilter("ignore")  # of what these libraries use of PyTorch
                 name, function = make(model, x)
                 outputs = function()
-            given = [np.shape(outputs[i]) for i in range(len(outputs))]
-            if given != shapes:
-                raise ValueError(f"outputs of the shapes {given} in place of {shapes}")
+            given = [np.asarray(outputs[i]) for i in range(len(outputs))]
+            if [part.shape for part in given] != shapes:
+                raise ValueError(
+                    f"outputs of the shapes {[part.shape for part in given]}, not {shapes}"
+                )
+            errors = [relative_error(a, b) for a, b in zip(given, expected)]
+            if not max(errors) < allowed_error(name, x):
+                raise ValueError(f"its outputs differ by {max(errors):.2g}")
         except ImportError:
             continue
         except Exception as error:
@@ -158,15 +163,28 @@ def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict:
     return found
 
 
-def name_wrong_outputs(rows, alternatives, model, x):
-    """Say so in the rows whose logits are not those of the plain model: to 1e-3 of the largest in
-    fp32 (TF32: 1e-2), 0.1 in bf16.
+def relative_error(given: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference over the largest of what is expected; infinite for a NaN."""
+    error = np.abs(given - expected).max() / np.abs(expected).max()
+    return float(error) if error == error else np.inf
+
+
+def allowed_error(name: str, x: torch.Tensor) -> float:
+    """The relative error of an alternative of this name whose outputs are right:
+    that of bf16, on CUDA of TF32, else of fp32.
     """
+    return 0.1 if "bf16" in name else 1e-2 if x.is_cuda else 1e-3
+
+
+def name_wrong_outputs(
+    rows: list[dict], alternatives: dict[str, Callable], model: torch.nn.Module, x: torch.Tensor
+) -> None:
+    """Say so in the rows whose logits are not those of the plain model."""
     with torch.no_grad():
         expected = model(x)[0].cpu().numpy()
     for row in rows:
         logits = alternatives[row["what"]]()[0]
         logits = logits.float().cpu().numpy() if torch.is_tensor(logits) else logits
-        error = np.abs(logits - expected).max() / np.abs(expected).max()
-        if not error < (0.1 if "bf16" in row["what"] else 1e-2 if x.is_cuda else 1e-3):
+        error = relative_error(logits, expected)
+        if not error < allowed_error(row["what"], x):
             row["what"] += f" (outputs differ by {error:.2g})"

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.kernels import fused
+import models
 from utils import loaders, runtime, snapshots
 from utils.runtime import UserError, autocast
 
 
 def prepare_training(model, device, compile="auto"):
     """``prepare`` for training, with the fused operators on a CPU unless compile is "off"."""
-    fused.enabled = compile != "off"
+    models.use_kernels(fused=compile != "off")
     if device.type == "cuda":
         # thousands of batches of one shape pay for the search
         torch.backends.cudnn.benchmark = True
@@ -44,7 +44,7 @@ def describe_computing(device, precision: str, compile: str = "auto") -> dict:
     """What the digits of a training run depend on beside its recipe: device, precision, threads,
     the fused kernels or not.
     """
-    fuse = device.type == "cpu" and compile != "off" and fused.kernels() is not None
+    fuse = device.type == "cpu" and compile != "off" and models.has_kernels()
     return {
         "device": device.type,
         "precision": precision,

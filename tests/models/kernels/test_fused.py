@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional as F
 
 import models
+from models import layers
 from models.kernels import fused
-from models.kernels.fused import bn_relu_dropout
+from models.layers import bn_relu
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 4e-3}
 needs_compiler = pytest.mark.skipif(fused.kernels() is None, reason="no C++ compiler here")
@@ -48,7 +49,7 @@ def test_a_gradient_can_be_differentiated_again(monkeypatch):
         return {name: p.grad for name, p in net.named_parameters()}
 
     found = penalty_gradients()
-    monkeypatch.setattr(fused, "enabled", False)
+    monkeypatch.setitem(layers.wanted, "fused", False)
     for name, expected in penalty_gradients().items():
         torch.testing.assert_close(
             found[name],
@@ -88,7 +89,7 @@ def test_equals_float64_operators(channels, dtype):
     exact = F.relu(exact_bn(exact_x))
     exact.backward(grad.double())
     x.requires_grad_()
-    y = bn_relu_dropout(x, bn)
+    y = bn_relu(x, bn)
     assert (
         "Fused" in type(y.grad_fn).__name__
         and y.dtype == dtype
@@ -108,7 +109,7 @@ def test_gradient_passes_where_dropout_lets_through(dtype):
     bn, x, grad = case(32, dtype, (16, 8, 8), mean=0.0)
     x.requires_grad_()
     torch.manual_seed(3)
-    y = bn_relu_dropout(x, bn, 0.3)
+    y = bn_relu(x, bn, 0.3)
     y.backward(grad)
     kept = (y > 0).double() / (1 - round(0.3 * 2**16) / 2**16)
     exact_bn, exact_x = copy.deepcopy(bn).double(), x.detach().double().requires_grad_()
@@ -127,7 +128,7 @@ def mask(p, shape=(64, 32, 16, 16)):
     bn = torch.nn.BatchNorm2d(shape[1])
     torch.nn.init.constant_(bn.bias, 100.0)
     return (
-        bn_relu_dropout(torch.randn(shape).contiguous(memory_format=torch.channels_last), bn, p)
+        bn_relu(torch.randn(shape).contiguous(memory_format=torch.channels_last), bn, p)
         .permute(0, 2, 3, 1)
         .flatten()
         > 0
@@ -171,14 +172,14 @@ def test_mask_follows_the_seed_and_not_the_threads():
 def test_not_a_number_stays_one():
     bn, x, _ = case(16, torch.bfloat16)
     x[0, 3, 0, 0] = float("nan")
-    y = bn_relu_dropout(x, bn)
+    y = bn_relu(x, bn)
     assert y[:, 3].isnan().all() and not y[:, :3].isnan().any()
 
 
 def test_evaluation_is_the_stock_operators():
     bn, x, _ = case()
     bn.eval()
-    assert torch.equal(bn_relu_dropout(x, bn), F.relu(bn(x)))
+    assert torch.equal(bn_relu(x, bn), F.relu(bn(x)))
 
 
 @pytest.mark.parametrize(
@@ -199,13 +200,13 @@ def test_what_the_kernels_do_not_take_falls_back(change, monkeypatch):
     elif change == "float64":
         bn, x = bn.double(), x.double()
     elif change == "switched off":
-        monkeypatch.setattr(fused, "enabled", False)
+        monkeypatch.setitem(layers.wanted, "fused", False)
     elif change == "no parameters":
         bn = torch.nn.BatchNorm2d(32, affine=False)
     elif change == "cumulative average":
         bn.momentum = None
     other = copy.deepcopy(bn)
-    assert torch.equal(bn_relu_dropout(x, bn), F.relu(other(x)))
+    assert torch.equal(bn_relu(x, bn), F.relu(other(x)))
     assert torch.equal(bn.running_var, other.running_var) and bn.num_batches_tracked == 1
 
 
@@ -275,7 +276,7 @@ def test_a_training_step_of_the_network_is_the_same(monkeypatch):
     other = copy.deepcopy(net)
     x = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     net(x)[0].logsumexp(1).sum().backward()
-    monkeypatch.setattr(fused, "enabled", False)
+    monkeypatch.setitem(layers.wanted, "fused", False)
     other(x)[0].logsumexp(1).sum().backward()
     for (name, a), b in zip(net.named_parameters(), other.parameters()):
         torch.testing.assert_close(

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.kernels.dropout import dropout, keep_mask
+from models.kernels.mask import keep_mask
+from models.layers import dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
