@@ -16,14 +16,17 @@ HEAD_ALIASES = {"linear.": "fc.", "classifier.": "fc."}
 
 
 def load_function(arch: str) -> Callable:
-    """The function that ``module:function`` names; ValueError when there is none."""
+    """The function that ``module:function`` names; ValueError when there is none.
+
+    The scripts add the current folder to Python's path (utils/runtime/errors.py).
+    """
     module_name, _, function_name = arch.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
     except Exception as error:  # whatever the user's module raises
         raise ValueError(
-            f"'{arch}': module '{module_name}' cannot be imported from Python's path "
-            f"({type(error).__name__}: {error})"
+            f"'{arch}': module '{module_name}' cannot be imported from the current folder "
+            f"or Python's path ({type(error).__name__}: {error})"
         ) from error
     if function is None:
         raise ValueError(f"'{arch}': module '{module_name}' has no function '{function_name}'")

@@ -70,7 +70,7 @@ def test_a_function_of_the_users_own(tmp_path, monkeypatch):
         "    name = 'norm'\n    needs = ('features',)\n    def score(self, outputs):\n"
         "        return -(outputs.features ** 2).sum(axis=1)\n"
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     rng = np.random.default_rng(0)
     outputs = Outputs(rng.normal(size=(5, 3)), rng.normal(size=(5, 4)))
     own, norm = choose("my_scores:negative_max,my_scores:Norm", "cifar10")
@@ -111,7 +111,7 @@ def test_a_class_of_the_users_own_takes_hyper_parameters_and_is_never_cached(tmp
         "    needs = ('features',)\n    def score(self, outputs):\n"
         "        return (outputs.features ** self.p).sum(axis=1)\n"
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     plain, cubed = choose("class_scores:Power,class_scores:Power:p=3")
     assert (plain.p, cubed.p) == (2.0, 3.0) and plain.label == "class_scores:Power"
     with pytest.raises(UserError, match="hyper-parameter"):
@@ -120,7 +120,7 @@ def test_a_class_of_the_users_own_takes_hyper_parameters_and_is_never_cached(tmp
 
 def test_an_exception_in_a_score_of_the_users_own_names_its_line(tmp_path, monkeypatch):
     (tmp_path / "wrong_scores.py").write_text("def f(outputs):\n    return outputs.nope\n")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     own = choose("wrong_scores:f")[0]
     with (
         pytest.raises(UserError, match=r"wrong_scores:f.*AttributeError.*wrong_scores.py, line 2"),

@@ -12,8 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from utils.scores import SCORES, Outputs
-from utils.scores.choose import parse_scores
+from utils.scores import SCORES, Outputs, choose
 from utils.scores.exact import blocks
 from utils.scores.msp import log_msp
 
@@ -426,7 +425,7 @@ def test_outputs_that_are_not_finite(value, dtype, monkeypatch):
 def test_label_reads_back_as_the_score(name, dataset, chosen, label):
     score = SCORES[name](dataset, **chosen)
     assert score.label == label
-    assert parse_scores(label, SCORES, dataset)[0].hyper == score.hyper
+    assert choose(label, dataset)[0].hyper == score.hyper
 
 
 @pytest.mark.parametrize("name", NAMES)

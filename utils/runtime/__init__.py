@@ -10,7 +10,7 @@ from .device import (
     prepare,
     to_device,
 )
-from .errors import UserError, run, search_current_folder
+from .errors import UserError, run
 from .files import (
     CIFAR,
     DATA,

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,15 +16,7 @@ class UserError(Exception):
     """
 
 
-def search_current_folder() -> None:
-    """Have Python find a user's own network, loss or score in the current folder when a
-    script is run from elsewhere.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-
-
-def run(main, keep_memory: bool = True) -> int:
+def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
     """Call ``main()`` for a script and return its exit status:
     0, 2 after a user's error, 130 after Ctrl-C.
 
@@ -31,7 +24,9 @@ def run(main, keep_memory: bool = True) -> int:
     full disk in its own words; they become one line too.
     """
     program = Path(sys.argv[0]).name
-    search_current_folder()
+    # where a user's own network, loss or score lies when the script is run from elsewhere
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     if keep_memory:
         keep_freed_memory()
     try:
@@ -69,7 +64,7 @@ def run(main, keep_memory: bool = True) -> int:
         return 130
 
 
-def out_of_memory(error):
+def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory of the host or the device was not enough: torch has a
     class for the device's alone.
     """

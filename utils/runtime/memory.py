@@ -3,7 +3,9 @@
 import ctypes
 from contextlib import suppress
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
+# of glibc's malloc.h: what may lie free at the top, from which size a block is mapped alone,
+# and how many blocks may be
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 LARGEST = 2**31 - 1
 
 
@@ -16,5 +18,6 @@ def keep_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
+        if not mallopt(M_MMAP_THRESHOLD, LARGEST):  # an older glibc allows 32 MB at most
+            mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, LARGEST)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Paper, Score, energy_of, head_of
+from .base import Outputs, Paper, Score, energy_of, head_of
 from .exact.blocks import by_blocks
 
 PAPER = Paper(
@@ -14,7 +14,7 @@ PAPER = Paper(
 LARGEST_RATIO = 600.0  # exp(600) = 1e260 leaves room for the product with the logits in float64
 
 
-def top_mask(features, p):
+def top_mask(features: np.ndarray, p: float) -> np.ndarray:
     """True for each row's k = D - round(D p/100) largest features, at least one;
     of equal ones the first is kept.
     """
@@ -25,7 +25,7 @@ def top_mask(features, p):
     return mask
 
 
-def scale_factor(features, p):
+def scale_factor(features: np.ndarray, p: float) -> np.ndarray:
     """exp(s1/s2) (N,1) with s1 the sum of a row and s2 the sum of its top (100-p) %.
 
     Both sums may be <= 0 where features can be negative: with s2 <= 0 (also for a zero row) the
@@ -42,20 +42,20 @@ class Shaped(Score):
 
     needs = ("features", "head")
 
-    def check(self):
+    def check(self) -> None:
         if not 0 <= self.p < 100:
             raise ValueError(
                 f"score '{self.name}': p={self.p} is not in 0 <= p < 100 "
                 "(percent of features pruned)"
             )
 
-    def shape(self, features):
+    def shape(self, features: np.ndarray) -> np.ndarray:
         """Features (n,D) float64 -> shaped features (n,D) float64."""
         raise NotImplementedError
 
-    def score(self, outputs):
-        def energy(block):
-            return energy_of(head_of(outputs, self.shape(block.astype(np.float64))))
+    def score(self, outputs: Outputs) -> np.ndarray:
+        def energy(h):
+            return energy_of(head_of(outputs, self.shape(h)))
 
         return by_blocks(energy, outputs.features)
 
@@ -77,7 +77,7 @@ class ASHP(Shaped):
     per_dataset = {"imagenet": {"p": 60.0}}
     grid = {"p": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
 
-    def shape(self, features):
+    def shape(self, features: np.ndarray) -> np.ndarray:
         return np.where(top_mask(features, self.p), features, 0.0)
 
 
@@ -99,7 +99,7 @@ class ASHB(Shaped):
     per_dataset = {"imagenet": {"p": 65.0}}
     grid = ASHP.grid
 
-    def shape(self, features):
+    def shape(self, features: np.ndarray) -> np.ndarray:
         mask = top_mask(features, self.p)
         return mask * (features.sum(axis=1) / mask.sum(axis=1))[:, None]
 
@@ -122,5 +122,5 @@ class ASHS(Shaped):
     per_dataset = {"imagenet": {"p": 90.0}}
     grid = ASHP.grid
 
-    def shape(self, features):
+    def shape(self, features: np.ndarray) -> np.ndarray:
         return np.where(top_mask(features, self.p), features, 0.0) * scale_factor(features, self.p)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
 
 from .exact.blocks import slices
@@ -34,14 +35,14 @@ class Outputs:
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_finite(self.features, "features")
         check_finite(self.logits, "logits")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.logits)
 
-    def take(self, index):
+    def take(self, index: slice | np.ndarray) -> "Outputs":
         """The same outputs for the images in ``index`` (a slice or an index array)."""
         labels = None if self.labels is None else self.labels[index]
         return Outputs(self.logits[index], self.features[index], labels, self.weight, self.bias)
@@ -65,7 +66,7 @@ class Score:
     per_dataset = {}
     grid = {}  # {"k": (10, 50, 100)}
 
-    def __init__(self, dataset=None, **chosen):
+    def __init__(self, dataset: str | None = None, **chosen):
         unknown = sorted(set(chosen) - set(self.defaults))
         if unknown:
             there = ", ".join(f"{key}={value}" for key, value in self.defaults.items()) or "none"
@@ -89,10 +90,10 @@ class Score:
         self.stats = {}
         self.check()
 
-    def check(self):
+    def check(self) -> None:
         """Raise ValueError when a hyper-parameter is out of its range."""
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> "Score":
         """Learn ``self.stats`` from the Outputs of the ID training images
         (labels given, no augmentation).
 
@@ -102,18 +103,18 @@ class Score:
             raise ValueError(f"score '{self.name}': fit needs training images; there are 0")
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         """(N,) float64, larger = more OOD."""
         raise NotImplementedError
 
-    def objective(self, logits, features):
+    def objective(self, logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Sum over the batch of what the input step descends (torch scalar);
         only with "gradient" in ``needs``.
         """
         raise NotImplementedError
 
     @property
-    def label(self):
+    def label(self) -> str:
         """The score's specification as one writes it, ``knn`` or ``knn:k=100``:
         what differs from the defaults.
         """
@@ -121,7 +122,19 @@ class Score:
         return self.name + (":" + ",".join(changed) if changed else "")
 
 
-def check_finite(array, what):
+def labels_of(train: Outputs, name: str) -> np.ndarray:
+    """The labels (N,) of training images; ValueError where there are none,
+    ``name`` being the score that asks.
+    """
+    if train.labels is None:
+        raise ValueError(
+            f"score '{name}': fit needs training images with labels; "
+            f"there are {len(train)} images without labels"
+        )
+    return train.labels
+
+
+def check_finite(array: np.ndarray, what: str) -> None:
     """ValueError naming the first image with a NaN or an infinity in an array
     (N,...) of any float type.
     """
@@ -135,7 +148,7 @@ def check_finite(array, what):
             )
 
 
-def written(value):
+def written(value: object) -> str:
     """A hyper-parameter as text that reads back as the same value: ``10`` for 10.0, ``0.0014``."""
     if isinstance(value, float):
         short = f"{value:g}"
@@ -143,12 +156,12 @@ def written(value):
     return str(value)
 
 
-def energy_of(logits, T=1.0):
+def energy_of(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     """E = -T logsumexp(f/T): (N,C) logits -> (N,) float64; -E lies in [max f, max f + T log C]."""
     return -T * logsumexp(np.asarray(logits, dtype=np.float64) / T, axis=1)
 
 
-def head_of(outputs, features, weight=None):
+def head_of(outputs: Outputs, features: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """Logits (N,C) float64 of changed features (N,D) through the head (or
     through a changed weight (C,D)).
     """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Paper, Score, energy_of
+from .base import Outputs, Paper, Score, energy_of
 from .exact.blocks import by_blocks, mean_row
 from .exact.gaussian import class_means
 
@@ -37,7 +37,7 @@ class CADRef(Score):
         "arXiv:2503.00325",
     )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         predicted = train.logits.argmax(axis=1)
         means, counts = class_means(train.features, predicted, train.logits.shape[1])
@@ -48,12 +48,11 @@ class CADRef(Score):
         }
         return self
 
-    def score(self, outputs):
-        sign = np.sign(outputs.weight).astype(np.float64)
+    def score(self, outputs: Outputs) -> np.ndarray:
+        sign = np.sign(outputs.weight)
         mean_logsum = max(float(self.stats["logsum"]), TINY)
 
         def cadref(logits, features):
-            features = features.astype(np.float64)
             predicted = logits.argmax(axis=1)
             aligned = (features - self.stats["means"][predicted]) * sign[predicted]
             length = np.maximum(np.abs(features).sum(axis=1), TINY)

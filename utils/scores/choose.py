@@ -3,15 +3,18 @@
 """
 
 import contextlib
-import importlib
 import inspect
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from utils import scores
-from utils.runtime import UserError, search_current_folder
+import numpy as np
 
-from .base import Paper, Score
+import models
+from utils import scores
+from utils.runtime import UserError
+
+from .base import Outputs, Paper, Score
 
 # of Mahalanobis under "all": [ODIN]'s step size, the one [SR]'s code has as its --noise
 STEP = 0.0014
@@ -26,26 +29,42 @@ class UserScore(Score):
     needs = ("logits", "features", "head")
     paper = Paper("-", "-", "-", "-")
 
-    def __init__(self, name, function):
+    def __init__(self, name: str, function: Callable[[Outputs], np.ndarray]):
         self.name, self.function = name, function
         super().__init__()
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return self.function(outputs)
 
 
 def choose(
     text: str, dataset: str | None = None, T: float | None = None, noise: float | None = None
 ) -> list[Score]:
-    """Score instances of a --score value; UserError for an unknown name
-    or a bad hyper-parameter.
+    """Score instances of a --score value; ``all`` = every score there is,
+    Mahalanobis with and without input step.
+
+    ``T`` goes to energy and ODIN, ``noise`` (eps) to ODIN and Mahalanobis, where the specification
+    leaves them open. UserError for an unknown name or a bad hyper-parameter.
     """
+    every = [name if name != "mahalanobis" else "mahalanobis:eps=0" for name in scores.SCORES]
+    every += [f"mahalanobis:eps={STEP if noise is None else noise}"]
+    specifications = []
+    for part in split_specifications(text):
+        specifications += every if part.lower() == "all" else [part]
+    if not specifications:
+        raise UserError(f"no score named. There is: {there()}")
     with as_user_error():
-        return parse_scores(text, scores.SCORES, dataset, T, noise)
+        found = [parse_score(part, dataset, {"T": T, "eps": noise}) for part in specifications]
+    return list({score.label: score for score in found}.values())
+
+
+def there() -> str:
+    """What a --score value can name."""
+    return f"{', '.join(scores.SCORES)}, all, or module:function of your own"
 
 
 @contextlib.contextmanager
-def as_user_error(score=None):
+def as_user_error(score: Score | None = None) -> Iterator[None]:
     """Scores raise ValueError, as functions of arrays do; a script's user reads it as one line.
 
     Inside a score of the user's own any exception becomes one, with the line it comes from.
@@ -80,7 +99,7 @@ def format_list() -> str:
     return "\n".join(lines)
 
 
-def split_specifications(text):
+def split_specifications(text: str) -> list[str]:
     """Split at commas; ``key=value`` after a comma belongs to the score before it.
     White space does not count.
     """
@@ -93,49 +112,27 @@ def split_specifications(text):
     return parts
 
 
-def names_all(text):
+def names_all(text: str) -> bool:
     """Whether a --score value asks for every score there is."""
     return "all" in (part.lower() for part in split_specifications(text))
 
 
-def parse_scores(text, table, dataset=None, T=None, noise=None):
-    """Score instances of a --score value; ``all`` = every score of the table,
-    Mahalanobis with and without input step.
-
-    ``T`` goes to energy and ODIN, ``noise`` (eps) to ODIN and Mahalanobis, where the specification
-    leaves them open. Raises ValueError that names what there is.
-    """
-    every = [name if name != "mahalanobis" else "mahalanobis:eps=0" for name in table]
-    every += [f"mahalanobis:eps={STEP if noise is None else noise}"]
-    specifications = []
-    for part in split_specifications(text):
-        specifications += every if part.lower() == "all" else [part]
-    found = [parse_score(part, table, dataset, {"T": T, "eps": noise}) for part in specifications]
-    if not found:
-        raise ValueError(
-            f"no score named. There is: {', '.join(table)}, all, or module:function of your own"
-        )
-    return list({score.label: score for score in found}.values())
-
-
-def parse_score(text, table, dataset=None, common=()):
+def parse_score(text: str, dataset: str | None, common: dict) -> Score:
     """One Score of ``name``, ``name:key=value,key=value``, ``module:function`` or
-    ``module:ScoreSubclass[:key=value]``.
+    ``module:ScoreSubclass[:key=value]``; ValueError when it cannot be had.
+
+    ``common``: values for a score that has these hyper-parameters and whose specification leaves
+    them open.
     """
     name, _, options = text.partition(":")
-    known = {key.lower(): table[key] for key in table}.get(name.lower())
+    known = scores.SCORES.get(name.lower())
     if known is None and (not options or "=" in options.split(":")[0]):
-        raise ValueError(
-            f"unknown score '{name}'. There is: {', '.join(table)}, all, "
-            "or module:function of your own"
-        )
+        raise ValueError(f"unknown score '{name}'. There is: {there()}")
     if known is None:
         function, _, options = options.partition(":")
-        return load_own(name, function, parse_options(text, options))
+        return load_own(f"{name}:{function}", parse_options(text, options))
     chosen = {
-        key: value
-        for key, value in dict(common).items()
-        if value is not None and key in known.defaults
+        key: value for key, value in common.items() if value is not None and key in known.defaults
     }
     chosen.update(parse_options(text, options))
     score = known(dataset, **chosen)
@@ -143,7 +140,7 @@ def parse_score(text, table, dataset=None, common=()):
     return score
 
 
-def parse_options(text, options):
+def parse_options(text: str, options: str) -> dict[str, str]:
     """{key: value} of ``key=value,key=value``."""
     chosen = {}
     for option in filter(None, options.split(",")):
@@ -154,28 +151,21 @@ def parse_options(text, options):
     return chosen
 
 
-def load_own(module, name, chosen):
-    """A function or Score subclass of a user's module,
-    found as ``python`` finds it or in the current folder.
+def load_own(label: str, chosen: dict[str, str]) -> Score:
+    """A Score of the function or Score subclass that ``module:name`` is;
+    ValueError when it cannot be had.
     """
-    search_current_folder()
-    label = f"{module}:{name}"
     try:
-        own = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the user's module raises
-        raise ValueError(
-            f"score '{label}' cannot be imported ({type(error).__name__}: {error}); "
-            "looked in the current folder and on PYTHONPATH"
-        ) from None
+        own = models.load_function(label)
+    except ValueError as error:
+        raise ValueError(f"score {error}") from None
     if inspect.isclass(own) and issubclass(own, Score):
         score = own(**chosen)
         score.name = score.name or label
-    elif not callable(own) or chosen:
-        raise ValueError(
-            f"score '{label}' is not a function"
-            if not callable(own)
-            else f"score '{label}' is a function and takes no key=value"
-        )
+    elif not callable(own):
+        raise ValueError(f"score '{label}' is not a function")
+    elif chosen:
+        raise ValueError(f"score '{label}' is a function and takes no key=value")
     else:
         score = UserScore(label, own)
     score.own = True

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from .base import Paper, Score, energy_of, head_of
+from .base import Outputs, Paper, Score, energy_of, head_of
 from .exact.blocks import by_blocks, mean_row
-from .exact.quantile import clipped, percentile_of
+from .exact.quantile import percentile_of
 
 
-def sparsify(weight, mean, p):
+def sparsify(weight: np.ndarray, mean: np.ndarray, p: float) -> np.ndarray:
     """W*M (C,D) float64 with M = 1[V > p-th percentile of V] and V = W *
     mean_train(h) (C,D), signed.
 
@@ -45,18 +45,26 @@ class DICE(Score):
     per_dataset = {"imagenet": {"p": 70.0}}
     grid = {"p": (10.0, 30.0, 50.0, 70.0, 90.0)}
 
-    def check(self):
+    def check(self) -> None:
         if not 0 <= self.p <= 100:
             raise ValueError(f"score '{self.name}': p={self.p} is not a percentile in 0..100")
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         self.stats = {"mean": mean_row(train.features)}
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         weight = sparsify(outputs.weight, self.stats["mean"], self.p)
-        return by_blocks(lambda h: energy_of(head_of(outputs, h, weight)), outputs.features)
+
+        def energy(h):
+            return energy_of(head_of(outputs, self.shape(h), weight))
+
+        return by_blocks(energy, outputs.features)
+
+    def shape(self, features: np.ndarray) -> np.ndarray:
+        """What of the features (n,D) the head sees."""
+        return features
 
 
 class DICEReAct(DICE):
@@ -74,7 +82,7 @@ class DICEReAct(DICE):
     per_dataset = {"imagenet": {"p": 10.0, "c": 1.0}}
     grid = {"p": (10.0, 50.0, 90.0), "clip_p": (85.0, 90.0, 95.0)}
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         if not 0 <= self.clip_p <= 100:
             raise ValueError(
@@ -85,14 +93,10 @@ class DICEReAct(DICE):
                 f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile clip_p"
             )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         self.stats["c"] = np.array(self.c or percentile_of(train.features, self.clip_p))
         return self
 
-    def score(self, outputs):
-        c = self.c or float(self.stats["c"])
-        weight = sparsify(outputs.weight, self.stats["mean"], self.p)
-        return by_blocks(
-            lambda h: energy_of(head_of(outputs, clipped(h, c), weight)), outputs.features
-        )
+    def shape(self, features: np.ndarray) -> np.ndarray:
+        return np.minimum(features, self.stats["c"])

@@ -1,6 +1,8 @@
 """Energy score."""
 
-from .base import Paper, Score, energy_of
+import numpy as np
+
+from .base import Outputs, Paper, Score, energy_of
 
 
 class Energy(Score):
@@ -22,9 +24,9 @@ class Energy(Score):
     defaults = {"T": 1.0}
     grid = {"T": (0.5, 1.0, 2.0, 5.0, 10.0)}
 
-    def check(self):
+    def check(self) -> None:
         if not self.T > 0:
             raise ValueError(f"score '{self.name}': T={self.T} must be positive")
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return energy_of(outputs.logits, self.T)

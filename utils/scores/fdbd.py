@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks, mean_row
 
 TINY = 1e-12
@@ -30,25 +30,21 @@ class FDBD(Score):
         "arXiv:2312.11536",
     )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         self.stats = {"mean": mean_row(train.features)}
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         weight = outputs.weight.astype(np.float64)
         between = cdist(weight, weight)
         others = max(len(weight) - 1, 1)
 
         def distance(logits, features):
-            logits = logits.astype(np.float64)
             gap = logits.max(axis=1, keepdims=True) - logits
             norms = between[logits.argmax(axis=1)]
             total = np.divide(gap, norms, out=np.zeros_like(gap), where=norms > 0).sum(axis=1)
-            return (
-                -total
-                / others
-                / np.maximum(np.linalg.norm(features - self.stats["mean"], axis=1), TINY)
-            )
+            length = np.linalg.norm(features - self.stats["mean"], axis=1)
+            return -total / others / np.maximum(length, TINY)
 
         return by_blocks(distance, outputs.logits, outputs.features)

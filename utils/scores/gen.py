@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks
 from .msp import log_softmax
 
 
-def generalised_entropy(logits, gamma, M):
+def generalised_entropy(logits: np.ndarray, gamma: float, M: int) -> np.ndarray:
     """Sum over the M largest p of (p (1-p))^gamma with p = softmax f: (N,C) logits -> (N,) float64.
 
     In logarithms, log(1-p) = log(-expm1(log p)): where p rounds to 1,
@@ -42,11 +42,11 @@ class GEN(Score):
     defaults = {"gamma": 0.1, "M": 100}
     grid = {"gamma": (0.01, 0.1, 0.5, 1.0, 2.0), "M": (10, 50, 100)}
 
-    def check(self):
+    def check(self) -> None:
         if not self.gamma > 0:
             raise ValueError(f"score '{self.name}': gamma={self.gamma} must be positive")
         if self.M < 1:
             raise ValueError(f"score '{self.name}': M={self.M} must be at least 1")
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return by_blocks(lambda f: generalised_entropy(f, self.gamma, self.M), outputs.logits)

@@ -2,20 +2,18 @@
 
 import numpy as np
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks
 from .msp import log_softmax
 
 
-def gradient_norm(logits, features, T):
+def gradient_norm(logits: np.ndarray, features: np.ndarray, T: float) -> np.ndarray:
     """||d KL(u || softmax(f/T)) / dW||_1: logits (N,C), features (N,D) -> (N,) float64 >= 0.
 
     The gradient is the outer product of (p - 1/C)/T and h, whose L1 norm is the product of theirs.
     """
     p = np.exp(log_softmax(logits, T))
-    return (
-        np.abs(p - 1 / p.shape[1]).sum(axis=1) / T * np.abs(features).sum(axis=1, dtype=np.float64)
-    )
+    return np.abs(p - 1 / p.shape[1]).sum(axis=1) / T * np.abs(features).sum(axis=1)
 
 
 class GradNorm(Score):
@@ -41,11 +39,11 @@ class GradNorm(Score):
     defaults = {"T": 1.0}
     grid = {"T": (0.5, 1.0, 2.0, 4.0, 8.0)}
 
-    def check(self):
+    def check(self) -> None:
         if not self.T > 0:
             raise ValueError(f"score '{self.name}': T={self.T} must be positive")
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return -by_blocks(
             lambda f, h: gradient_norm(f, h, self.T), outputs.logits, outputs.features
         )

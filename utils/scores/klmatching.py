@@ -3,12 +3,12 @@
 import numpy as np
 from scipy.special import logsumexp
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks
 from .msp import log_softmax
 
 
-def least_divergence(logits, log_templates):
+def least_divergence(logits: np.ndarray, log_templates: np.ndarray) -> np.ndarray:
     """min_k KL(softmax f || d_k): logits (N,C), log d (K,C) -> (N,) float64.
 
     The product of matrices finds the nearest template; its divergence is then summed from
@@ -41,7 +41,7 @@ class KLMatching(Score):
         "arXiv:1911.11132",
     )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         predicted = train.logits.argmax(axis=1)
         sums = {
@@ -53,5 +53,5 @@ class KLMatching(Score):
         }
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return by_blocks(lambda f: least_divergence(f, self.stats["log_templates"]), outputs.logits)

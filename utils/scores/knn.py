@@ -1,6 +1,8 @@
 """KNN: distance to the k-th nearest training feature."""
 
-from .base import Paper, Score
+import numpy as np
+
+from .base import Outputs, Paper, Score
 from .exact.nearest import inverse_norms, kth_distances, take_bank
 
 
@@ -9,7 +11,7 @@ class Banked(Score):
     the hyper-parameters k, bank and sample.
     """
 
-    def check(self):
+    def check(self) -> None:
         if self.k < 1:
             raise ValueError(f"score '{self.name}': k={self.k} must be at least 1")
         if self.bank not in ("fp32", "fp16"):
@@ -19,7 +21,8 @@ class Banked(Score):
                 f"score '{self.name}': sample={self.sample} is not a fraction in 0 < sample <= 1"
             )
 
-    def check_size(self):
+    def check_size(self) -> None:
+        """ValueError when the bank has fewer than k rows."""
         count = len(self.stats["bank"])
         if self.k > count:
             raise ValueError(
@@ -55,13 +58,13 @@ class KNN(Banked):
     per_dataset = {"imagenet": {"k": 1000}}
     grid = {"k": (1, 10, 20, 50, 100, 200, 500, 1000)}
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         bank, _ = take_bank(train.features, self.bank, self.sample)
         self.stats = {"bank": bank, "scale": inverse_norms(bank)}
         self.check_size()
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         self.check_size()
-        return kth_distances(outputs.features, self.stats["bank"], self.stats["scale"], self.k)
+        return kth_distances(outputs.features, **self.stats, k=self.k)

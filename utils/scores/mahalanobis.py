@@ -1,9 +1,10 @@
 """Mahalanobis distance to the nearest class mean."""
 
+import numpy as np
 import torch
 
-from .base import Paper, Score
-from .exact.gaussian import fit_gaussians, nearest_squared, whitening
+from .base import Outputs, Paper, Score, labels_of
+from .exact.gaussian import fit_gaussians, nearest_mean, nearest_squared, whitening
 
 
 class Mahalanobis(Score):
@@ -36,33 +37,25 @@ class Mahalanobis(Score):
     defaults = {"eps": 0.0}
     grid = {"eps": (0.0, 0.0005, 0.001, 0.0014, 0.002, 0.005, 0.01)}
 
-    def check(self):
+    def check(self) -> None:
         if not self.eps >= 0:
             raise ValueError(
                 f"score '{self.name}': eps={self.eps} must not be negative (0 = no input step)"
             )
         self.needs = ("features", "train", "gradient") if self.eps > 0 else ("features", "train")
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
-        means, _, covariance, noise = fit_gaussians(train, self.name)
+        means, _, covariance, noise = fit_gaussians(train.features, labels_of(train, self.name))
         self.stats = {"means": means, "V": whitening(covariance, noise)}
         return self
 
-    def objective(self, logits, features):
+    def objective(self, logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Sum over the batch of half the squared distance to the nearest mean:
         features (B,D) -> torch scalar >= 0.
         """
         means, V = (torch.as_tensor(self.stats[key]).to(features) for key in ("means", "V"))
-        centre = means.mean(dim=0)
-        with torch.no_grad():
-            distances = torch.cdist(
-                (features - centre) @ V,
-                (means - centre) @ V,
-                compute_mode="donot_use_mm_for_euclid_dist",
-            )
-        nearest = means[distances.argmin(dim=1)]
-        return ((features - nearest) @ V).square().sum() / 2
+        return ((features - nearest_mean(features, means, V)) @ V).square().sum() / 2
 
-    def score(self, outputs):
-        return nearest_squared(outputs.features, self.stats["means"], self.stats["V"]) / 2
+    def score(self, outputs: Outputs) -> np.ndarray:
+        return nearest_squared(outputs.features, **self.stats) / 2

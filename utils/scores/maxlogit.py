@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 
 
 class MaxLogit(Score):
@@ -22,5 +22,5 @@ class MaxLogit(Score):
         "arXiv:1911.11132",
     )
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return -outputs.logits.max(axis=1).astype(np.float64)

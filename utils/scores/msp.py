@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks
 
 
-def log_softmax(logits, T=1.0):
+def log_softmax(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     """log softmax(f/T): (N,C) logits -> (N,C) float64 in [-inf, 0];
     the largest entry of a row is exact near 0.
 
@@ -22,7 +22,7 @@ def log_softmax(logits, T=1.0):
     return shifted - np.log1p(others.sum(axis=1, keepdims=True))
 
 
-def log_msp(logits, T=1.0):
+def log_msp(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     """max_c log softmax_c(f/T): (N,C) logits -> (N,) float64 in [-log C, 0];
     larger = more confident.
     """
@@ -51,5 +51,5 @@ class MSP(Score):
         "arXiv:1610.02136",
     )
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return -log_msp(outputs.logits)

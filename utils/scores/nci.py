@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks, mean_row
 
 
@@ -29,20 +29,19 @@ class NCI(Score):
     defaults = {"alpha": 0.0001}
     grid = {"alpha": (0.0001, 0.001, 0.01, 0.1)}
 
-    def check(self):
+    def check(self) -> None:
         if not self.alpha >= 0:
             raise ValueError(f"score '{self.name}': alpha={self.alpha} must not be negative")
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         self.stats = {"mean": mean_row(train.features)}
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         weight = outputs.weight.astype(np.float64)
 
         def nci(logits, features):
-            features = features.astype(np.float64)
             centred = features - self.stats["mean"]
             along = (centred * weight[logits.argmax(axis=1)]).sum(axis=1)
             norms = np.linalg.norm(centred, axis=1)

@@ -1,6 +1,8 @@
 """NNGuide: the energy, guided by the similarity to energy-scaled training features."""
 
-from .base import Paper, energy_of
+import numpy as np
+
+from .base import Outputs, Paper, Score, energy_of
 from .exact.blocks import by_blocks
 from .exact.nearest import inverse_norms, mean_of_largest, take_bank
 from .knn import Banked
@@ -30,7 +32,7 @@ class NNGuide(Banked):
     per_dataset = {"imagenet": {"sample": 0.01}}
     grid = {"k": (1, 10, 50, 100)}
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         bank, rows = take_bank(train.features, self.bank, self.sample)
         logsum = -by_blocks(energy_of, train.logits[rows])
@@ -38,8 +40,7 @@ class NNGuide(Banked):
         self.check_size()
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         self.check_size()
-        stats = self.stats
-        guidance = mean_of_largest(outputs.features, stats["bank"], stats["scale"], self.k)
+        guidance = mean_of_largest(outputs.features, **self.stats, k=self.k)
         return guidance * by_blocks(energy_of, outputs.logits)

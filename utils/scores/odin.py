@@ -1,8 +1,10 @@
 """ODIN: temperature and a small step of the input towards the predicted class."""
 
+import numpy as np
+import torch
 from torch.nn.functional import cross_entropy
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score
 from .msp import log_msp
 
 
@@ -32,7 +34,7 @@ class ODIN(Score):
     defaults = {"T": 1000.0, "eps": 0.0014}
     grid = {"T": (1.0, 10.0, 100.0, 1000.0), "eps": (0.0, 0.0006, 0.0014, 0.0028, 0.004)}
 
-    def check(self):
+    def check(self) -> None:
         if not self.T > 0:
             raise ValueError(f"score '{self.name}': T={self.T} must be positive")
         if not self.eps >= 0:
@@ -41,9 +43,9 @@ class ODIN(Score):
             )
         self.needs = ("logits", "gradient") if self.eps > 0 else ("logits",)
 
-    def objective(self, logits, features):
+    def objective(self, logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Sum over the batch of CE(f/T, argmax f): logits (B,C) -> torch scalar >= 0."""
         return cross_entropy(logits / self.T, logits.argmax(dim=1), reduction="sum")
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return -log_msp(outputs.logits, self.T)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .base import Paper, Score, energy_of, head_of
+from .base import Outputs, Paper, Score, energy_of, head_of
 from .exact.blocks import by_blocks
-from .exact.quantile import clipped, percentile_of
+from .exact.quantile import percentile_of
 
 
 class ReAct(Score):
@@ -30,7 +30,7 @@ class ReAct(Score):
     per_dataset = {"imagenet": {"c": 1.0}}
     grid = {"p": (80.0, 85.0, 90.0, 95.0, 99.0)}
 
-    def check(self):
+    def check(self) -> None:
         if not 0 <= self.p <= 100:
             raise ValueError(f"score '{self.name}': p={self.p} is not a percentile in 0..100")
         if not self.c >= 0:
@@ -38,11 +38,13 @@ class ReAct(Score):
                 f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile p"
             )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
         self.stats = {"c": np.array(self.c or percentile_of(train.features, self.p))}
         return self
 
-    def score(self, outputs):
-        c = self.c or float(self.stats["c"])
-        return by_blocks(lambda h: energy_of(head_of(outputs, clipped(h, c))), outputs.features)
+    def score(self, outputs: Outputs) -> np.ndarray:
+        def energy(h):
+            return energy_of(head_of(outputs, np.minimum(h, self.stats["c"])))
+
+        return by_blocks(energy, outputs.features)

@@ -1,6 +1,8 @@
 """Residual: ViM's residual norm alone."""
 
-from .base import Score
+import numpy as np
+
+from .base import Outputs, Score
 from .exact.subspace import residual_norm, residual_space
 from .vim import ViM
 
@@ -21,10 +23,10 @@ class Residual(Score):
     grid = ViM.grid
     check = ViM.check
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
-        self.stats = residual_space(train, self.D)
+        self.stats = residual_space(train.features, train.weight, train.bias, self.D)
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         return residual_norm(self.stats, outputs.features)

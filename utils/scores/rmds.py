@@ -1,6 +1,8 @@
 """Relative Mahalanobis distance."""
 
-from .base import Paper, Score
+import numpy as np
+
+from .base import Outputs, Paper, Score, labels_of
 from .exact.gaussian import fit_gaussians, nearest_squared, whitening
 
 
@@ -28,9 +30,10 @@ class RMDS(Score):
         "arXiv:2106.09022",
     )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
-        means, shares, covariance, noise = fit_gaussians(train, self.name)
+        labels = labels_of(train, self.name)
+        means, shares, covariance, noise = fit_gaussians(train.features, labels)
         mean = shares @ means
         between = ((means - mean).T * shares) @ (means - mean)
         self.stats = {
@@ -41,6 +44,6 @@ class RMDS(Score):
         }
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         s, h = self.stats, outputs.features
         return nearest_squared(h, s["means"], s["V"]) - nearest_squared(h, s["mean"], s["V_0"])

@@ -1,5 +1,7 @@
 """SCALE: scale each image's features without pruning, then the energy."""
 
+import numpy as np
+
 from .ash import Shaped, scale_factor
 from .base import Paper
 
@@ -25,5 +27,5 @@ class SCALE(Shaped):
     defaults = {"p": 85.0}
     grid = {"p": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
 
-    def shape(self, features):
+    def shape(self, features: np.ndarray) -> np.ndarray:
         return features * scale_factor(features, self.p)

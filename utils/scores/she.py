@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Paper, Score
+from .base import Outputs, Paper, Score, labels_of
 from .exact.blocks import by_blocks
 from .exact.gaussian import class_means
 
@@ -31,20 +31,15 @@ class SHE(Score):
         "https://openreview.net/forum?id=KkazG4lgKL",
     )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
-        if train.labels is None:
-            raise ValueError(
-                f"score '{self.name}': fit needs training images with labels; there are none"
-            )
-        correct = train.logits.argmax(axis=1) == train.labels
-        means, _ = class_means(
-            train.features[correct], train.labels[correct], train.logits.shape[1]
-        )
+        labels = labels_of(train, self.name)
+        correct = train.logits.argmax(axis=1) == labels
+        means, _ = class_means(train.features[correct], labels[correct], train.logits.shape[1])
         self.stats = {"patterns": np.nan_to_num(means)}
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         def energy(logits, features):
             return -(features * self.stats["patterns"][logits.argmax(axis=1)]).sum(axis=1)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .base import Paper, Score, energy_of
+from .base import Outputs, Paper, Score, energy_of
 from .exact.blocks import by_blocks
-from .exact.subspace import residual_norm, residual_space, virtual_ratio
+from .exact.subspace import mean_residual, residual_norm, residual_space
 
 
 class ViM(Score):
@@ -32,19 +32,20 @@ class ViM(Score):
     defaults = {"D": 0}
     grid = {"D": (16, 32, 64)}
 
-    def check(self):
+    def check(self) -> None:
         if self.D < 0:
             raise ValueError(
                 f"score '{self.name}': D={self.D} must not be negative (0 = the paper's rule)"
             )
 
-    def fit(self, train):
+    def fit(self, train: Outputs) -> Score:
         super().fit(train)
-        self.stats = residual_space(train, self.D)
+        self.stats = residual_space(train.features, train.weight, train.bias, self.D)
         top = train.logits.max(axis=1).mean(dtype=np.float64)
-        self.stats["alpha"] = np.array(virtual_ratio(top, self.stats, train.features))
+        residual = mean_residual(self.stats, train.features)
+        self.stats["alpha"] = np.array(top / residual if residual else 0.0)
         return self
 
-    def score(self, outputs):
-        energy = by_blocks(energy_of, outputs.logits)
-        return self.stats["alpha"] * residual_norm(self.stats, outputs.features) + energy
+    def score(self, outputs: Outputs) -> np.ndarray:
+        virtual_logit = self.stats["alpha"] * residual_norm(self.stats, outputs.features)
+        return virtual_logit + by_blocks(energy_of, outputs.logits)

@@ -1,6 +1,7 @@
 """Gaussians with one covariance, singular ones included: their fit, and distances under them."""
 
 import numpy as np
+import torch
 from scipy.spatial.distance import cdist
 
 from .blocks import by_blocks
@@ -8,32 +9,30 @@ from .blocks import by_blocks
 EPS = np.finfo(np.float64).eps
 
 
-def fit_gaussians(train, name):
+def fit_gaussians(
+    features: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Means (K,D) of the K classes that occur, their shares (K,) of the images,
     common covariance (D,D), noise (D,).
 
     The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64.
     noise: the variance that rounding in a mean of N values can give a constant channel, (N eps)^2
-    times the channel's mean square. ValueError: no labels; ``name`` is the score that asks.
+    times the channel's mean square.
     """
-    if train.labels is None:
-        raise ValueError(
-            f"score '{name}': fit needs training images with labels; "
-            f"there are {len(train)} images without labels"
-        )
-    means, counts = class_means(train.features, train.labels, int(train.labels.max()) + 1)
+    count = len(features)
+    means, counts = class_means(features, labels, int(labels.max()) + 1)
     covariance = np.zeros((means.shape[1], means.shape[1]))
     for c in np.flatnonzero(counts):
-        centred = train.features[train.labels == c] - means[c]
+        centred = features[labels == c] - means[c]
         covariance += centred.T @ centred
     means = means[counts > 0]
-    shares = counts[counts > 0] / len(train)
-    covariance = covariance / len(train)
-    noise = (len(train) * EPS) ** 2 * (np.diag(covariance) + shares @ means**2)
+    shares = counts[counts > 0] / count
+    covariance = covariance / count
+    noise = (count * EPS) ** 2 * (np.diag(covariance) + shares @ means**2)
     return means, shares, covariance, noise
 
 
-def whitening(covariance, noise):
+def whitening(covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D):
     ||(h - mu) V||^2 is the distance.
 
@@ -55,7 +54,7 @@ def whitening(covariance, noise):
     return basis @ (basis.T @ V)
 
 
-def squared_distances(features, means, V):
+def squared_distances(features: np.ndarray, means: np.ndarray, V: np.ndarray) -> np.ndarray:
     """Squared Mahalanobis distances (N,K) float64 of features (N,D) to means
     (K,D) under the whitening V.
     """
@@ -64,7 +63,23 @@ def squared_distances(features, means, V):
     return cdist((features - centre) @ V, (means - centre) @ V, "sqeuclidean")
 
 
-def class_means(features, labels, classes):
+def nearest_mean(features: torch.Tensor, means: torch.Tensor, V: torch.Tensor) -> torch.Tensor:
+    """The mean (B,D) of means (K,D) that is nearest to each feature (B,D) under the whitening V;
+    no gradient passes.
+    """
+    centre = means.mean(dim=0)
+    with torch.no_grad():
+        distances = torch.cdist(
+            (features - centre) @ V,
+            (means - centre) @ V,
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )
+    return means[distances.argmin(dim=1)]
+
+
+def class_means(
+    features: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Class means (C,D) float64 and counts (C,) of features (N,D);
     a class with no image has NaN as its mean.
 
@@ -78,7 +93,7 @@ def class_means(features, labels, classes):
         return sums / counts[:, None], counts
 
 
-def nearest_squared(features, means, V):
+def nearest_squared(features: np.ndarray, means: np.ndarray, V: np.ndarray) -> np.ndarray:
     """Squared Mahalanobis distance (N,) float64 of features (N,D) to the
     nearest of the means (K,D).
     """

@@ -1,5 +1,7 @@
 """Exact search for the nearest rows of a bank, found in float32 and measured in float64."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -17,20 +19,22 @@ EXTRA = 32  # ranks beyond the k-th that are measured again in float64
 GATHERED = 2**23  # float64 entries of bank rows gathered at once: 64 MiB
 
 
-def inverse_norms(features):
+def inverse_norms(features: np.ndarray) -> np.ndarray:
     """1/||h|| (N,) float64 of features (N,D); 0 for a zero vector,
     which so stays one when normalised.
     """
-    norms = by_blocks(lambda h: np.linalg.norm(h.astype(np.float64), axis=1), features)
+    norms = by_blocks(lambda h: np.linalg.norm(h, axis=1), features)
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
-def unit_rows(features):
+def unit_rows(features: np.ndarray) -> np.ndarray:
     """Features (n,D) as unit vectors in float64."""
     return features * inverse_norms(features)[:, None]
 
 
-def take_bank(features, kind, sample):
+def take_bank(
+    features: np.ndarray, kind: str, sample: float
+) -> tuple[np.ndarray, slice | np.ndarray]:
     """The bank (n,D) and the rows of the training features (N,D) it consists of (a
     slice or an index array).
 
@@ -50,7 +54,14 @@ def take_bank(features, kind, sample):
     return bank, rows
 
 
-def largest_products(queries, bank, scale, offset, count, dtype=np.float32):
+def largest_products(
+    queries: np.ndarray,
+    bank: np.ndarray,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    count: int,
+    dtype: type = np.float32,
+) -> tuple[np.ndarray, np.ndarray]:
     """The ``count`` largest of q.(scale_j z_j) - offset_j over the bank:
     values and rows, (n,count), descending.
 
@@ -75,7 +86,9 @@ def largest_products(queries, bank, scale, offset, count, dtype=np.float32):
     return values.numpy(), index.numpy()
 
 
-def gathered(queries, bank, scale, index):
+def gathered(
+    queries: np.ndarray, bank: np.ndarray, scale: np.ndarray, index: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yield (rows, unit query (n,1,D), scaled bank rows (n,m,D)) in float64 for the
     candidates ``index`` (N,m).
     """
@@ -85,7 +98,9 @@ def gathered(queries, bank, scale, index):
         yield rows, queries[rows, None], bank[chosen].astype(np.float64) * scale[chosen][..., None]
 
 
-def kth_distance(queries, bank, scale, k, dtype=np.float32):
+def kth_distance(
+    queries: np.ndarray, bank: np.ndarray, scale: np.ndarray, k: int, dtype: type = np.float32
+) -> tuple[np.ndarray, np.ndarray]:
     """Distance of each unit query to its k-th nearest bank row, (n,) float64,
     and whether it is certain, (n,) bool.
 
@@ -110,7 +125,7 @@ def kth_distance(queries, bank, scale, k, dtype=np.float32):
     return distance[:, k - 1 - first], certain
 
 
-def kth_distances(features, bank, scale, k):
+def kth_distances(features: np.ndarray, bank: np.ndarray, scale: np.ndarray, k: int) -> np.ndarray:
     """Distance of h/||h|| of each of the features (N,D) to its k-th nearest scaled bank
     row, exact: (N,) float64.
     """
@@ -126,7 +141,9 @@ def kth_distances(features, bank, scale, k):
     return distances
 
 
-def mean_of_largest(features, bank, scale, k):
+def mean_of_largest(
+    features: np.ndarray, bank: np.ndarray, scale: np.ndarray, k: int
+) -> np.ndarray:
     """Mean of the k largest products of h/||h|| with the scaled bank rows,
     for features (N,D): (N,) float64.
 

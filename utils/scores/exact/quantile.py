@@ -5,7 +5,7 @@ import numpy as np
 from .blocks import slices
 
 
-def sortable(values):
+def sortable(values: np.ndarray) -> np.ndarray:
     """Unsigned integers in the order of the floats ``values`` (any shape):
     (n,) of the same width.
     """
@@ -15,7 +15,7 @@ def sortable(values):
     return np.where(bits & sign, ~bits, bits | sign)
 
 
-def nth_smallest(features, rank):
+def nth_smallest(features: np.ndarray, rank: int) -> float:
     """The ``rank``-th smallest (from 0) of all entries of features (N,D),
     exactly and without a copy of them.
 
@@ -41,7 +41,7 @@ def nth_smallest(features, rank):
     return float(np.array(bits, dtype=f"u{width // 8}").view(features.dtype))
 
 
-def percentile_of(features, p):
+def percentile_of(features: np.ndarray, p: float) -> float:
     """``np.percentile(features, p)`` in float64: over all N*D entries,
     linear between the two nearest ranks.
 
@@ -53,8 +53,3 @@ def percentile_of(features, p):
     low = nth_smallest(features, rank)
     part = position - rank
     return low if part == 0 else low + part * (nth_smallest(features, rank + 1) - low)
-
-
-def clipped(features, c):
-    """min(h, c) (n,D) float64: in the features' own float type c itself would be rounded."""
-    return np.minimum(features.astype(np.float64), c)

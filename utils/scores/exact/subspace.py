@@ -8,49 +8,48 @@ from .blocks import by_blocks, mean_row, slices
 NO_RESIDUAL = 1e-6
 
 
-def residual_space(train, D):
-    """Origin u (D,) and residual basis R (D,D-d), float64, of the training Outputs.
+def residual_space(
+    features: np.ndarray, weight: np.ndarray, bias: np.ndarray, D: int
+) -> dict[str, np.ndarray]:
+    """Origin u (D,) and residual basis R (D,D-d), float64, of training features (N,D)
+    and the head (C,D), (C,).
 
     u = -pinv(W) b; R = eigenvectors of the D-d smallest eigenvalues of mean((h-u)(h-u)'), summed in
     float64 by blocks. That matrix is F'F with F the root of the covariance and, below it, mean h -
     u. The singular vectors of F are the same but keep their digits where u is far
     longer than the features.
     """
-    width = train.features.shape[1]
+    width = features.shape[1]
     d = principal_dimension(width, D)
-    u = -np.linalg.pinv(train.weight.astype(np.float64)) @ train.bias.astype(np.float64)
-    mean = mean_row(train.features)
+    u = -np.linalg.pinv(weight.astype(np.float64)) @ bias.astype(np.float64)
+    mean = mean_row(features)
     covariance = np.zeros((width, width))
-    for rows in slices(len(train)):
-        centred = train.features[rows] - mean
+    for rows in slices(len(features)):
+        centred = features[rows] - mean
         covariance += centred.T @ centred
-    values, vectors = np.linalg.eigh(covariance / len(train))
+    values, vectors = np.linalg.eigh(covariance / len(features))
     root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     # singular values descending
     directions = np.linalg.svd(np.vstack([root, mean - u]), full_matrices=False)[2]
     return {"u": u, "R": np.ascontiguousarray(directions[d:].T)}
 
 
-def residual_norm(stats, features):
+def residual_norm(stats: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
     """||R'(h-u)|| of features (N,D): (N,) float64."""
     return by_blocks(lambda h: np.linalg.norm((h - stats["u"]) @ stats["R"], axis=1), features)
 
 
-def rounding_of(u, features):
-    """Residual norm that rounding alone leaves: of the features in float32, of h - u in float64."""
-    length = by_blocks(lambda h: np.linalg.norm(h.astype(np.float64), axis=1), features).mean()
-    return NO_RESIDUAL * length + len(u) * np.finfo(np.float64).eps * np.linalg.norm(u)
-
-
-def virtual_ratio(top, stats, features):
-    """``top`` over the mean residual norm of features (N,D),
-    or 0 where that norm is rounding alone.
+def mean_residual(stats: dict[str, np.ndarray], features: np.ndarray) -> float:
+    """Mean residual norm of features (N,D), 0 where it is no more than rounding leaves:
+    of the features in float32, of h - u in float64.
     """
-    residual = residual_norm(stats, features).mean()
-    return top / residual if residual > rounding_of(stats["u"], features) else 0.0
+    u, length = stats["u"], by_blocks(lambda h: np.linalg.norm(h, axis=1), features).mean()
+    rounding = NO_RESIDUAL * length + len(u) * np.finfo(np.float64).eps * np.linalg.norm(u)
+    residual = float(residual_norm(stats, features).mean())
+    return residual if residual > rounding else 0.0
 
 
-def principal_dimension(width, D):
+def principal_dimension(width: int, D: int) -> int:
     """The dimension of the principal space: D, or for D = 0 512 from a feature width of
     768, else half the width.
     """
