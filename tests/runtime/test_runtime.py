@@ -1,6 +1,7 @@
 """Which precision and batch a device gets, and what is done to a network there."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,18 @@ def test_a_compiled_bf16_network_keeps_its_batchnorm_in_float32():
         output = runtime.compile_inference(net, x)(x)
     torch.compiler.reset()
     assert output.dtype == torch.float32 and (output - 0.1001).abs().max() < 1e-7
+
+
+def test_what_a_compiler_says_of_itself_is_not_printed(monkeypatch, capsys):
+    """torch 2.6 prints "No CUDA runtime is found" where it was built for CUDA and there is none."""
+    model = torch.nn.Linear(2, 2)
+
+    def compiling(model, **_):
+        return lambda example: print("No CUDA runtime is found", file=sys.stderr)
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    assert runtime.compile_inference(model, torch.zeros(1, 2)) is not model
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_training_was_computed_with():

@@ -2,18 +2,20 @@
 
 import contextlib
 import copy
+import io
 import logging
 import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .errors import UserError
 
 CPU_BATCH = 100
 
 
-def pick_device(name="auto", ngpu=1):
+def pick_device(name: str = "auto", ngpu: int = 1) -> torch.device:
     """torch.device for auto | cpu | cuda | mps; auto takes the first accelerator there is.
     ngpu 0 forces the CPU.
     """
@@ -34,7 +36,7 @@ def pick_device(name="auto", ngpu=1):
     return torch.device(name)
 
 
-def cpu_has_bf16():
+def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 faster than float32:
     with AMX, or with AVX-512 BF16 at full rate.
 
@@ -48,7 +50,7 @@ def cpu_has_bf16():
     return False
 
 
-def pick_precision(name, device):
+def pick_precision(name: str, device: torch.device) -> str:
     """ "bf16" or "fp32" for auto | fp32 | bf16: auto takes bfloat16 autocast only where the
     hardware is faster at it.
     """
@@ -59,21 +61,21 @@ def pick_precision(name, device):
     return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 
 
-def inference_batch(size, device):
+def inference_batch(size: int, device: torch.device) -> int:
     """Images of one forward pass where ``size`` were asked for: on a CPU no more than stay in its
     cache from layer to layer.
     """
     return min(size, CPU_BATCH) if device.type == "cpu" else size
 
 
-def autocast(device, precision):
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Context in which convolutions run in bfloat16 when precision is "bf16",
     and nothing changes otherwise.
     """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def prepare(model, device):
+def prepare(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on the device with channels_last weights,
     the layout convolutions are fastest in on CPU and GPU.
 
@@ -85,7 +87,7 @@ def prepare(model, device):
     return model.to(device, memory_format=torch.channels_last)
 
 
-def to_device(tensor, device):
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A CPU tensor's copy on the device, which the host does not wait for."""
     return (
         tensor.pin_memory().to(device, non_blocking=True)
@@ -94,7 +96,7 @@ def to_device(tensor, device):
     )
 
 
-def compile_inference(model, example):
+def compile_inference(model: nn.Module, example: torch.Tensor) -> nn.Module:
     """The model compiled for batches of exactly this shape,
     or the model itself where that cannot be had.
 
@@ -113,12 +115,14 @@ def compile_inference(model, example):
 
         frozen = copy.deepcopy(model)
         for module in frozen.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d):
                 module.register_forward_pre_hook(lambda module, inputs: inputs[0].float())
         compiled = torch.compile(frozen, dynamic=False)
         # not as torch.compile(options=...), which is read after tracing has made inputs of the
         # weights: nothing is frozen then
-        with config.patch(freezing=True), torch.inference_mode():
+        # before 2.7 torch says on stderr which CUDA it found no device for
+        silent = contextlib.redirect_stderr(io.StringIO())
+        with silent, config.patch(freezing=True), torch.inference_mode():
             compiled(example)
         return compiled
     except Exception:
