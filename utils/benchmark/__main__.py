@@ -13,6 +13,7 @@ import argparse
 import copy
 import sys
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ STEPS = {"cpu": 2}
 WORKERS = {"cpu": 0}  # of the plain loader: a CPU that trains has no core to spare; beside a GPU 8
 
 
-def random_set(count):
+def random_set(count: int) -> loaders.ImageSet:
     """Labelled ImageSet of ``count`` random 32x32 images."""
     rng = np.random.default_rng(0)
     return loaders.make_set(
@@ -44,7 +45,7 @@ def random_set(count):
     )
 
 
-def part_data(args, device, precision):
+def part_data(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
     """Rows of the data path: training batches of 128, flipped, cropped and normalised."""
     images = random_set(1280)
     ours = loaders.Batches(images, 128, device, augment=True)
@@ -61,7 +62,7 @@ def part_data(args, device, precision):
     )
 
 
-def part_metrics(args, device, precision):
+def part_metrics(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
     """Rows of the metrics of as many ID as OOD scores;
     one np.argsort of both is the least that any route can take.
     """
@@ -82,7 +83,7 @@ def part_metrics(args, device, precision):
     )
 
 
-def part_inference(args, device, precision):
+def part_inference(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
     """Rows of a forward pass of each batch size, in evaluation mode."""
     rows = []
     for batch in args.batch:
@@ -122,7 +123,15 @@ def part_inference(args, device, precision):
     return rows
 
 
-def step(network, optimizer, x, y, device, precision, outliers):
+def step(
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    device: torch.device,
+    precision: str,
+    outliers: int,
+) -> None:
     """One step of training, or of fine-tuning with SROE where the last ``outliers``
     images are auxiliary ones.
     """
@@ -136,7 +145,14 @@ def step(network, optimizer, x, y, device, precision, outliers):
     optimizer.step()
 
 
-def plain_steps(network, loader, device, precision, outliers, layout):
+def plain_steps(
+    network: torch.nn.Module,
+    loader: torch.utils.data.DataLoader,
+    device: torch.device,
+    precision: str,
+    outliers: int,
+    layout: torch.memory_format,
+) -> Callable:
     """Function that takes steps with PyTorch's own operators,
     in float32 or bfloat16 and in a memory layout.
     """
@@ -161,7 +177,14 @@ def plain_steps(network, loader, device, precision, outliers, layout):
     return run
 
 
-def our_steps(network, images, batch, device, precision, outliers):
+def our_steps(
+    network: torch.nn.Module,
+    images: loaders.ImageSet,
+    batch: int,
+    device: torch.device,
+    precision: str,
+    outliers: int,
+) -> Callable:
     """Function that takes the same steps as this project's scripts do."""
     with operators(stock=False):
         network = prepare_training(copy.deepcopy(network), device)
@@ -178,7 +201,9 @@ def our_steps(network, images, batch, device, precision, outliers):
     return run
 
 
-def part_training(args, device, precision, outliers=0):
+def part_training(
+    args: argparse.Namespace, device: torch.device, precision: str, outliers: int = 0
+) -> list[dict]:
     """Steps of training, or of fine-tuning, whose batches are made by
     the alternative's data path.
     """
@@ -207,7 +232,7 @@ def part_training(args, device, precision, outliers=0):
     return compare(name, alternatives, len(images), args.rounds, device)
 
 
-def part_tuning(args, device, precision):
+def part_tuning(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
     """Rows of the fine-tuning step: ID images and twice as many outliers in one pass."""
     return part_training(args, device, precision, outliers=2 * args.train_batch)
 
@@ -225,7 +250,7 @@ PARTS = {
 HEADER = f"{'':38}{'what':42}{'per second':>12}{'ratio':>8}{'spread':>8}{'peak MiB':>10}"
 
 
-def format_row(row):
+def format_row(row: dict) -> str:
     """A row as a line of the printed table."""
     spread = "-" if row["spread"] is None else f"{row['spread']:.0%}"
     peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
@@ -235,7 +260,7 @@ def format_row(row):
     )
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="python -m utils.benchmark", description=__doc__)
     parser.add_argument(
         "--parts", nargs="+", choices=(*PARTS, "accuracy"), default=(*PARTS, "accuracy")
@@ -296,7 +321,7 @@ def parse(argv):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     device = runtime.pick_device(args.device)
     precision = runtime.pick_precision(args.precision, device)

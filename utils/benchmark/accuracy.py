@@ -1,5 +1,9 @@
 """What bfloat16 moves: FPR95 and AUROC of a trained network on real images at both precisions."""
 
+from pathlib import Path
+
+import torch
+
 from utils import loaders, runtime, scores, snapshots
 from utils.evaluation import protocol
 from utils.evaluation.network import Network
@@ -10,7 +14,9 @@ SCORES = "msp,energy"
 METRICS = {"fpr95": "FPR95", "auroc": "AUROC"}
 
 
-def measure_precisions(file, id_set, ood_sets, device):
+def measure_precisions(
+    file: Path, id_set: loaders.ImageSet, ood_sets: list[loaders.ImageSet], device: torch.device
+) -> dict:
     """{(score, set): {precision: {metric: percent}}} of a snapshot,
     by the passes of test.py, or its cache.
     """
@@ -36,7 +42,7 @@ def measure_precisions(file, id_set, ood_sets, device):
     return rows
 
 
-def measure_accuracy(data, device):
+def measure_accuracy(data: str, device: torch.device) -> dict:
     """What the result file says of it; UserError where there is no such snapshot or
     there are no such images.
     """
@@ -58,7 +64,7 @@ def measure_accuracy(data, device):
     }
 
 
-def format_accuracy(found):
+def format_accuracy(found: dict) -> str:
     """The table of both precisions, and the largest difference, as text."""
     lines = [
         f"{found['snapshot']}, percent".ljust(36)

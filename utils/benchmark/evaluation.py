@@ -46,18 +46,18 @@ print(usage.ru_maxrss, file=sys.stderr)
 sys.exit(min(abs(os.waitstatus_to_exitcode(status)), 255))"""
 
 
-def smooth_noise(count, cells, seed):
+def smooth_noise(count: int, cells: int, seed: int) -> torch.Tensor:
     """(N,3,32,32) float32: standard Gaussian noise on a grid of cells x cells, enlarged."""
     noise = torch.randn(count, 3, cells, cells, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(noise, 32, mode="bilinear")
 
 
-def to_pixels(values):
+def to_pixels(values: torch.Tensor) -> np.ndarray:
     """uint8 (N,32,32,3) of (N,3,32,32) values of about unit variance."""
     return (128 + 40 * values).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
-def write_images(folder, count):
+def write_images(folder: Path, count: int) -> None:
     """train.npz (5 count images), test.npz (count) and six OOD sets (0.3 count, more than one draw
     of count / 5) in a folder.
 
@@ -77,7 +77,7 @@ def write_images(folder, count):
 
 
 @torch.no_grad()
-def make_snapshot(folder, train, args):
+def make_snapshot(folder: Path, train: loaders.ImageSet, args: argparse.Namespace) -> Path:
     """Path of a snapshot of a random network: BatchNorm statistics and class means are
     those of its training images.
     """
@@ -116,7 +116,12 @@ def make_snapshot(folder, train, args):
     return path
 
 
-def plain_outputs(model, images, device, score=None):
+def plain_outputs(
+    model: torch.nn.Module,
+    images: loaders.ImageSet,
+    device: torch.device,
+    score: scores.Score | None = None,
+) -> scores.Outputs:
     """Outputs of an ImageSet from a pass of its own, at the images moved by the score's
     input step if one is given.
     """
@@ -139,7 +144,9 @@ def plain_outputs(model, images, device, score=None):
     )
 
 
-def evaluate_plain(specification, snapshot, folder, device):
+def evaluate_plain(
+    specification: str, snapshot: str | Path, folder: str | Path, device: torch.device
+) -> dict:
     """{"fpr95", "auroc"}: {set: percent, mean over the draws} of one score, by plain code."""
     (score,) = scores.choose(specification, NAME)
     model = snapshots.load_model(snapshot)[0].to(device)
@@ -158,11 +165,11 @@ def evaluate_plain(specification, snapshot, folder, device):
     return found
 
 
-def ood_names(folder):
+def ood_names(folder: str | Path) -> str:
     return ",".join(f"folder:{Path(folder) / f'noise_{cells}.npz'}" for cells in CELLS)
 
 
-def run_apart(command, **environment):
+def run_apart(command: list, **environment: str) -> tuple[str, float, float]:
     """(what it printed, seconds, peak memory in MiB) of a command of
     Python in a process of its own.
     """
@@ -186,7 +193,9 @@ def run_apart(command, **environment):
     return child.stdout, seconds, int(messages[-1]) * unit / 2**20
 
 
-def run_plain(names, snapshot, folder, device):
+def run_plain(
+    names: list[str], snapshot: Path, folder: Path, device: torch.device
+) -> tuple[dict, float, float]:
     """({score: what evaluate_plain says}, seconds of all processes, peak MiB of the largest)."""
     found, seconds, peaks = {}, 0.0, []
     for name in names:
@@ -210,7 +219,9 @@ def run_plain(names, snapshot, folder, device):
     return found, seconds, max(peaks)
 
 
-def run_ours(specification, snapshot, folder, device, precision):
+def run_ours(
+    specification: str, snapshot: Path, folder: Path, device: torch.device, precision: str
+) -> tuple[dict, float, float]:
     """The same by one test.py that finds nothing in its caches and leaves nothing there."""
     cache = CACHE / runtime.sha256_file(snapshot)[:16]
     shutil.rmtree(cache, ignore_errors=True)
@@ -249,7 +260,7 @@ def run_ours(specification, snapshot, folder, device, precision):
     return found, seconds, peak
 
 
-def compare_metrics(plain, ours, metric):
+def compare_metrics(plain: dict, ours: dict, metric: str) -> dict:
     """Points between the two evaluations: of energy, mean over the sets; the largest of any score
     and set, and where that is.
 
@@ -269,7 +280,7 @@ def compare_metrics(plain, ours, metric):
     }
 
 
-def part_evaluation(args, device, precision):
+def part_evaluation(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
     """Rows of the part: one round, each row all scores once. The project's also says how far its
     metrics are from the plain ones.
     """
@@ -320,7 +331,7 @@ def part_evaluation(args, device, precision):
     ]
 
 
-def check_agreement(row, precision):
+def check_agreement(row: dict, precision: str) -> None:
     """Print how far the two evaluations are apart; UserError if energy's mean FPR95 is
     further than rounding brings it.
     """
@@ -348,7 +359,7 @@ def check_agreement(row, precision):
             )
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m utils.benchmark.evaluation",
         description="One score of the plain evaluation.",

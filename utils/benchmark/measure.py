@@ -6,6 +6,7 @@ import ctypes
 import gc
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 SHORTEST = 0.2
 
 
-def timed(function, device, calls=1):
+def timed(function: Callable, device: torch.device, calls: int = 1) -> float:
     """Seconds of a call, the mean over ``calls``."""
     start = time.perf_counter()
     for _ in range(calls):
@@ -26,7 +27,7 @@ def timed(function, device, calls=1):
     return (time.perf_counter() - start) / calls
 
 
-def status_kib(key):
+def status_kib(key: str) -> int:
     """VmRSS or another size in this process's /proc status."""
     return next(
         int(line.split()[1])
@@ -35,7 +36,7 @@ def status_kib(key):
     )
 
 
-def peak_memory(function, device):
+def peak_memory(function: Callable, device: torch.device) -> float | None:
     """MiB that a call adds at its peak to this process, on CUDA to the device;
     None where that cannot be read.
 
@@ -59,7 +60,9 @@ def peak_memory(function, device):
     return None if before is None else (status_kib("VmHWM") - before) / 1024
 
 
-def compare(part, alternatives, items, rounds, device):
+def compare(
+    part: str, alternatives: dict[str, Callable], items: int, rounds: int, device: torch.device
+) -> list[dict]:
     """Rows of a part: alternatives is {name: function},
     each call of which handles ``items`` images or scores.
 

@@ -34,7 +34,9 @@ class PILSet(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.pixels[i])), self.labels[i]
 
 
-def pil_loader(images, batch_size, augment=False, workers=0):
+def pil_loader(
+    images: loaders.ImageSet, batch_size: int, augment: bool = False, workers: int = 0
+) -> torch.utils.data.DataLoader:
     """Batches (x (B,3,H,W) float32 normalised, y (B,)) of a DataLoader;
     ``augment`` flips, crops and shuffles.
     """
@@ -74,7 +76,7 @@ def operators(stock: bool) -> Iterator[None]:
         models.use_kernels(**before)
 
 
-def sklearn_metrics(id_scores, ood_scores):
+def sklearn_metrics(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:
     """fpr95, auroc, aupr_in in [0, 1] with ID as the positive class, and aupr_out,
     for scores that are larger for OOD.
     """

@@ -34,7 +34,7 @@ HALF_ABOVE = 2**31
 IMAGENET_ABOVE = 10**6  # training images beyond which the scores take their ImageNet defaults
 
 
-def parse_size(text):
+def parse_size(text: str) -> tuple[int, int]:
     """ "50000x128" -> (50000, 128): training images x feature width."""
     try:
         count, width = (int(number) for number in text.lower().split("x"))
@@ -47,7 +47,7 @@ def parse_size(text):
     return count, width
 
 
-def make_outputs(count, width, seed, dtype):
+def make_outputs(count: int, width: int, seed: int, dtype: type) -> Outputs:
     """Outputs of ``count`` images, made by blocks in ``dtype``:
     noisy class centres after a ReLU, head = centres.
     """
@@ -66,7 +66,7 @@ def make_outputs(count, width, seed, dtype):
     return Outputs(logits, features, labels, centres / width, bias)
 
 
-def measure(method, count, width, queries):
+def measure(method: str, count: int, width: int, queries: int) -> dict:
     """Fit and score one method once: a record of seconds and of this process's peak memory."""
     name, chosen = METHODS[method]
     dtype = np.float16 if 4 * count * width > HALF_ABOVE else np.float32
@@ -94,7 +94,7 @@ def measure(method, count, width, queries):
     }
 
 
-def measure_apart(method, count, width, queries):
+def measure_apart(method: str, count: int, width: int, queries: int) -> dict:
     """``measure`` in a process of its own, so that its peak memory is its own."""
     command = [
         sys.executable,
@@ -117,7 +117,7 @@ def measure_apart(method, count, width, queries):
     return json.loads(child.stdout)
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m utils.benchmark.scores", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--sizes",
@@ -141,7 +141,7 @@ def parse_arguments(argv):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     if args.measure:
         print(json.dumps(measure(args.measure, *args.sizes[0], args.queries)))

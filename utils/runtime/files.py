@@ -24,14 +24,14 @@ CIFAR = ROOT / "CIFAR"
 DATA = ROOT / "data"
 
 
-def write_bytes(path, data):
+def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file under a temporary name in the same folder, then rename it:
     the old file lives until the new is whole.
     """
     write_files({path: data})
 
 
-def write_files(contents):
+def write_files(contents: dict) -> None:
     """Write files that belong together, {path: bytes}:
     none is renamed to its own name before all are whole on disk.
     """
@@ -62,7 +62,7 @@ def write_files(contents):
         raise
 
 
-def make_folder(path):
+def make_folder(path: str | Path) -> Path:
     """The folder, made where it is missing; UserError when it cannot be."""
     path = Path(path).expanduser()
     try:
@@ -76,13 +76,13 @@ def make_folder(path):
     return path
 
 
-def short_path(path):
+def short_path(path: str | Path) -> Path:
     """The path as seen from the project, where it lies in it."""
     path = Path(path).resolve()
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def portable(value):
+def portable(value: object) -> object:
     """A value for a result file: a path inside the project as seen from there,
     anything else as it is.
     """
@@ -94,21 +94,21 @@ def portable(value):
     return str(short_path(value)) if inside else value
 
 
-def write_text(path, text):
+def write_text(path: str | Path, text: str) -> None:
     """``write_bytes`` of a text in UTF-8."""
     write_bytes(path, text.encode())
 
 
-def json_bytes(record):
+def json_bytes(record: dict) -> bytes:
     """A record as indented JSON."""
     return (json.dumps(record, indent=1) + "\n").encode()
 
 
-def write_json(path, record):
+def write_json(path: str | Path, record: dict) -> None:
     write_bytes(path, json_bytes(record))
 
 
-def sha256_file(path):
+def sha256_file(path: str | Path) -> str:
     """sha256 of a file, as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -117,7 +117,7 @@ def sha256_file(path):
     return digest.hexdigest()
 
 
-def describe_machine(device):
+def describe_machine(device: torch.device) -> dict:
     """Versions, device and code commit: what a result file says of the machine that made it."""
 
     def git(*words):
@@ -144,7 +144,7 @@ def describe_machine(device):
     }
 
 
-def cpu_features():
+def cpu_features() -> list[str]:
     """Those instruction sets of the CPU that decide how it computes, in its own words."""
     with contextlib.suppress(OSError):
         return sorted(
@@ -154,7 +154,7 @@ def cpu_features():
     return []
 
 
-def cpu_name():
+def cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
