@@ -30,34 +30,38 @@ def test_with_a_compiler_there_are_kernels():
     assert fused.kernels() is not None
 
 
+# Gradients of a whole network differ from those in float64 by 3e-6 of their norm where every
+# activation has the same sign; one within rounding of 0 may not, and is up to 7e-3 of it.
+NORM = 1e-2
+
+
+def norm_errors(found, exact):
+    """{name: error of a gradient over the norm of the exact one}."""
+    exact = dict(exact.named_parameters())
+    return {
+        name: float((p.grad - exact[name].grad).norm() / exact[name].grad.norm())
+        for name, p in found.named_parameters()
+    }
+
+
+def small_network():
+    """A WRN without dropout in training, the same in float64, and a batch of images."""
+    torch.manual_seed(0)
+    net = models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0).train()
+    x = torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    return net.to(memory_format=torch.channels_last), copy.deepcopy(net).double(), x
+
+
 @needs_compiler
-def test_a_gradient_can_be_differentiated_again(monkeypatch):
-    """A penalty on the input gradient, as GReg's: the same parameter gradients
-    with the kernels and without.
-    """
-
-    def penalty_gradients():
-        torch.manual_seed(0)
-        net = (
-            models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0)
-            .to(memory_format=torch.channels_last)
-            .train()
-        )
-        x = torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
-        (gradient,) = torch.autograd.grad(net(x)[0].logsumexp(1).sum(), x, create_graph=True)
+def test_a_gradient_can_be_differentiated_again():
+    """A penalty on the input gradient, as GReg's: the parameter gradients of float64."""
+    net, exact, images = small_network()
+    for network, x in ((net, images), (exact, images.double())):
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(network(x)[0].logsumexp(1).sum(), x, create_graph=True)
         gradient.square().sum().backward()
-        return {name: p.grad for name, p in net.named_parameters()}
-
-    found = penalty_gradients()
-    monkeypatch.setitem(layers.wanted, "fused", False)
-    for name, expected in penalty_gradients().items():
-        torch.testing.assert_close(
-            found[name],
-            expected,
-            rtol=1e-3,
-            atol=1e-4 * float(expected.abs().max()) + 1e-12,
-            msg=name,
-        )
+    errors = norm_errors(net, exact)
+    assert max(errors.values()) < NORM, errors
 
 
 def case(channels=32, dtype=torch.float32, shape=(7, 9, 5), mean=20.0):
@@ -266,21 +270,16 @@ def test_compiled_once_and_whole(tmp_path, monkeypatch):
 
 @needs_compiler
 def test_a_training_step_of_the_network_is_the_same(monkeypatch):
-    """Gradients of a whole WRN without dropout, fused and not."""
-    torch.manual_seed(0)
-    net = (
-        models.build("wrn", 10, layers=10, widen_factor=2, droprate=0.0)
-        .to(memory_format=torch.channels_last)
-        .train()
-    )
-    other = copy.deepcopy(net)
-    x = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    """Gradients and statistics of a whole WRN: fused in float32 as stock in float64."""
+    net, exact, x = small_network()
+    calls = []
+    forward = fused.bn_relu_dropout
+    monkeypatch.setattr(fused, "bn_relu_dropout", lambda *a: calls.append(1) or forward(*a))
     net(x)[0].logsumexp(1).sum().backward()
-    monkeypatch.setitem(layers.wanted, "fused", False)
-    other(x)[0].logsumexp(1).sum().backward()
-    for (name, a), b in zip(net.named_parameters(), other.parameters()):
-        torch.testing.assert_close(
-            a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(b.grad.abs().max()), msg=name
-        )
-    for (name, a), b in zip(net.named_buffers(), other.buffers()):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+    assert len(calls) == 7  # every BatchNorm
+    exact(x.double())[0].logsumexp(1).sum().backward()
+    assert len(calls) == 7
+    errors = norm_errors(net, exact)
+    assert max(errors.values()) < NORM, errors
+    for (name, a), b in zip(net.named_buffers(), exact.buffers()):
+        torch.testing.assert_close(a.double(), b.double(), rtol=1e-4, atol=1e-5, msg=name)
