@@ -119,6 +119,13 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
         "`a/b` (msp; 7 ID test images, 1 OOD sets) moves by at most 0.12 points of FPR95 and 0.04"
         in pages.render_performance()
     )
+    # another machine has one line: its ratio of every part that was measured there
+    other = tmp_path / "benchmark_other.json"
+    other.write_text(json.dumps({**record, "accuracy": moved}))
+    line = pages.render_performance().splitlines()[-1]
+    ours = [rows[-1]["ratio"] for rows in parts.values() if "project" in rows[-1]["what"]]
+    assert line.startswith("| `benchmark_other.json`") and line.endswith("| 0.12 |")
+    assert all(f"| {ratio:.2f} |" in line for ratio in ours) and len(ours) >= 3
     monkeypatch.setattr(pages, "RECORDED", tmp_path / "empty")
     assert pages.render_performance() == "Not measured yet."
 

@@ -194,13 +194,42 @@ def render_memory() -> str:
 
 
 def render_performance() -> str:
-    """Every alternative of each machine's recorded benchmark, and what bfloat16 moves there."""
-    paths = [
-        path
-        for path in sorted(RECORDED.glob("benchmark*.json"))
+    """``benchmark.json`` row by row; what was recorded on other machines has a line each."""
+    paths = sorted(RECORDED.glob("benchmark*.json"))
+    records = {
+        path.stem: report.read_result(path)
+        for path in paths
         if not path.name.startswith("benchmark_scores")
-    ]
-    return "\n\n".join(map(performance_of, map(report.read_result, paths))) or rendered.NOTHING
+    }
+    if not records:
+        return rendered.NOTHING
+    first = records.pop("benchmark", None)
+    parts = [performance_of(first)] if first else []
+    if records:
+        parts.append(other_machines(records))
+    return "\n\n".join(parts)
+
+
+def other_machines(records: dict[str, dict]) -> str:
+    """A line a machine: this project's and OpenVINO's ratios to the first row of each part."""
+    lines = {}
+    for name, record in records.items():
+        machine, accuracy = record["machine"], record["accuracy"]
+        lines[name] = cells = {
+            "machine": f"`{name}.json`: {machine['device_name']}, {record['precision']}, "
+            f"commit {str(machine['commit'])[:7]}"
+        }
+        for row in record["rows"]:
+            what = row["what"].strip()
+            if what.startswith(("this project", "OpenVINO")) and not what.endswith("eager"):
+                part = row["part"]
+                if not part.startswith("inference"):
+                    part = part.split(",")[0]
+                cells[part if "project" in what else f"{part}, OpenVINO"] = f"{row['ratio']:.2f}"
+        if accuracy:
+            cells["bf16 moves FPR95 by"] = f"{accuracy['largest']['fpr95']:.2f}"
+    columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
+    return table(columns, [[cells.get(c, "") for c in columns] for cells in lines.values()])
 
 
 def performance_of(record: dict) -> str:
