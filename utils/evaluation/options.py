@@ -10,6 +10,14 @@ from .protocol import USUAL
 from .report import RESULTS
 
 
+def jpeg_quality(text: str) -> int:
+    """1 to 95, as Pillow's range for JPEG."""
+    value = positive_int(text)
+    if value > 95:
+        raise argparse.ArgumentTypeError(f"'{text}' is above 95, the best JPEG quality")
+    return value
+
+
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """test.py's options, and ``command``, the words as typed.
 
@@ -67,6 +75,13 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         default=USUAL.protocol,
         help=f"paper: draws of len(ID)//{USUAL.share} OOD images; full: "
         f"whole sets (default: {USUAL.protocol})",
+    )
+    add(
+        "--harmonise",
+        type=jpeg_quality,
+        metavar="Q",
+        help="blur all images a little and store them as JPEG of quality Q, 1 to 95, ID and OOD "
+        "alike: what a score still tells apart is not how the files were made (default: off)",
     )
     add("--out_as_pos", action="store_true", help="print the table with OOD as the positive class")
     add("--seed", type=count, default=USUAL.seed, help=f"of the draws (default: {USUAL.seed})")

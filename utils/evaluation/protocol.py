@@ -50,6 +50,7 @@ class Protocol:
     share: int = 5  # a draw has len(ID) // share OOD images: 2,000 for CIFAR's 10,000
     # the positive class of the printed table: ID, or OOD; a result has both
     out_as_pos: bool = beside(False)
+    harmonise: int | None = None  # JPEG quality that all images are brought to
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> "Protocol":
@@ -190,6 +191,11 @@ def load_sets(
                 "the ID training images that scores are fitted on are the test images. "
                 "Give others: --id-train PATH"
             )
+    if args.harmonise is not None:
+        id_set, train_set, *ood_sets = (
+            images and loaders.harmonise(images, args.harmonise)
+            for images in (id_set, train_set, *ood_sets)
+        )
     return Sets(id_set, ood_sets, train_set)
 
 

@@ -14,6 +14,7 @@ from .find import (
     outlier_name,
     parse_ood,
 )
+from .harmonise import harmonise
 from .sets import (
     DATASETS,
     ID_SETS,
