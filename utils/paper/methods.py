@@ -107,42 +107,50 @@ def paper_table(args: argparse.Namespace) -> None:
         print(f"-> {runtime.short_path(path)}")
 
 
+def why_unfit(file: Path, args: argparse.Namespace, pretrained: Path | None) -> str | None:
+    """What keeps a snapshot from being the paper's method; None if nothing does."""
+    description = snapshots.read_description(file) or {}
+    if args.train and args.fresh:
+        return "is trained anew"
+    if not snapshots.is_complete(description):
+        return "is not of a whole run"
+    if departed := recipes.departures(description):
+        return "has another recipe: " + ", ".join(
+            f"{key} {value}, not {usual}" for key, (value, usual) in departed.items()
+        )
+    if pretrained is None and description.get("seed") != args.seed:
+        return f"is of seed {description.get('seed')}, not {args.seed}"
+    if pretrained and description.get("parent_sha256") != runtime.sha256_file(pretrained):
+        return f"was not made from {snapshots.short_name(pretrained)}"
+    return None
+
+
 def snapshot_of(
     stage: str, args: argparse.Namespace, pretrained: Path | None = None
 ) -> Path | None:
     """The whole run's snapshot of a stage, made from ``pretrained``; with --train it is trained
     where it is missing, else None.
+
+    A run of the preset ``code`` counts, where its recipe is the paper's and the usual folder has
+    none.
     """
     folder = stage if stage == "pretrained" else f"tune_{stage}"
     stem = f"{args.dataset}_{args.arch}_" + (
         "pretrained" if pretrained is None else f"s{args.seed}_tune"
     )
-    reason = f"there is no snapshot {folder}/{stem}"
-    if any(
-        f.parent.name == folder and snapshots.stem_of(f) == stem for f in snapshots.all_snapshots()
-    ):
-        file = snapshots.find_one(f"{folder}/{stem}")
-        description = snapshots.read_description(file) or {}
-        if args.train and args.fresh:
-            reason = f"{snapshots.short_name(file)} is trained anew"
-        elif not snapshots.is_complete(description):
-            reason = f"{snapshots.short_name(file)} is not of a whole run"
-        elif recipes.departures(description):
-            reason = f"{snapshots.short_name(file)} has another recipe: " + ", ".join(
-                f"{key} {value}, not {usual}"
-                for key, (value, usual) in recipes.departures(description).items()
-            )
-        elif pretrained is None and description.get("seed") != args.seed:
-            reason = (
-                f"{snapshots.short_name(file)} is of seed "
-                f"{description.get('seed')}, not {args.seed}"
-            )
-        elif pretrained and description.get("parent_sha256") != runtime.sha256_file(pretrained):
-            reason = (
-                f"{snapshots.short_name(file)} was not made from {snapshots.short_name(pretrained)}"
-            )
-        else:
+    places = {
+        file.parent.name
+        for file in snapshots.all_snapshots()
+        if tables.is_folder_of(file.parent.name, folder) and snapshots.stem_of(file) == stem
+    }
+    reasons = []
+    for place in sorted(places):
+        file = snapshots.find_one(f"{place}/{stem}")
+        unfit = why_unfit(file, args, pretrained)
+        if unfit is None:
             return file
+        reasons.append(f"{snapshots.short_name(file)} {unfit}")
+    reason = "; ".join(reasons) or f"there is no snapshot {folder}/{stem}"
     print(
         f"note: {reason}"
         + ("" if args.train else "; its rows are not measured (--train trains it)"),

@@ -21,7 +21,7 @@ from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import options, recipes
 
-from . import rendered, tables
+from . import harmonised, rendered, tables
 from .rendered import network_of, table
 from .tables import RECORDED
 
@@ -283,6 +283,7 @@ BLOCKS = {
     "memory": render_memory,
     "performance": render_performance,
     "snapshots": rendered.render_snapshots,
+    "harmonised": harmonised.render_harmonised,
     "published": rendered.render_published,
     **{
         name: getattr(rendered, f"render_{name}")
@@ -366,7 +367,7 @@ def record(name: str) -> None:
         for key, found in tables.measured_results((report.RESULTS,)).items()
         if key[0] == name
     }
-    paths = {path for _, _, path in measured.values()}
+    paths = {path for _, _, path in measured.values()} | harmonised.results_of(name)
     if not paths:
         raise runtime.UserError(
             f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}"

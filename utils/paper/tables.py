@@ -191,7 +191,7 @@ def made_of(result):
 
 def enters(result):
     """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a
-    whole run of the recipe in its usual folder.
+    whole run of the recipe in the stage's folder.
 
     A score's hyper-parameters are in its label, which the tables look it up by.
     """
@@ -207,9 +207,15 @@ def enters(result):
     return (
         is_usual(result)
         and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"]
-        and snapshot["name"].split("/")[-2:-1] == [folder]
+        and is_folder_of(snapshot["name"].split("/")[-2], folder)
         and not snapshot["name"].endswith("_best")
     )
+
+
+def is_folder_of(name: str, folder: str) -> bool:
+    """Whether a folder of snapshots is a stage's: its own, or that of the preset ``code``, which
+    for SR is the papers' recipe."""
+    return name in (folder, f"{folder}_code")
 
 
 def why_not(score: str, stage: str) -> str:

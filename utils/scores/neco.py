@@ -1,0 +1,66 @@
+"""NECO: how much of a feature lies in the space that the classes span."""
+
+import numpy as np
+
+from .base import Outputs, Paper, Score
+from .exact.blocks import by_blocks, mean_row, slices
+
+
+class NECO(Score):
+    """-||V'x|| / ||x||, x the standardised feature, V the d first principal directions, times max f.
+
+    x = (h - mean) / sd of the training features, a constant channel divided by 1. Logits (N,C),
+    features (N,D) -> (N,) float64; without the factor in [-1, 0]; larger = more OOD. d: 0 = C - 1,
+    the dimension of the space that the means of C classes span. maxlogit: 1 = with the factor
+    max_c f_c, 0 = without, as the paper has it for ResNets. Where max f is negative the factor turns
+    the sign; the paper says nothing of it. x = 0 gives 0. ValueError: d negative or above the
+    features' width, maxlogit neither 0 nor 1.
+    Source: Ben Ammar et al. 2024; its d is an argument without a default.
+    """
+
+    name = "neco"
+    formula = "-||V'x|| / ||x|| max_c f_c, x = (h - mean)/sd, V = first d principal directions"
+    needs = ("logits", "features", "train")
+    paper = Paper(
+        "NECO: NEural Collapse Based Out-of-distribution detection",
+        "Ben Ammar et al.",
+        "ICLR 2024",
+        "arXiv:2310.06823",
+    )
+    defaults = {"d": 0, "maxlogit": 1}
+    grid = {"d": (5, 10, 20, 50), "maxlogit": (0, 1)}
+
+    def check(self) -> None:
+        if self.d < 0:
+            raise ValueError(f"score '{self.name}': d={self.d} must not be negative (0 = C - 1)")
+        if self.maxlogit not in (0, 1):
+            raise ValueError(f"score '{self.name}': maxlogit={self.maxlogit} is neither 0 nor 1")
+
+    def fit(self, train: Outputs) -> Score:
+        super().fit(train)
+        width, d = train.features.shape[1], self.d or train.logits.shape[1] - 1
+        if not 0 < d <= width:
+            raise ValueError(
+                f"score '{self.name}': d={d} is not a dimension of features of width {width}. "
+                f"Choose 1 <= d <= {width}"
+            )
+        mean = mean_row(train.features)
+        covariance = np.zeros((width, width))
+        for rows in slices(len(train)):
+            centred = train.features[rows] - mean
+            covariance += centred.T @ centred
+        covariance /= len(train)
+        deviation = np.sqrt(np.diag(covariance))
+        deviation[deviation == 0] = 1.0
+        _, vectors = np.linalg.eigh(covariance / deviation[:, None] / deviation)
+        self.stats = {"mean": mean, "deviation": deviation, "V": vectors[:, ::-1][:, :d].copy()}
+        return self
+
+    def score(self, outputs: Outputs) -> np.ndarray:
+        def ratio(h, f):
+            x = (h - self.stats["mean"]) / self.stats["deviation"]
+            inside, whole = np.linalg.norm(x @ self.stats["V"], axis=1), np.linalg.norm(x, axis=1)
+            share = np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
+            return -share * (f.max(axis=1) if self.maxlogit else 1.0)
+
+        return by_blocks(ratio, outputs.features, outputs.logits)
