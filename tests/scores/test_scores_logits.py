@@ -6,6 +6,7 @@ import io
 import math
 from decimal import Decimal, localcontext
 
+import newer_loops
 import numpy as np
 import pytest
 import torch
@@ -139,14 +140,14 @@ def she_loop(train, f, h):
 
 
 def gaussian_loop(features, groups):
-    """Mean of each group and the pseudo-inverse of the covariance around them, image by image."""
+    """Mean of each group and the inverse of the covariance around them, image by image."""
     x = features.astype(np.float64)
     means = {
         k: sum(v for v, g in zip(x, groups) if g == k) / sum(g == k for g in groups)
         for k in set(groups)
     }
     covariance = sum(np.outer(v - means[g], v - means[g]) for v, g in zip(x, groups)) / len(x)
-    return means, np.linalg.pinv(covariance, rcond=1e-10, hermitian=True)
+    return means, newer_loops.floored_inverse(covariance)
 
 
 def squared_loop(h, mean, P):
@@ -264,7 +265,7 @@ def test_unchanged_by_the_units_of_the_channels(name, k):
     )
 
 
-def test_distance_of_a_singular_covariance_is_the_pseudo_inverse():
+def test_distance_under_a_singular_covariance():
     """Two channels are copies in other units, one is constant;
     the queries break both, as no training image does.
     """
@@ -279,8 +280,10 @@ def test_distance_of_a_singular_covariance_is_the_pseudo_inverse():
     np.testing.assert_allclose(scored("mahalanobis", train, queries), slow, rtol=1e-9)
 
 
-def test_a_constant_channel_adds_nothing():
-    """The mean of many equal values is not that value exactly, but rounding is no variance."""
+def test_a_constant_channel_counts_when_it_moves():
+    """Its variance is a millionth of the others' mean. The mean of many equal values is not that
+    value exactly, but rounding is no variance.
+    """
     train, queries = random_pair(8)
     many = [np.tile(part, (50, 1)) for part in (train.logits, train.features)]
     plain = Outputs(*many, np.tile(train.labels, 50))
@@ -290,12 +293,16 @@ def test_a_constant_channel_adds_nothing():
             np.column_stack([plain.features, np.full(len(plain), value)]),
             plain.labels,
         )
-        probe = Outputs(
-            queries.logits, np.column_stack([queries.features, np.full(len(queries), 7.0)])
-        )
-        np.testing.assert_allclose(
-            scored("mahalanobis", more, probe), scored("mahalanobis", plain, queries), rtol=1e-9
-        )
+        groups = [plain.features[plain.labels == c] for c in np.unique(plain.labels)]
+        within = sum(len(g) * g.astype(float).var(axis=0) for g in groups) / len(plain)
+        still = scored("mahalanobis", plain, queries)
+        for moved in (0.0, 7.0):
+            probe = np.column_stack([queries.features, np.full(len(queries), value + moved)])
+            np.testing.assert_allclose(
+                scored("mahalanobis", more, Outputs(queries.logits, probe)),
+                still + moved**2 / (1e-6 * within.mean()) / 2,
+                rtol=1e-6,
+            )
 
 
 def test_distance_identities():
@@ -523,7 +530,12 @@ def test_degenerate_input_is_answered(name, kind):
 
 
 def test_what_degenerate_input_gives():
-    assert (scored("mahalanobis", *degenerate("constant")) == 0).all()
+    train, queries = degenerate("constant")  # no variance at all: a millionth of 1
+    np.testing.assert_allclose(
+        scored("mahalanobis", train, queries),
+        ((queries.features.astype(float) - train.features[0]) ** 2).sum(axis=1) / 2e-6,
+        rtol=1e-6,
+    )
     np.testing.assert_allclose(
         scored("mahalanobis", *degenerate("a repeated feature")),
         scored("mahalanobis", *random_pair(5)),

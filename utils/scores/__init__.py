@@ -11,18 +11,26 @@ from .gen import GEN
 from .gradnorm import GradNorm
 from .klmatching import KLMatching
 from .knn import KNN
+from .lts import LTS
 from .mahalanobis import Mahalanobis
+from .mahalanobispp import MahalanobisPP
 from .maxlogit import MaxLogit
 from .msp import MSP
 from .nci import NCI
+from .neco import NECO
 from .nnguide import NNGuide
 from .odin import ODIN
+from .optfs import OptFS
+from .pnml import PNML
 from .react import ReAct
+from .relation import Relation
 from .residual import Residual
 from .rmds import RMDS
 from .scale import SCALE
 from .she import SHE
 from .vim import ViM
+from .vra import VRA
+from .weiper import WeiPer
 
 SCORES = {
     "msp": MSP,
@@ -49,4 +57,12 @@ SCORES = {
     "nci": NCI,
     "nnguide": NNGuide,
     "cadref": CADRef,
+    "mahalanobis++": MahalanobisPP,
+    "pnml": PNML,
+    "neco": NECO,
+    "lts": LTS,
+    "vra": VRA,
+    "optfs": OptFS,
+    "relation": Relation,
+    "weiper": WeiPer,
 }

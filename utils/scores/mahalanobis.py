@@ -11,10 +11,11 @@ class Mahalanobis(Score):
     """Half the squared Mahalanobis distance to the nearest class mean,
     min_c (h-mu_c)' P (h-mu_c) / 2.
 
-    mu_c: class means; P: pseudo-inverse of the one covariance of class-centred training features.
+    mu_c: class means; P: inverse of the one covariance of class-centred training features.
     With eps > 0, h is that of x~ = x - eps sign(grad_x of that minimum) / std per channel. Features
     (N,D) -> (N,) float64 >= 0; larger = more OOD. A class without a training image is left out of
-    the minimum; directions in which no class varies are not seen.
+    the minimum; a direction in which no class varies counts with the floor of variance of
+    ``exact.gaussian``, so that an image which moves there is far away.
     ValueError: eps negative; training images without labels.
     Source: Lee et al. 2018, its distance and input step on the penultimate features only: no
     feature ensemble over layers, no regression on OOD images. The half is not the paper's, but its

@@ -93,21 +93,28 @@ class WeiPer(Score):
         u *= self.delta / np.linalg.norm(u, axis=2, keepdims=True)
         heads = weight + np.linalg.norm(weight, axis=1, keepdims=True) * u
         self.stats = {"heads": heads, "bias": train.bias.astype(np.float64)}
-        parts = [train.features[rows].astype(np.float64) for rows in slices(len(train))]
-        ends = [
-            (h.min(), h.max(), min(t.min() for t in ts), max(t.max() for t in ts))
-            for h, ts in ((h, list(self.perturbed(h))) for h in parts)
-        ]
-        low, high, low_t, high_t = zip(*ends, strict=True)
-        self.stats["span"] = np.array([min(low), max(high)])
-        self.stats["span_t"] = np.array([min(low_t), max(high_t)])
+        ends = np.array([self.ends(h) for h in self.blocks(train)])
+        lowest, highest = ends.min(axis=0), ends.max(axis=0)
+        self.stats["span"] = np.array([lowest[0], highest[1]])
+        self.stats["span_t"] = np.array([lowest[2], highest[3]])
         sums = [0.0, 0.0]
-        for h in parts:
+        for h in self.blocks(train):
             q, q_t, _ = self.histograms(h)
             sums[0] += q.sum(axis=0)
             sums[1] += q_t.sum(axis=0)
         self.stats["m"], self.stats["m_t"] = (part / len(train) for part in sums)
         return self
+
+    def blocks(self, train: Outputs) -> Iterator[np.ndarray]:
+        """The training features, a block (n,D) float64 at a time."""
+        for rows in slices(len(train)):
+            yield train.features[rows].astype(np.float64)
+
+    def ends(self, h: np.ndarray) -> tuple[float, float, float, float]:
+        """Smallest and largest feature, smallest and largest perturbed logit of a block."""
+        logits = [(t.min(), t.max()) for t in self.perturbed(h)]
+        low, high = zip(*logits, strict=True)
+        return h.min(), h.max(), min(low), max(high)
 
     def perturbed(self, h: np.ndarray) -> Iterator[np.ndarray]:
         """The logits (n,C) of features (n,D) through one perturbed head after another."""

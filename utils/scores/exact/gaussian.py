@@ -7,23 +7,26 @@ from scipy.spatial.distance import cdist
 from .blocks import by_blocks
 
 EPS = np.finfo(np.float64).eps
+# Share of a direction's usual variance that it is taken to have at least. A direction in which the
+# training features are constant would else count for nothing, or for everything.
+FLOOR = 1e-6
 
 
 def fit_gaussians(
-    features: np.ndarray, labels: np.ndarray
+    features: np.ndarray, labels: np.ndarray, scale: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Means (K,D) of the K classes that occur, their shares (K,) of the images,
-    common covariance (D,D), noise (D,).
+    common covariance (D,D), noise (D,); of features (N,D), each times its ``scale`` (N,) if given.
 
     The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64.
     noise: the variance that rounding in a mean of N values can give a constant channel, (N eps)^2
     times the channel's mean square.
     """
     count = len(features)
-    means, counts = class_means(features, labels, int(labels.max()) + 1)
+    means, counts = class_means(features, labels, int(labels.max()) + 1, scale)
     covariance = np.zeros((means.shape[1], means.shape[1]))
     for c in np.flatnonzero(counts):
-        centred = features[labels == c] - means[c]
+        centred = scaled(features, labels == c, scale) - means[c]
         covariance += centred.T @ centred
     means = means[counts > 0]
     shares = counts[counts > 0] / count
@@ -33,25 +36,21 @@ def fit_gaussians(
 
 
 def whitening(covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """V (D,rank) float64 with V V' = the pseudo-inverse of a covariance (D,D):
-    ||(h - mu) V||^2 is the distance.
+    """V (D,D) float64 with V V' = the inverse of a covariance (D,D) that is kept from being
+    singular: ||(h - mu) V||^2 is the distance.
 
-    Decomposed is the correlation matrix, so that the unit of a channel does not matter. Channels of
-    a variance up to ``noise`` (D,), and its eigenvalues up to D x 2.2e-16 of the largest, are
-    rounding and count as 0: such directions, constant over the training images,
-    add nothing to a distance.
+    Decomposed is the correlation matrix, so that the unit of a channel does not matter. A channel
+    of a variance up to ``noise`` (D,) is constant and gets the others' mean variance as its unit.
+    Eigenvalues below ``FLOOR`` count as FLOOR: an image that leaves the space of the training
+    features (a constant channel moves, two equal channels differ) is far from them, by what it
+    leaves it.
     """
-    deviation = np.sqrt(np.where(np.diag(covariance) > noise, np.diag(covariance), 0.0))
-    inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    values, vectors = np.linalg.eigh(covariance * inverse[:, None] * inverse)
-    kept = values > len(values) * EPS * values.max()
-    V = inverse[:, None] * vectors[:, kept] / np.sqrt(values[kept])
-    if kept.all():
-        return V
-    # V V' now is one of many generalised inverses; between projections onto the
-    # range it is the pseudo-inverse
-    basis = np.linalg.qr(deviation[:, None] * vectors[:, kept])[0]
-    return basis @ (basis.T @ V)
+    variance = np.diag(covariance)
+    varies = variance > noise
+    usual = variance[varies].mean() if varies.any() else 1.0
+    deviation = np.sqrt(np.where(varies, variance, usual))
+    values, vectors = np.linalg.eigh(covariance / deviation[:, None] / deviation)
+    return vectors / deviation[:, None] / np.sqrt(np.maximum(values, FLOOR))
 
 
 def squared_distances(features: np.ndarray, means: np.ndarray, V: np.ndarray) -> np.ndarray:
@@ -77,18 +76,23 @@ def nearest_mean(features: torch.Tensor, means: torch.Tensor, V: torch.Tensor) -
     return means[distances.argmin(dim=1)]
 
 
+def scaled(features: np.ndarray, rows: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    """The chosen rows of features, in float64 times their scale if there is one."""
+    return features[rows] if scale is None else features[rows] * scale[rows, None]
+
+
 def class_means(
-    features: np.ndarray, labels: np.ndarray, classes: int
+    features: np.ndarray, labels: np.ndarray, classes: int, scale: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class means (C,D) float64 and counts (C,) of features (N,D);
-    a class with no image has NaN as its mean.
+    """Class means (C,D) float64 and counts (C,) of features (N,D), each times its ``scale`` (N,)
+    if given; a class with no image has NaN as its mean.
 
     Sums are accumulated class by class in float64, never by concatenation.
     """
     counts = np.bincount(labels, minlength=classes)
     sums = np.zeros((classes, features.shape[1]))
     for c in np.flatnonzero(counts):
-        sums[c] = features[labels == c].sum(axis=0, dtype=np.float64)
+        sums[c] = scaled(features, labels == c, scale).sum(axis=0, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return sums / counts[:, None], counts
 
