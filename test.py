@@ -4,6 +4,7 @@
     python test.py --model cifar10_wrn_s1_tune --score energy            # in every tune_LOSS folder
     python test.py --model tune_sroe/cifar10_wrn_s1_tune --score all     # one pass an image set
     python test.py --model PATH.pt --score knn:k=100,mymodule:function --ood svhn,folder:PATH
+    python test.py --model cifar10_wrn_pretrained --images FOLDER        # is each image in or out?
     python test.py --list-scores
 
 The table: FPR95, AUROC, AUPR (ID positive), mean ± sd over 10 draws of 2,000 OOD images.
@@ -13,7 +14,7 @@ import sys
 import time
 
 from utils import loaders, runtime, scores
-from utils.evaluation import options
+from utils.evaluation import options, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import Case, Rows, load_sets, mean_row, measure_set
@@ -31,10 +32,23 @@ def main(argv=None):
         return
     runtime.make_folder(args.save)  # before the work, not after it
     for file in results.announce(args.model, args.load):
+        if args.images:
+            judge(file, args)
+            continue
         start = time.perf_counter()
         case = load(file, args)
         id_error = outputs(case)
         report(case, rows(case, id_error), id_error, time.perf_counter() - start)
+
+
+def judge(file, args):
+    """Each image of --images: in or out, by every score; a table, a CSV and two pictures."""
+    from utils.paper import sheets  # matplotlib: only who draws imports it
+
+    for found in verdicts.judge(file, args):
+        print("\n" + verdicts.format_table(found))
+        made = [verdicts.write_csv(found), sheets.draw_sheet(found), sheets.draw_histogram(found)]
+        print(f"\nverdicts: {', '.join(str(runtime.short_path(path)) for path in made)}")
 
 
 def load(file, args):
@@ -86,7 +100,8 @@ def report(case, found, id_error, seconds):
     print(results.format_summaries(found.measured, case.args.out_as_pos), end="")
     path = results.result_path(case, [entry["score"] for entry in found.measured])
     record = results.make_record(case, found, id_error, seconds)
-    results.write_result(path, record, found.vectors if case.args.save_scores else None)
+    kept = {**found.vectors, **results.about_images(case)} if case.args.save_scores else None
+    results.write_result(path, record, kept)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
 
 

@@ -4,7 +4,15 @@ import argparse
 import sys
 
 from utils import scores
-from utils.training.options import Parser, add_common, count, non_negative, positive, positive_int
+from utils.training.options import (
+    Parser,
+    add_common,
+    count,
+    non_negative,
+    number,
+    positive,
+    positive_int,
+)
 
 from .protocol import USUAL
 from .report import RESULTS
@@ -15,6 +23,14 @@ def jpeg_quality(text: str) -> int:
     value = positive_int(text)
     if value > 95:
         raise argparse.ArgumentTypeError(f"'{text}' is above 95, the best JPEG quality")
+    return value
+
+
+def share(text: str) -> float:
+    """A share of images, above 0 and at most 1."""
+    value = number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share above 0 and at most 1, as 0.95 is")
     return value
 
 
@@ -50,6 +66,19 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         default=USUAL.ood,
         metavar="LIST",
         help="comma list of data set names and folder:PATH (default: the papers' six sets)",
+    )
+    add(
+        "--images",
+        metavar="PATH",
+        help="say of each of these images whether it is in or out, instead of the table: a folder "
+        "with all below it, an archive, an array, one image file, or a data set's name",
+    )
+    add(
+        "--tpr",
+        type=share,
+        default=0.95,
+        metavar="SHARE",
+        help="of --images: share of the ID test images that the threshold keeps (default: 0.95)",
     )
     add(
         "--id-train",

@@ -19,6 +19,7 @@ from utils.runtime import (
     describe_machine,
     make_folder,
     portable,
+    printable,
     short_path,
     write_bytes,
     write_json,
@@ -186,6 +187,18 @@ def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dic
         "machine": describe_machine(network.device),
         "seconds": round(seconds, 1),
     }
+
+
+def about_images(case: Case) -> dict[str, np.ndarray]:
+    """What --save-scores says of each image beside its scores: {names/set: (N,) file names, where
+    they come from files; predictions/set: (N,) classes; labels/id: (N,)}.
+    """
+    facts = {"labels/id": case.sets.id.labels.numpy()}
+    for name, images in (("id", case.sets.id), *((ood.name, ood) for ood in case.sets.ood)):
+        facts[f"predictions/{name}"] = case.network.outputs(images).logits.argmax(axis=1)
+        if images.names:
+            facts[f"names/{name}"] = np.array([printable(file) for file in images.names])
+    return facts
 
 
 def set_aside(path: Path, sha256: str) -> None:

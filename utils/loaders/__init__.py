@@ -15,6 +15,7 @@ from .find import (
     parse_ood,
 )
 from .harmonise import harmonise
+from .pictures import load_pictures
 from .sets import (
     DATASETS,
     ID_SETS,

@@ -67,7 +67,7 @@ def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_
     )
     if path is None or not path.exists():
         raise UserError(missing_message(name, split, data, path))
-    bad, read_official = (), readers.official_reader(path)
+    bad, names, read_official = (), None, readers.official_reader(path)
     if read_official:
         pixels, labels, classes = read_official(path, split)
     elif path.name.endswith(readers.ARRAY_ENDINGS):
@@ -76,10 +76,11 @@ def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_
         pixels, labels, classes, bad = readers.read_images(
             path, data, size, entry.crop_only, skip_bad
         )
+        names = readers.image_names(path, bad)
     if fit_arrays and pixels.shape[1:3] != (size, size):
         pixels = readers.fit_pixels(pixels, size, entry.crop_only)
     images = make_set(pixels, labels, name, classes, source=str(path))
-    images.skipped = tuple(bad)
+    images.skipped, images.names = tuple(bad), names
     if bad:
         print(
             (

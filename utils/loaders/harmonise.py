@@ -30,4 +30,6 @@ def harmonise(images: ImageSet, quality: int) -> ImageSet:
         )
         changed[index] = np.asarray(Image.open(file, formats=("JPEG",)))
     labels = None if images.labels is None else images.labels.numpy()
-    return make_set(changed, labels, images.name, images.classes, images.source)
+    made = make_set(changed, labels, images.name, images.classes, images.source)
+    made.names, made.skipped = images.names, images.skipped
+    return made

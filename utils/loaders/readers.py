@@ -185,6 +185,13 @@ class Folder:
         return open(self.path / name, "rb")
 
 
+class OneFile(Folder):
+    """One image file, as a folder that holds nothing else."""
+
+    def __init__(self, path):
+        self.path, self.names, self.order = path.parent, [path.name], range(1)
+
+
 class Archive:
     """The images inside a .zip or .tar, by sorted name; nothing is unpacked on disk.
 
@@ -303,11 +310,12 @@ def read_images(path, data, size, crop_only, skip_bad):
     The file's name holds every image's name, size and time of change, and DECODING: what has
     changed is decoded again.
     """
-    source = Folder(path) if path.is_dir() else Archive(path)
+    source = open_source(path)
     files = [path / name for name in source.names] if path.is_dir() else [path]
     parts = [str(path.resolve()), str(size), str(crop_only), str(DECODING), *map(stamp, files)]
     cache = Cache(Path(data) / "cache")
-    name = f"{path.name}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape"))
+    name = f"{path.name}-{digest.hexdigest()[:16]}"
     found = cache.load(name)
     if found and (skip_bad or not len(found["bad"])):
         classes = tuple(map(str, found["classes"])) if "classes" in found else None
@@ -322,6 +330,21 @@ def read_images(path, data, size, crop_only, skip_bad):
         arrays.update(labels=labels, classes=np.array(classes))
     cache.save(name, arrays)
     return pixels, labels, classes, bad
+
+
+def open_source(path):
+    """The images of a folder, of an archive, or of the one image file that a path is."""
+    if path.is_dir():
+        return Folder(path)
+    if path.name.lower().endswith(ARCHIVE_ENDINGS) or not is_image(path.name):
+        return Archive(path)
+    return OneFile(path)
+
+
+def image_names(path, bad):
+    """Names of the images that ``read_images`` gives, in its order; ``bad`` were left out."""
+    left_out = set(bad)
+    return tuple(name for name in open_source(path).names if name not in left_out)
 
 
 def stamp(file):

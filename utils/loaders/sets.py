@@ -36,7 +36,8 @@ class ImageSet:
     and where they come from.
 
     ``fingerprint`` is the sha256 of shape, pixels and labels;
-    ``skipped`` names the images that could not be read.
+    ``skipped`` names the images that could not be read; ``names`` (N,) are the file names of the
+    others below the folder or archive, None where they come from an array.
     """
 
     images: torch.Tensor
@@ -46,6 +47,7 @@ class ImageSet:
     classes: tuple | None = None
     source: str = ""
     skipped: tuple = ()
+    names: tuple | None = None
 
     def __len__(self):
         return len(self.images)

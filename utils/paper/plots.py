@@ -46,7 +46,7 @@ styled = matplotlib.rc_context(STYLE)  # as a decorator: the settings hold durin
 
 
 @styled
-def save_figure(fig, path_stem):
+def save_figure(fig, path_stem, suffixes=(".png", ".svg")):
     """Write ``path_stem``.png (200 dpi) and ``path_stem``.svg,
     each under a temporary name that is then renamed.
 
@@ -58,6 +58,8 @@ def save_figure(fig, path_stem):
         (".png", {"Software": None}),
         (".svg", {"Date": None, "Creator": None}),
     ):
+        if suffix not in suffixes:
+            continue
         buffer = io.BytesIO()
         fig.savefig(buffer, format=suffix[1:], metadata=metadata)
         paths.append(Path(f"{path_stem}{suffix}"))

@@ -19,6 +19,7 @@ from .files import (
     json_bytes,
     make_folder,
     portable,
+    printable,
     sha256_file,
     short_path,
     write_bytes,

@@ -1,0 +1,202 @@
+"""In or out: the threshold, its file, the percentiles, the CSV and the pictures."""
+
+import argparse
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise, write_images, write_own
+from PIL import Image
+from torch import nn
+
+from utils import loaders, snapshots
+from utils.evaluation import network, options, report, verdicts
+from utils.paper import sheets
+from utils.runtime import UserError, printable
+
+
+class Tiny(nn.Module):
+    """Means of the colour channels through a linear head."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+        self.fc.weight.data = 3 * torch.eye(3)
+        self.fc.bias.data.zero_()
+
+    def forward(self, x):
+        features = x.mean((2, 3)) + 5
+        return self.fc(features), features
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A snapshot of a network of one's own, its ID images, and a folder of images to judge."""
+    monkeypatch.setattr(network, "CACHE", tmp_path / "cache")
+    (tmp_path / "tinynet.py").write_text("from test_verdicts import Tiny as tiny\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    about = {"arch": "tinynet:tiny", "num_classes": 3, "dataset": "mine", "data": "mine"}
+    about |= {"image_size": 8, "classes": ["red", "green", "blue"]}
+    file = tmp_path / "mine_tiny_epoch_0.pt"
+    snapshots.save_snapshot(file, Tiny(), about)
+    write_own(tmp_path / "own")
+    write_images(tmp_path / "pics" / "test", noise(4, 8, 5))
+    write_images(tmp_path / "pics", noise(3, 8, 6), ending=".bmp")
+    return file
+
+
+def judge(file, *words, images="pics"):
+    folder = file.parent
+    args = options.parse(
+        ["--model", str(file), "--id", str(folder / "own"), "--save", str(folder / "results")]
+        + ["--data", str(folder / "data"), "--images", str(folder / images), *words],
+        "",
+    )
+    return list(verdicts.judge(file, args))
+
+
+def energies(pixels):
+    """By hand, from uint8 (N,8,8,3)."""
+    x = (pixels / 255 - np.array(loaders.MEAN)) / np.array(loaders.STD)
+    return -np.log(np.exp(3 * (x.mean((1, 2)) + 5)).sum(axis=1))
+
+
+def test_verdicts_by_hand_and_all_images_below_the_folder(world):
+    (found,) = judge(world)
+    known = np.sort(energies(np.load(world.parent / "own" / "test.npz")["images"]))
+    assert found.threshold.value == pytest.approx(known[28], rel=1e-5)  # 29 of 30 are 95 %
+    names = [f"00{i}.bmp" for i in range(3)] + [f"test/00{i}.png" for i in range(4)]
+    assert found.names == names
+    pixels = np.stack([np.asarray(Image.open(world.parent / "pics" / n)) for n in names])
+    expected = energies(pixels)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    np.testing.assert_array_equal(found.inside, expected <= known[28])
+    below = [100 * sum(k <= e for k in known) / 30 for e in expected]
+    np.testing.assert_allclose(found.percentiles, below)
+    with open(verdicts.write_csv(found), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == names
+    assert {row["class"] for row in rows} <= {"red", "green", "blue"}
+    for row, value, inside in zip(rows, found.scores, found.inside):
+        assert float(row["score"]) == value and (row["verdict"] == "in") == inside
+        assert 1 / 3 <= float(row["probability"]) <= 1
+    text = verdicts.format_table(found)
+    assert all(name in text for name in names) and "7 images:" in text
+
+
+def test_the_threshold_is_kept_and_made_anew_when_what_it_comes_from_changes(world, monkeypatch):
+    description = world.with_suffix(".json").read_bytes()
+    (first,) = judge(world)
+    kept = json.loads(first.threshold.path.read_text())
+    assert (kept["tpr"], kept["threshold"]) == (0.95, first.threshold.value)
+    kept["id_scores"] = [score + 1 for score in kept["id_scores"]]
+    first.threshold.path.write_text(json.dumps(kept))
+    (again,) = judge(world)  # the file is what is read
+    assert again.threshold.value == pytest.approx(first.threshold.value + 1)
+    (other,) = judge(world, "--tpr", "0.5")
+    assert json.loads(first.threshold.path.read_text())["tpr"] == 0.5
+    assert other.threshold.value < again.threshold.value and other.path != again.path
+    own = world.parent / "own" / "test.npz"
+    content = dict(np.load(own))
+    np.savez(own, images=content["images"][:20], labels=content["labels"][:20])
+    (fewer,) = judge(world)
+    assert len(fewer.threshold.id_scores) == 20
+    (logit,) = judge(world, "--score", "maxlogit")
+    assert logit.threshold.path != fewer.threshold.path
+    fewer.threshold.path.write_text("{")
+    assert judge(world)[0].threshold.value == fewer.threshold.value
+    assert world.with_suffix(".json").read_bytes() == description
+
+
+def test_a_kept_threshold_does_without_the_images_of_a_named_set(world, monkeypatch, capsys):
+    (first,) = judge(world)
+    monkeypatch.setattr(verdicts, "dataset_of", lambda *_: "cifar10")
+    args = options.parse(
+        ["--model", str(world), "--images", str(world.parent / "pics"), "--compile", "off"]
+        + ["--save", str(world.parent / "results"), "--data", str(world.parent / "none")],
+        "",
+    )
+    name = verdicts.base_path(
+        verdicts.Case(world, {"dataset": "cifar10"}, None, None, [], args), "energy"
+    ).name
+    with pytest.raises(UserError, match="ID test images"):
+        list(verdicts.judge(world, args))
+    kept = first.threshold.path.read_text()
+    first.threshold.path.with_name(f"{name}_threshold.json").write_text(kept)
+    (found,) = verdicts.judge(world, args)
+    assert found.threshold.value == first.threshold.value
+    assert "not at hand" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ("$a$_^.png", "b\n\udcff.png", "纹.png"))
+def test_one_file_of_any_name_and_its_pictures(world, name):
+    Image.fromarray(noise(1, 8, 7)[0]).save(world.parent / "one.png")
+    try:
+        (world.parent / "one.png").rename(world.parent / name)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("no such name on this disk")
+    (found,) = judge(world, images=name)
+    assert len(found.scores) == 1 and found.names[0].isprintable()
+    found.names[0].encode()
+    verdicts.write_csv(found)
+    for path in (sheets.draw_sheet(found), sheets.draw_histogram(found)):
+        with Image.open(path) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 200
+
+
+def test_sheet_of_many_images_shows_each_end(world):
+    write_images(world.parent / "many", noise(60, 8, 5))
+    (found,) = judge(world, images="many")
+    text = verdicts.format_table(found)
+    shown = [
+        line.split()[0] for line in text.splitlines() if line.split()[-1:] in (["in"], ["out"])
+    ]
+    ends = [*found.order[:10], *found.order[-10:]]
+    assert shown == [found.names[i] for i in ends]
+    with Image.open(sheets.draw_sheet(found)) as picture:
+        assert picture.size[1] > picture.size[0] / 2
+
+
+@pytest.mark.parametrize("count, tpr, place", ((10000, 0.95, 9500), (100, 0.07, 7), (3, 0.01, 1)))
+def test_threshold_is_the_smallest_score_that_keeps_the_share(count, tpr, place):
+    values = np.random.default_rng(0).permutation(count).astype(float)
+    assert verdicts.find_threshold(values, tpr) == place - 1
+    assert (values <= place - 1).mean() >= tpr > (values <= place - 2).mean() - 1e-12
+
+
+def test_bad_input(world):
+    for images, word in (("none", "does not exist"), ("own", "holds no image")):
+        with pytest.raises(UserError, match=word):
+            judge(world, images=images)
+    (world.parent / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="cannot be read"):
+        judge(world, images="broken.png")
+    for text in ("0", "1.5", "-1", "nan", "x"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            options.share(text)
+
+
+def test_save_scores_names_every_file(world):
+    images = loaders.load("pics", path=world.parent / "pics", data=world.parent / "data", size=8)
+    args = options.parse(["--model", str(world), "--compile", "off"], "")
+    net, about = network.load_network(world, args)
+    own = loaders.load_id("mine", "test", path=world.parent / "own")
+    case = verdicts.Case(world, about, net, verdicts.Sets(own, [images], None), [], args)
+    facts = report.about_images(case)
+    # the test part of the folder, as of every OOD set
+    assert facts["names/pics"].tolist() == [f"00{i}.png" for i in range(4)]
+    assert np.array_equal(facts["labels/id"], own.labels) and "names/id" not in facts
+    predicted = channels_of(own).argmax(axis=1)
+    assert np.array_equal(facts["predictions/id"], predicted)
+
+
+def channels_of(images):
+    """The class whose colour channel is largest wins: (N,3)."""
+    x = images.images.permute(0, 2, 3, 1).numpy() / 255
+    return ((x - np.array(loaders.MEAN)) / np.array(loaders.STD)).mean((1, 2))
+
+
+def test_printable():
+    assert printable("a\udcff\n纹") == "a\\udcff\\n纹"

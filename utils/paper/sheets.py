@@ -1,0 +1,101 @@
+"""Figures of verdicts: a contact sheet of the images, and their scores beside the threshold."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from utils.evaluation.verdicts import Verdicts, shorten, verdict
+
+from .plots import BLUE, ORANGE, WIDTH, save_figure, score_window, styled
+
+COLUMNS, ROWS = 6, 2  # of either half of a contact sheet
+FEW = 100  # images that are drawn as one line each in the histogram
+
+
+@styled
+def draw_sheet(found: Verdicts) -> Path:
+    """The most in and the most out of the images, as the network gets them, with name, class,
+    probability and score; returns the .png.
+    """
+    order, half = found.order, COLUMNS * ROWS
+    blocks = [("in", order[:half]), ("out", order[-half:])]
+    if len(order) <= 2 * half:
+        blocks = [("all", order)]
+    columns = min(COLUMNS, max(len(places) for _, places in blocks))
+    rows = [-(-len(places) // columns) for _, places in blocks]
+    fig = Figure(figsize=(WIDTH, 0.6 + 1.95 * sum(rows) + 0.35 * len(blocks)), layout="constrained")
+    titles = {
+        "all": "All images, the most in first",
+        "in": f"The {half} most in",
+        "out": f"The {half} most out",
+    }
+    fig.suptitle(
+        f"{found.label} on {shorten(found.images.name, 40)}: in where the score is at most "
+        f"{found.threshold.value:.5g}",
+        fontsize=10,
+        parse_math=False,
+    )
+    parts = np.atleast_1d(fig.subfigures(len(blocks), 1, height_ratios=rows))
+    for part, count, (kind, places) in zip(parts, rows, blocks):
+        part.suptitle(titles[kind], fontsize=10, fontweight="bold")
+        grid = part.subplots(count, columns, squeeze=False).ravel()
+        for ax in grid:
+            ax.set_axis_off()
+        for ax, i in zip(grid, places):
+            ax.imshow(found.images.images[i].permute(1, 2, 0).numpy(), interpolation="nearest")
+            lines = [
+                shorten(found.names[i], 20),
+                f"{shorten(found.classes[i], 14)} {found.probabilities[i]:.2f}",
+                f"{found.scores[i]:.4g}: {verdict(found, i)}",
+            ]
+            colour = BLUE if found.inside[i] else ORANGE
+            ax.set_title("\n".join(lines), fontsize=8, color=colour, parse_math=False)
+    return save_png(fig, f"{found.path}_sheet")
+
+
+@styled
+def draw_histogram(found: Verdicts) -> Path:
+    """Densities of the ID test images' scores and of the images', with the threshold; few images
+    are a line each. Returns the .png.
+    """
+    known, values = found.threshold.id_scores, found.scores
+    window = score_window([known, values])
+    fig = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    ax, edges = fig.subplots(), np.linspace(*window, 71)
+    drawn = [(known, BLUE, f"{len(known)} ID test images")]
+    name = f"{len(values)} of {shorten(found.images.name, 40)}"
+    if len(values) > FEW:
+        drawn.append((values, ORANGE, name))
+    for numbers, colour, label in drawn:
+        density = np.histogram(numbers, edges)[0] / len(numbers) / (edges[1] - edges[0])
+        ax.stairs(density, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
+        ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
+    if len(values) <= FEW:
+        shown = np.clip(values, *window)
+        ax.vlines(
+            shown, 0, 0.12, ORANGE, linewidth=1.4, label=name, transform=ax.get_xaxis_transform()
+        )
+    ax.axvline(
+        found.threshold.value,
+        color="black",
+        linestyle="--",
+        linewidth=1.1,
+        label=f"threshold {found.threshold.value:.5g}: {found.threshold.tpr:g} of ID to the left",
+    )
+    ax.set(xlim=window, ylim=(0, None), ylabel="density")
+    ax.set_xlabel(f"{found.label}, larger = more OOD", parse_math=False)
+    outside = int(len(values) - found.inside.sum())
+    ax.set_title(f"{len(values) - outside} in, {outside} out", fontsize=10)
+    for text in ax.legend().get_texts():
+        text.set_parse_math(False)
+    return save_png(fig, f"{found.path}_histogram")
+
+
+def save_png(fig, stem: str) -> Path:
+    """``save_figure`` as PNG alone; a letter that the font lacks is a box, and no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        (path,) = save_figure(fig, stem, (".png",))
+    return path
