@@ -676,8 +676,9 @@ def test_own_network_and_own_score_through_all_three_scripts(make_project, home)
         f"test.py -m flowers_small_s1_tune --id {home}/flowers --ood folder:{home}/stones "
         "--score energy,mine:brightness"
     )
+    project.refuse(command, "mine:small", "type: --arch mine:small", cwd=home)  # no file may
+    command += " --arch mine:small"
     assert "mine:brightness" in project.do(command, cwd=home)
-    assert project.do(command + " --arch mine:small", cwd=home)
     project.refuse(command, "mine", "cannot be imported")  # from elsewhere
     plain = project.snapshots / "pretrained" / "flowers_small_pretrained_epoch_0.json"
     plain.unlink()  # a file without description: the option names its network

@@ -9,11 +9,12 @@ import random
 import struct
 import tarfile
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from conftest import coloured, noise, pack, write_images
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from scipy.io import savemat
 
 from utils import runtime
@@ -147,10 +148,45 @@ class TestCifar:
             readers.read_cifar(tmp_path / "c", "test")
         assert not marker.exists()
 
+    @pytest.mark.parametrize("kind", ("O", "f8", "i8", "V16"))
+    def test_no_kind_of_array_but_uint8_is_built(self, tmp_path, kind):
+        """A dtype that says u1 and is made another one by its state would read the file's bytes as
+        addresses.
+        """
+        made = write_cifar10(tmp_path / "c")
+        state = np.dtype(kind).__reduce__()[2]
+
+        class Disguised:
+            def __reduce__(self):
+                return np.dtype, ("u1", False, True), state
+
+        class Data:
+            def __init__(self, kind):
+                self.kind = kind
+
+            def __reduce__(self):
+                rebuild, arguments, _ = np.zeros(1, np.uint8).__reduce__()
+                return rebuild, arguments, (1, (7, 3072), self.kind, False, bytes(7 * 3072))
+
+        for disguise in (Disguised(), np.dtype(kind)):
+            write_pickle(
+                tmp_path / "c" / "test_batch",
+                {b"data": Data(disguise), b"labels": made["test_batch"][1]},
+            )
+            try:
+                pixels, _, _ = readers.read_cifar(tmp_path / "c", "test")
+            except UserError as error:
+                assert "test_batch is not an official CIFAR batch" in str(error)
+            else:  # the bytes themselves, as the uint8 that they are
+                assert isinstance(disguise, Disguised) and pixels.dtype == np.uint8
+
     @pytest.mark.parametrize(
         "content",
         (
             [1, 2],
+            {b"data": np.zeros((2, 3072), object), b"labels": [0, 0]},
+            {b"data": np.zeros((2, 3072), np.uint8), b"labels": np.array([0, 1])},
+            {b"data": {1, 2}, b"labels": [0, 0]},
             {b"data": np.zeros((2, 3072), np.uint8)},
             {b"labels": [1]},
             {b"data": np.zeros((2, 3000), np.uint8), b"labels": [0, 0]},
@@ -645,3 +681,21 @@ class TestCache:
         assert len(self.read(folder, data)[0]) == 6
         assert [p.name for p in data.iterdir()] == ["cache"]
         data.chmod(0o755)
+
+
+def test_an_image_file_starts_no_other_program(tmp_path, monkeypatch):
+    """EPS is a program that Pillow would hand to Ghostscript, whatever the file is called."""
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: started.append(1))
+    monkeypatch.setattr(EpsImagePlugin, "has_ghostscript", lambda: True)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a").mkdir()
+    for name in ("one.jpg", "two.png"):
+        (tmp_path / "a" / name).write_bytes(eps)
+    with suppress(Exception), Image.open(io.BytesIO(eps)) as image:
+        image.load()
+    assert started  # so that the test can fail
+    started.clear()
+    with pytest.raises(UserError, match="one.jpg"):
+        readers.decode(readers.Folder(tmp_path), 8)
+    assert not started

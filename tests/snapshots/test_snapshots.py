@@ -7,15 +7,18 @@ import json
 import os
 import pickle
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+import baseline
 import models
 from utils import runtime, snapshots
 from utils.runtime import UserError
+from utils.training import network, options
 from utils.training.files import RunFiles, load_state
 
 
@@ -475,3 +478,21 @@ def test_a_full_disk_leaves_snapshot_and_description_as_they_were(call, place, m
         put(path, seed=2)
     assert tree(place) == before
     snapshots.load_model(path)
+
+
+@pytest.mark.parametrize("arch", ["evil:net", "os:_exit", "time:sleep", 5, ["wrn"], {}])
+def test_a_file_does_not_name_code_to_run(arch, tmp_path, monkeypatch):
+    """Neither a description nor the state of an interrupted run makes a module be imported."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')\ndef net(n): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "cifar10_wrn_pretrained_epoch_0.pt"
+    torch.save({"fc.weight": torch.zeros(10, 4), "fc.bias": torch.zeros(10)}, path)
+    path.with_suffix(".json").write_text(json.dumps({"arch": arch, "num_classes": 10}))
+    for read in (snapshots.load_model, lambda path: network.describe_parent(path, None)):
+        with pytest.raises(UserError, match=re.escape(path.stem)) as error:
+            read(path)
+        assert "--arch" in str(error.value)
+    args = baseline.parse(["cifar10", "--resume"])
+    with pytest.raises(UserError, match="interrupted run"):
+        options.settle(args, "pretrain", state={"recipe": {"arch": arch}})
+    assert "evil" not in sys.modules

@@ -5,7 +5,6 @@ each gives (uint8 (N,H,W,3), labels, classes).
 import hashlib
 import io
 import os
-import pickle
 import tarfile
 import warnings
 import zipfile
@@ -19,32 +18,16 @@ from tqdm import tqdm
 from data.download import IMAGE_ENDINGS
 from utils.runtime import Cache, UserError
 
+from .pickles import load_plain
+
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
+# What Pillow may take an image for, whatever its name says: it would start another program
+# (Ghostscript) for an EPS, and has decoders for formats that nobody keeps images in.
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 # To be raised when the same file gives other pixels, labels or classes than before: what was
 # decoded before is not read then.
 DECODING = 1
-
-
-class ArraysOnly(pickle.Unpickler):
-    """Unpickler for the official CIFAR batches that builds NumPy arrays and plain
-    containers and nothing else.
-    """
-
-    ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy.core.numeric", "_frombuffer"),
-        ("numpy._core.numeric", "_frombuffer"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
 
 
 def official_reader(path):
@@ -64,7 +47,7 @@ def read_cifar(folder, split):
     for name in names:
         try:
             with open(folder / name, "rb") as file:
-                batch = ArraysOnly(file, encoding="bytes").load()
+                batch = load_plain(file)
             batch = {
                 key.decode() if isinstance(key, bytes) else key: value
                 for key, value in batch.items()
@@ -264,7 +247,7 @@ def read_image(source, name, size, crop_only):
     with warnings.catch_warnings(), source.open(name) as file:
         # Pillow's remarks on odd files: such a file is read as it is, or is an error
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(file.read())) as image:
+        with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
             return np.asarray(fit_image(image, size, crop_only))
 
 

@@ -2,6 +2,7 @@
 
 from .files import (
     build_model,
+    check_arch,
     describe,
     is_complete,
     load_model,

@@ -147,6 +147,19 @@ def read_description(path: Path) -> dict | None:
     return description
 
 
+def check_arch(arch: object, place: str | Path) -> None:
+    """UserError where a file names code to import: only the command line may do that."""
+    if not isinstance(arch, str):
+        raise UserError(
+            f"{place} names its network by {arch!r}, which is no name. Give --arch NAME"
+        )
+    if ":" in arch:
+        raise UserError(
+            f"{place} names '{arch}' as its network, a function of somebody's own module. A file "
+            f"does not make this program import code; if you know that module, type: --arch {arch}"
+        )
+
+
 def describe(path, state, arch=None):
     """The description beside a snapshot, or what names and shapes tell of a file that has none.
 
@@ -165,6 +178,8 @@ def describe(path, state, arch=None):
         )
     if arch:
         description["arch"] = arch
+    elif "arch" in description:
+        check_arch(description["arch"], Path(path).with_suffix(".json"))
     if "arch" not in description:
         raise UserError(
             f"{path} is of no network known here ({', '.join(models.MODELS)}), "

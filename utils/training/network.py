@@ -87,11 +87,11 @@ def describe_parent(path: Path, arch: str | None) -> dict:
     """
     own = arch if ":" in (arch or "") else None
     known = snapshots.read_description(path)
-    return (
-        {**known, "arch": own or known.get("arch")}
-        if known
-        else snapshots.describe(path, snapshots.read_weights(path), own)
-    )
+    if not known:
+        return snapshots.describe(path, snapshots.read_weights(path), own)
+    if own is None and "arch" in known:
+        snapshots.check_arch(known["arch"], path.with_suffix(".json"))
+    return {**known, "arch": own or known.get("arch")}
 
 
 def load_parent(model, path: Path, description: dict) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 
 from models import MODELS
-from utils import loaders
+from utils import loaders, snapshots
 from utils.losses import Loss, losses_of, sampling
 from utils.runtime import DATA, STREAMS, UserError
 
@@ -294,6 +294,8 @@ def settle(
         key: value for key, value in vars(args).items() if value is not None and value is not False
     }
     recorded = (state or {}).get("recipe", {})
+    if "arch" in recorded and "arch" not in typed:
+        snapshots.check_arch(recorded["arch"], "the state of the interrupted run")
     before = (state or {}).get("given", {})
     run = {**USUAL, **{k: recorded[k] for k in USUAL if k in recorded}, **before}
     run.update({key: typed[key] for key in OF_A_RUN if key in typed})

@@ -1,0 +1,96 @@
+"""Read the pickles that CIFAR's official files are, building nothing but plain values.
+
+An unpickler that may call NumPy's own functions can be led to memory that is not the file's: a
+dtype whose state has been set says how bytes are read. So no class of NumPy is built here. The
+names that such a file asks for stand for objects of this module, which keep what they are given;
+an array is made of them at the end, of uint8 and of the file's own bytes.
+"""
+
+import pickle
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+class Kind:
+    """Stands for numpy.dtype: only the one-byte unsigned integer, by name."""
+
+    def __init__(self, name: object, *_):
+        if name not in ("u1", "|u1", "uint8", b"u1", b"|u1", b"uint8"):
+            raise pickle.UnpicklingError(f"its array is of {str(name)[:20]!r}, not of uint8")
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and layout, which one byte does not have."""
+
+
+class Array:
+    """Stands for numpy.ndarray: shape and bytes, as its state or ``_frombuffer`` gives them."""
+
+    def __init__(self, *_):
+        self.values = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, by_column, content = state
+        self.fill(content, kind, shape, "F" if by_column else "C")
+
+    def fill(self, content: object, kind: object, shape: object, order: object) -> "Array":
+        if (
+            not isinstance(content, (bytes, bytearray))
+            or not isinstance(kind, Kind)
+            or not isinstance(shape, tuple)
+            or not all(type(side) is int and side >= 0 for side in shape)
+            or order not in ("C", "F")
+        ):
+            raise pickle.UnpicklingError("its array is not made of bytes and a shape")
+        self.values = np.frombuffer(bytes(content), np.uint8).reshape(shape, order=order)
+        return self
+
+
+def from_buffer(content: object, kind: object, shape: object, order: object) -> Array:
+    return Array().fill(content, kind, shape, order)
+
+
+def encode(text: object, encoding: object) -> bytes:
+    """Bytes that Python 3 has written as text for Python 2's pickles."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("it holds text in another encoding than latin1")
+    return text.encode("latin1")
+
+
+STAND_INS = {
+    ("numpy", "ndarray"): Array,
+    ("numpy", "dtype"): Kind,
+    ("_codecs", "encode"): encode,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): Array for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): from_buffer for core in ("core", "_core")},
+}
+
+
+class PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return STAND_INS[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+def load_plain(file: BinaryIO) -> Any:
+    """The content of a pickle of dicts, lists, text, numbers and uint8 arrays, text of Python 2 as
+    bytes; UnpicklingError for anything else.
+    """
+    return plain(PlainUnpickler(file, encoding="bytes").load())
+
+
+def plain(value: Any) -> Any:
+    """A value with its arrays in the place of what stood for them."""
+    if isinstance(value, Array):
+        if value.values is None:
+            raise pickle.UnpicklingError("it holds an array without content")
+        return value.values
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if type(value) is list and any(isinstance(part, Array) for part in value):
+        return [plain(part) for part in value]
+    if not isinstance(value, (bytes, str, int, float, list, tuple, type(None))):
+        raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
+    return value
