@@ -50,7 +50,16 @@ def world(tmp_path, monkeypatch):
 def judge(file, *words, images="pics"):
     folder = file.parent
     args = options.parse(
-        ["--model", str(file), "--id", str(folder / "own"), "--save", str(folder / "results")]
+        [
+            "--model",
+            str(file),
+            "--arch",
+            "tinynet:tiny",
+            "--id",
+            str(folder / "own"),
+            "--save",
+            str(folder / "results"),
+        ]
         + ["--data", str(folder / "data"), "--images", str(folder / images), *words],
         "",
     )
@@ -115,6 +124,7 @@ def test_a_kept_threshold_does_without_the_images_of_a_named_set(world, monkeypa
     monkeypatch.setattr(verdicts, "dataset_of", lambda *_: "cifar10")
     args = options.parse(
         ["--model", str(world), "--images", str(world.parent / "pics"), "--compile", "off"]
+        + ["--arch", "tinynet:tiny"]
         + ["--save", str(world.parent / "results"), "--data", str(world.parent / "none")],
         "",
     )
@@ -180,7 +190,7 @@ def test_bad_input(world):
 
 def test_save_scores_names_every_file(world):
     images = loaders.load("pics", path=world.parent / "pics", data=world.parent / "data", size=8)
-    args = options.parse(["--model", str(world), "--compile", "off"], "")
+    args = options.parse(["--model", str(world), "--arch", "tinynet:tiny", "--compile", "off"], "")
     net, about = network.load_network(world, args)
     own = loaders.load_id("mine", "test", path=world.parent / "own")
     case = verdicts.Case(world, about, net, verdicts.Sets(own, [images], None), [], args)

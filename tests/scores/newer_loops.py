@@ -168,7 +168,7 @@ def weiper_loop(train, h, f):
 SMALL = {
     "mahalanobis++": {},
     "pnml": {},
-    "neco": {},
+    "neco": {"maxlogit": 1},
     "lts": {"p": 60},
     "vra": {"q1": 0.3, "q2": 0.8, "lamb": 0.25},
     "optfs": {},

@@ -19,7 +19,6 @@ from .files import (
     json_bytes,
     make_folder,
     portable,
-    printable,
     sha256_file,
     short_path,
     write_bytes,
@@ -28,4 +27,5 @@ from .files import (
     write_text,
 )
 from .memory import keep_freed_memory
+from .output import Printed, printable
 from .seeds import STREAMS, Streams, data_generator, derive_seed, seed_all

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from .memory import keep_freed_memory
+from .output import guard_streams
 
 
 class UserError(Exception):
@@ -24,6 +25,7 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
     full disk in its own words; they become one line too.
     """
     program = Path(sys.argv[0]).name
+    guard_streams()
     # where a user's own network, loss or score lies when the script is run from elsewhere
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -47,9 +49,6 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
         )
         return 2
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader (head, less) has gone
-            sys.stderr.close()
-            return 1
         where = error.filename or "while reading or writing"
         print(
             (

@@ -82,12 +82,6 @@ def short_path(path: str | Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def printable(name: str) -> str:
-    """A name on one line that any file and terminal takes: the rest is escaped as Python does."""
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def portable(value: object) -> object:
     """A value for a result file: a path inside the project as seen from there,
     anything else as it is.

@@ -7,19 +7,19 @@ from .exact.blocks import by_blocks, mean_row, slices
 
 
 class NECO(Score):
-    """-||V'x|| / ||x||, x the standardised feature, V the d first principal directions, times max f.
+    """-||V'x|| / ||x||, x the standardised feature, V the d first principal directions.
 
     x = (h - mean) / sd of the training features, a constant channel divided by 1. Logits (N,C),
     features (N,D) -> (N,) float64; without the factor in [-1, 0]; larger = more OOD. d: 0 = C - 1,
     the dimension of the space that the means of C classes span. maxlogit: 1 = with the factor
-    max_c f_c, 0 = without, as the paper has it for ResNets. Where max f is negative the factor turns
-    the sign; the paper says nothing of it. x = 0 gives 0. ValueError: d negative or above the
-    features' width, maxlogit neither 0 nor 1.
+    max_c f_c, 0 = without, as the paper has it for residual networks, the kind of this project's.
+    Where max f is negative the factor turns the sign; the paper says nothing of it. x = 0 gives 0.
+    ValueError: d negative or above the features' width, maxlogit neither 0 nor 1.
     Source: Ben Ammar et al. 2024; its d is an argument without a default.
     """
 
     name = "neco"
-    formula = "-||V'x|| / ||x|| max_c f_c, x = (h - mean)/sd, V = first d principal directions"
+    formula = "-||V'x|| / ||x||, x = (h - mean)/sd, V = first d principal directions"
     needs = ("logits", "features", "train")
     paper = Paper(
         "NECO: NEural Collapse Based Out-of-distribution detection",
@@ -27,7 +27,7 @@ class NECO(Score):
         "ICLR 2024",
         "arXiv:2310.06823",
     )
-    defaults = {"d": 0, "maxlogit": 1}
+    defaults = {"d": 0, "maxlogit": 0}
     grid = {"d": (5, 10, 20, 50), "maxlogit": (0, 1)}
 
     def check(self) -> None:
