@@ -75,6 +75,8 @@ def main(argv=None):
     description = training.describe_network(args, num_classes, train_set, computed)
     if args.loss != "ce":
         description.update(loss=args.loss, score=loss.score)
+    if loss.head:
+        description["classifier"] = False
     if outliers is not None:
         description["outliers"] = outliers.describe()
     runtime.seed_all(args.seed, "init")
@@ -84,18 +86,25 @@ def main(argv=None):
         snapshots.load_weights(model, snapshots.read_weights(path), path)
         description.update(parent=path.name, parent_sha256=runtime.sha256_file(path))
     model = training.prepare(model, train_set, args, device, precision)
-    optimizer = training.make_optimizer(model, args)
+    loss.attach(model.feature_dim, device)
+    optimizer = training.make_optimizer(model, loss, args)
     streams = runtime.Streams(args.seed, "pretrain", args.streams)
-    candidates = sampling.CANDIDATES if loss.chooses_outliers else 1
-    batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, candidates)
+    batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
+    train_batches = loaders.Batches(train_set, args.test_bs, device) if loss.head else None
     test_batches = loaders.Batches(test_set, args.test_bs, device)
     run = training.Run(
-        snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
+        snapshots.resolve_folder(args.save),
+        stem_of(args),
+        model,
+        optimizer,
+        args,
+        description,
+        loss.projection if loss.head else None,
     )
     autocast = partial(runtime.autocast, device, precision)
     steps = len(batches)
     schedule = partial(
-        training.learning_rate, total=args.epochs * steps, base=args.learning_rate, drops=loss.drops
+        training.learning_rate, total=args.epochs * steps, base=args.learning_rate, loss=loss
     )
     with run.interruptible():
         for epoch in range(run.first_epoch, args.epochs):
@@ -119,6 +128,8 @@ def main(argv=None):
                 total.backward()
                 optimizer.step()
                 log.add(terms)
+            if loss.head:
+                training.take_class_means(model, train_batches, device, precision)
             run.end_epoch(epoch, log, *training.evaluate(model, test_batches, device, precision))
     run.finish()
 

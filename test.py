@@ -17,7 +17,7 @@ from utils import loaders, runtime, scores
 from utils.evaluation import options, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
-from utils.evaluation.protocol import Case, Rows, load_sets, mean_row, measure_set
+from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets, mean_row, measure_set
 from utils.evaluation.validation import tune_scores
 
 
@@ -54,7 +54,7 @@ def judge(file, args):
 def load(file, args):
     """The network of a snapshot, the scores, and the image sets they are to tell apart."""
     network, description = load_network(file, args)
-    chosen = scores.choose(args.score, description.get("dataset"), args.T, args.noise)
+    chosen = choose_scores(description, file, args)
     fitted = args.tune_scores or any("train" in score.needs for score in chosen)
     sets = load_sets(description, file, args, fitted)
     loaders.check_fits(network.model, sets.id)

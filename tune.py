@@ -82,10 +82,9 @@ def main(argv=None):
     model = snapshots.build_model(description)
     training.load_parent(model, parent, description)
     model = training.prepare(model, train_set, args, device, precision)
-    optimizer = training.make_optimizer(model, args)
+    optimizer = training.make_optimizer(model, loss, args)
     streams = runtime.Streams(args.seed, "tune", args.streams)
-    candidates = sampling.CANDIDATES if loss.chooses_outliers else 1
-    batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, candidates)
+    batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
     run = training.Run(
         snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description

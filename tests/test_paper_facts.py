@@ -138,6 +138,8 @@ class TestRecipes:
                 sampling="clusters",
             ),
             "logitnorm": dict(epochs=200, tau=0.01, batch_size=128, decay=5e-4),
+            "reweightood": dict(epochs=100, tau=0.1, batch_size=512, decay=1e-4),
+            "supcon": dict(epochs=100, tau=0.1, batch_size=512, decay=1e-4),
         }
         for loss, expected in own.items():
             recipe = recipes.resolve("pretrain", "cifar10", loss)
@@ -145,15 +147,18 @@ class TestRecipes:
                 "learning_rate"
             ] == 0.1
         rates = {
-            epoch: learning_rate(epoch * 10, 600, 0.1, LOSSES["greg+"].drops)
-            for epoch in (0, 49, 50, 59)
+            epoch: learning_rate(epoch * 10, 600, 0.1, LOSSES["greg+"]) for epoch in (0, 49, 50, 59)
         }
         assert rates == pytest.approx({0: 0.1, 49: 0.1, 50: 0.01, 59: 0.01})
         rates = [
-            learning_rate(epoch, 200, 0.1, LOSSES["logitnorm"].drops)
+            learning_rate(epoch, 200, 0.1, LOSSES["logitnorm"])
             for epoch in (0, 79, 80, 139, 140, 199)
         ]
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+        # ten warm-up epochs of 100, from 0.001 to the cosine's value there, which ends at 1e-4
+        for loss in ("reweightood", "supcon"):
+            rates = [learning_rate(epoch, 100, 0.1, LOSSES[loss]) for epoch in (0, 5, 10, 100)]
+            assert rates == pytest.approx([0.001, (0.001 + 0.09755) / 2, 0.09755, 1e-4], rel=1e-3)
 
     def test_every_loss_is_scored_as_in_its_paper(self):
         expected = {
@@ -164,9 +169,16 @@ class TestRecipes:
             "greg": "energy",
             "greg+": "energy",
             "logitnorm": "msp",
+            "reweightood": "mahalanobis++",
+            "supcon": "mahalanobis++",
         }
         assert {name: loss.score for name, loss in LOSSES.items()} == expected
-        assert {name for name, loss in LOSSES.items() if not loss.outliers} == {"sr", "logitnorm"}
+        assert {name for name, loss in LOSSES.items() if not loss.outliers} == {
+            "sr",
+            "logitnorm",
+            "reweightood",
+            "supcon",
+        }
 
     def test_the_published_code_as_a_preset(self):
         changed = {

@@ -181,7 +181,9 @@ class TestWhatEachLossSees:
         right = terms("oe", logits, features, labels)["ce"]
         assert terms("oe", logits.flip(0), features, labels)["ce"] != right
 
-    @pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if not loss.gradient])
+    @pytest.mark.parametrize(
+        "name", [name for name, loss in LOSSES.items() if not (loss.gradient or loss.head)]
+    )
     @pytest.mark.parametrize("scale", (0.0, 1.0, 1e4))
     def test_terms_are_non_negative_and_gradients_finite(self, name, scale):
         logits, features, labels = batch()
@@ -212,11 +214,13 @@ class TestRecord:
         assert loss().hyper == loss.defaults
 
     def test_what_a_loss_needs(self):
-        assert [name for name, loss in LOSSES.items() if not loss.outliers] == ["sr", "logitnorm"]
+        pairs = ["reweightood", "supcon"]
+        assert [n for n, loss in LOSSES.items() if not loss.outliers] == ["sr", "logitnorm", *pairs]
         assert [name for name, loss in LOSSES.items() if loss.gradient] == ["greg", "greg+"]
         assert [name for name, loss in LOSSES.items() if loss().chooses_outliers] == ["greg+"]
-        assert not any(loss.head or loss.views != 1 for loss in LOSSES.values())
-        assert list(losses_of("pretrain")) == ["ce", "greg+", "logitnorm"]
+        assert [name for name, loss in LOSSES.items() if loss.head and loss.views == 2] == pairs
+        assert not any(loss.head != (loss.views == 2) for loss in LOSSES.values())
+        assert list(losses_of("pretrain")) == ["ce", "greg+", "logitnorm", *pairs]
         assert list(losses_of("tune")) == ["sr", "sroe", "oe", "energy", "greg", "greg+"]
 
     @pytest.mark.parametrize(

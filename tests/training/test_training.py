@@ -656,3 +656,25 @@ def test_baseline_from_given_weights(make_project, whole, baseline):
         "x/own",
     )
     project.refuse(f"{baseline} --load nosuch", "snapshot 'nosuch' not found")
+
+
+def test_a_loss_of_pairs_is_trained_resumed_and_scored_by_its_features(make_project, own):
+    """Its head lies in the state alone; energy and fine-tuning have nothing to work with."""
+    project, other = make_project(), make_project()
+    command = f"baseline.py own --id {own} --loss reweightood {SMALL} --epochs 2"
+    project.do(command)
+    other.run(command, prelude=stop_at_step("SIGKILL", 6))
+    other.do(command + " --resume")
+    assert_same_run(project, other, "pretrained_reweightood")
+    (weights_file,) = (project.snapshots / "pretrained_reweightood").glob("*_epoch_1.pt")
+    made = json.loads(weights_file.with_suffix(".json").read_text())
+    assert made["classifier"] is False and made["score"] == "mahalanobis++"
+    state = torch.load(weights_file, weights_only=True)
+    assert not any("projection" in name or name[0].isdigit() for name in state)
+    rows = state["fc.weight"].norm(dim=1)
+    torch.testing.assert_close(rows, torch.ones_like(rows))  # class means of length 1
+    test = f"test.py --model {weights_file} --id {own} --ood gaussian"
+    project.refuse(f"{test} --score energy", "needs a classifier", "knn, mahalanobis++")
+    assert "mahalanobis++" in project.do(f"{test} --score knn:k=2,mahalanobis++")
+    project.refuse(f"tune.py own --id {own} --load {weights_file}", "without a classifier")
+    project.do(f"baseline.py own --id {own} {SMALL} --epochs 1 --load {weights_file}")

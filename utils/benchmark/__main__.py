@@ -20,7 +20,7 @@ import torch
 
 import models
 from utils import loaders, runtime
-from utils.losses import LOSSES, Batch
+from utils.losses import LOSSES, Batch, Loss
 from utils.metrics import detection_metrics
 from utils.training import make_optimizer, options, prepare_training
 
@@ -189,7 +189,7 @@ def our_steps(
     with operators(stock=False):
         network = prepare_training(copy.deepcopy(network), device)
     optimizer = make_optimizer(
-        network, argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4)
+        network, Loss(), argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4)
     )
     batches = loaders.Batches(images, batch, device, augment=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 from utils import loaders
 from utils.metrics import METRICS, detection_metrics, quirks
 from utils.runtime import DATA, UserError
-from utils.scores import Score
+from utils.scores import SCORES, Score, choose, names_all
 
 from .network import Network
 
@@ -126,6 +126,31 @@ class Rows(NamedTuple):
             {"score": score.label, "hyper": score.hyper, "sets": table[:-1], "average": table[-1]}
         )
         self.vectors.update({f"{score.label}/{name}": values for name, values in vectors.items()})
+
+
+def choose_scores(description: Mapping[str, Any], file: Path, args: Namespace) -> list[Score]:
+    """The scores of --score for a snapshot; UserError where one needs a classifier that it has not.
+
+    Of ``all`` those that need one are left out.
+    """
+    chosen = choose(args.score, description.get("dataset"), args.T, args.noise)
+    if description.get("classifier") is not False:
+        return chosen
+    fitting = [
+        score
+        for score in chosen
+        if getattr(score, "own", False) or not set(score.needs) & {"logits", "head", "gradient"}
+    ]
+    if len(fitting) < len(chosen) and not names_all(args.score):
+        missing = next(score for score in chosen if score not in fitting)
+        there = [
+            name for name, kind in SCORES.items() if not set(kind.needs) - {"features", "train"}
+        ]
+        raise UserError(
+            f"score '{missing.label}' needs a classifier; {file.name} was trained with --loss "
+            f"{description.get('loss')}, without one. Scores of its features: {', '.join(there)}"
+        )
+    return fitting
 
 
 def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> str:

@@ -25,7 +25,7 @@ from utils.runtime import (
 )
 
 from .network import FORWARD, load_network
-from .protocol import Case, Sets, dataset_of, load_id_set
+from .protocol import Case, Sets, choose_scores, dataset_of, load_id_set
 from .report import result_path
 
 SHOWN = 10  # rows at either end of the printed table
@@ -88,7 +88,7 @@ def judge(file: Path, args: Namespace) -> Iterator[Verdicts]:
     own per snapshot and score. Where the ID images are not at hand that file is enough.
     """
     network, description = load_network(file, args)
-    chosen = scores.choose(args.score, description.get("dataset"), args.T, args.noise)
+    chosen = choose_scores(description, file, args)
     case = Case(file, description, network, load_sets(file, description, chosen, args), [], args)
     known, size = case.sets.id, args.image_size or description.get("image_size") or 32
     size = size if known is None else known.images.shape[-1]

@@ -8,9 +8,12 @@ import math
 import torch
 import torch.nn.functional as F
 
+from utils.losses import Loss
+from utils.losses.sampling import CANDIDATES
 from utils.runtime import UserError, to_device
 
 from .sets import MEAN, STD, outlier_statistics
+from .views import random_view
 
 
 def normalise(images, mean=MEAN, std=STD):
@@ -95,13 +98,14 @@ class Batches:
     def epoch(self, generator):
         for index in self.order(generator):
             index = to_device(index, self.images.device)
-            images = self.images.index_select(0, index)
-            if self.augment:
-                images = flip_and_crop(images, self.padding, generator)
-            yield (
-                normalise(images, self.mean, self.std),
-                None if self.labels is None else self.labels[index],
-            )
+            labels = None if self.labels is None else self.labels[index]
+            yield self.augmented(self.images.index_select(0, index), labels, generator)
+
+    def augmented(self, images, labels, generator):
+        """A batch (x, y) of the images uint8 (B,H,W,3) and their labels (B,)."""
+        if self.augment:
+            images = flip_and_crop(images, self.padding, generator)
+        return normalise(images, self.mean, self.std), labels
 
     def order(self, generator):
         """Index tensors of an epoch's batches."""
@@ -113,19 +117,42 @@ class Batches:
         return order[: self.steps * self.batch_size].split(self.batch_size)
 
 
+class PairedBatches(Batches):
+    """Training batches of two views of each image: x (2B,3,H,W), the first views before the second,
+    and y (2B,). A smaller last batch is left out, unless it is the only one: its pairs are fewer.
+    """
+
+    def __len__(self):
+        return max(len(self.images) // self.batch_size, 1)
+
+    def order(self, generator):
+        return super().order(generator)[: len(self)]
+
+    def augmented(self, images, labels, generator):
+        views = torch.cat([random_view(images, generator) for _ in range(2)])
+        mean, std = (
+            torch.tensor(values, device=views.device).view(1, 3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        x = views.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        return x, labels.repeat(2)
+
+
 class TrainingBatches:
     """The batches of training epochs: (x, y, x_out) with outliers beside the ID
     images, or an empty x_out.
 
     x (B,3,H,W) and x_out (M,3,H,W) float32, flipped, cropped and normalised, y int64 (B,). args:
     batch_size and padding, and for outliers oe_batch_size, outlier_padding and outlier_norm;
-    ``streams`` gives the random numbers. ``candidates``: so many times oe_batch_size outliers,
-    of which the step chooses.
+    ``streams`` gives the random numbers. A loss that chooses its outliers gets ``CANDIDATES`` times
+    as many to choose of, one of pairs both views of each image.
     """
 
-    def __init__(self, images, outliers, args, device, streams, candidates: int = 1):
+    def __init__(self, images, outliers, args, device, streams, loss=Loss):
         self.streams, self.outliers = streams, None
-        self.images = Batches(images, args.batch_size, device, augment=True, padding=args.padding)
+        kind = PairedBatches if loss.views == 2 else Batches
+        self.images = kind(images, args.batch_size, device, augment=True, padding=args.padding)
+        candidates = CANDIDATES if getattr(loss, "chooses_outliers", False) is True else 1
         if outliers is not None:
             mean, std = outlier_statistics(args.outlier_norm)
             self.outliers = Batches(

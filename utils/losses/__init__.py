@@ -7,8 +7,10 @@ from .greg import GReg
 from .gregplus import GRegPlus
 from .logitnorm import LogitNorm
 from .oe import OE
+from .reweightood import ReweightOOD
 from .sr import SR
 from .sroe import SROE
+from .supcon import SupCon
 
 LOSSES = {
     "sr": SR,
@@ -18,6 +20,8 @@ LOSSES = {
     "greg": GReg,
     "greg+": GRegPlus,
     "logitnorm": LogitNorm,
+    "reweightood": ReweightOOD,
+    "supcon": SupCon,
 }
 
 

@@ -74,6 +74,9 @@ class Loss:
     scratch: ClassVar[dict] = {}  # the same for baseline.py, of a loss that tune.py has too
     # shares of a pre-training at which the learning rate falls to a tenth; () = cosine
     drops: ClassVar[tuple] = ()
+    # share of a pre-training over which the learning rate rises from a hundredth
+    warmup: ClassVar[float] = 0.0
+    final: ClassVar[float] = 0.0  # share of the learning rate that the cosine ends at; 0 = 1e-6
     per_dataset: ClassVar[dict] = {}  # data set -> what of the two differs there
     presets: ClassVar[dict] = {}  # preset -> what of the two differs there
     # hyper-parameter younger than recorded runs -> the value those were made with
@@ -92,6 +95,14 @@ class Loss:
             if self.hyper[key] not in words:
                 raise ValueError(f"{key} {self.hyper[key]} is none of {', '.join(words)}")
         self.check()
+
+    # what ``attach`` made by ``make_head``; of a loss without a head it has no parameters
+    projection: torch.nn.Module = torch.nn.Identity()
+
+    def attach(self, feature_dim: int, device: torch.device) -> None:
+        """Make the head of a loss that has one, on the device."""
+        if self.head:
+            self.projection = self.make_head(feature_dim).to(device)
 
     def check(self) -> None:
         """Raise ValueError when a hyper-parameter is out of its range."""

@@ -12,6 +12,7 @@ from .network import (
     make_optimizer,
     prepare,
     prepare_training,
+    take_class_means,
 )
 from .run import Run, StepLog
 from .schedule import cosine_lr, learning_rate, set_lr

@@ -5,7 +5,7 @@ import platform
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 import models
 from utils import loaders, runtime, snapshots
@@ -103,6 +103,12 @@ def load_parent(model, path: Path, description: dict) -> None:
         path, state, description["arch"] if ":" in description["arch"] else None
     )
     dataset = description["dataset"]
+    if parent.get("classifier") is False:
+        raise UserError(
+            f"{path} was trained with --loss {parent.get('loss')}, without a classifier: its logits "
+            f"mean nothing to this loss. Fine-tune another network: --load NAME|PATH, or run: "
+            f"python baseline.py {dataset}"
+        )
     if parent["num_classes"] != description["num_classes"] or parent.get("dataset") not in (
         None,
         dataset,
@@ -132,16 +138,37 @@ def prepare(model, images, args, device, precision: str):
     return model
 
 
-def make_optimizer(model, args):
-    """SGD with Nesterov momentum; weight decay on every parameter, as the papers' code has it."""
+def make_optimizer(model, loss, args):
+    """SGD with Nesterov momentum of the network and the loss's head, if it has one;
+    weight decay on every parameter, as the papers' code has it.
+    """
     return torch.optim.SGD(
-        model.parameters(),
+        [*model.parameters(), *loss.projection.parameters()],
         lr=args.learning_rate,
         momentum=args.momentum,
         weight_decay=args.decay,
         nesterov=args.momentum > 0,
         fused=True,
     )
+
+
+@torch.no_grad()
+def take_class_means(model, batches, device, precision):
+    """Make the linear head that of the nearest class mean, for a loss that trains no classifier.
+
+    batches of the ID training images without augmentation. The head's rows become the classes'
+    mean unit features, brought to length 1, its bias 0: the largest logit is the class mean of the
+    smallest angle.
+    """
+    model.eval()
+    means = torch.zeros_like(model.fc.weight, dtype=torch.float64)
+    for x, y in batches:
+        with autocast(device, precision):
+            _, features = model(x)
+        means.index_add_(0, y, normalize(features.double(), dim=1))
+    model.fc.weight.copy_(normalize(means, dim=1))
+    if model.fc.bias is not None:
+        model.fc.bias.zero_()
 
 
 @torch.no_grad()

@@ -68,13 +68,14 @@ class Run:
     to its files in place.
 
     folder, stem: where its snapshots go and their name without epoch; ``description`` goes into
-    every .json. The state that was found, if any, is loaded into model and optimiser;
+    every .json; ``head``, a module that the loss trains beside the model, is kept in the state
+    alone. The state that was found, if any, is loaded into model and optimiser;
     ``first_epoch`` is the one to begin with.
     """
 
-    def __init__(self, folder, stem, model, optimizer, args, description):
+    def __init__(self, folder, stem, model, optimizer, args, description, head=None):
         self.files, self.stem, self.args = RunFiles(folder, stem), stem, args
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.head = model, optimizer, head
         self.first_epoch, self.rows, self.best, self.best_epoch = 0, [], math.inf, None
         self.description = {**description, "recipe": args.recipe}
         if args.resume:
@@ -123,6 +124,8 @@ class Run:
                     file=sys.stderr,
                 )
         snapshots.load_weights(self.model, state["model"], f"the state of {self.stem}")
+        if self.head is not None and "head" in state:
+            self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.first_epoch, self.rows, self.best = state["epoch"] + 1, state["rows"], state["best"]
         self.best_epoch = state["best_epoch"]
@@ -133,6 +136,7 @@ class Run:
             epoch=epoch,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
+            **({"head": self.head.state_dict()} if self.head is not None else {}),
             recipe=self.args.recipe,
             given=self.args.given,
             rows=self.rows,
