@@ -11,6 +11,8 @@ from torch import nn
 
 import models
 
+from .plain import PACKAGES, adapt, package_function, trace
+
 # what published files call the head (ResNet and AllConvNet) -> what every network here calls it
 HEAD_ALIASES = {"linear.": "fc.", "classifier.": "fc."}
 
@@ -21,6 +23,8 @@ def load_function(arch: str) -> Callable:
     The scripts add the current folder to Python's path (utils/runtime/errors.py).
     """
     module_name, _, function_name = arch.partition(":")
+    if module_name in PACKAGES:
+        return package_function(arch)
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
     except Exception as error:  # whatever the user's module raises
@@ -33,17 +37,24 @@ def load_function(arch: str) -> Callable:
     return function
 
 
-def check_contract(model: nn.Module, arch: str, num_classes: int) -> nn.Module:
-    """The user's own network when it is what ``build`` promises,
-    else TypeError or ValueError with what is amiss.
+def check_contract(
+    model: nn.Module, arch: str, num_classes: int, image_size: int | None = None
+) -> nn.Module:
+    """The user's own network as one that ``build`` promises, else TypeError or ValueError with what
+    is amiss.
+
+    One that returns a pair and has its head as .fc is taken at its word, and must keep it; any
+    other is adapted (plain.py). ``image_size``: the side of the images it is tried with.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"'{arch}' returned a {type(model).__name__}, not a torch.nn.Module")
-    head = getattr(model, "fc", None)
-    if not isinstance(head, nn.Linear):
-        raise TypeError(
-            f"'{arch}' returned a network whose linear head is not there as .fc (torch.nn.Linear)"
-        )
+    found, head = trace(model, arch, image_size), getattr(model, "fc", None)
+    if not (isinstance(head, nn.Linear) and is_pair(found.result)):
+        found = trace(model, arch, image_size, blank=False)
+        model = adapt(model, arch, num_classes, found)
+        if type(model.plain.head) is nn.Linear:
+            model.plain.head.__class__ = FullPrecisionLinear
+        return model
     for name, value in (("feature_dim", head.in_features), ("num_classes", head.out_features)):
         if not hasattr(model, name):
             setattr(model, name, value)
@@ -56,7 +67,7 @@ def check_contract(model: nn.Module, arch: str, num_classes: int) -> nn.Module:
         raise ValueError(
             f"'{arch}' returned a network with {head.out_features} classes, asked for {num_classes}"
         )
-    logits, features = try_forward(model, arch)
+    logits, features = found.result
     if features.shape != (2, head.in_features) or logits.shape != (2, num_classes):
         raise ValueError(
             f"'{arch}': forward must return logits (N,{num_classes}) and features "
@@ -71,10 +82,22 @@ def check_contract(model: nn.Module, arch: str, num_classes: int) -> nn.Module:
             )
     if type(head) is nn.Linear:
         head.__class__ = FullPrecisionLinear
-    model.register_forward_hook(
-        lambda module, inputs, outputs: tuple(part.to(head.weight.dtype) for part in outputs)
-    )
+    model.register_forward_hook(in_weights_precision)
     return model
+
+
+def is_pair(result: object) -> bool:
+    """Whether a forward returned two tensors."""
+    return (
+        isinstance(result, (tuple, list))
+        and len(result) == 2
+        and all(torch.is_tensor(r) for r in result)
+    )
+
+
+def in_weights_precision(model: nn.Module, inputs: tuple, outputs: tuple) -> tuple:
+    """A hook: logits and features in the precision of the head's weights."""
+    return tuple(part.to(model.fc.weight.dtype) for part in outputs)
 
 
 class FullPrecisionLinear(nn.Linear):
@@ -87,44 +110,38 @@ class FullPrecisionLinear(nn.Linear):
             return super().forward(x.to(self.weight.dtype))
 
 
-def try_forward(model: nn.Module, arch: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits, features) of two blank images of 32 or else 224 pixels;
-    TypeError unless forward returns two tensors.
-    """
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            try:
-                result = model(torch.zeros(2, 3, 32, 32))
-            except Exception:  # a network for large images only
-                result = model(torch.zeros(2, 3, 224, 224))
-    except Exception as error:  # whatever the user's forward raises
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(
-            f"'{arch}' runs on images of neither 32x32 nor 224x224 pixels ({reason})"
-        ) from error
-    finally:
-        model.train(training)
-    if not (
-        isinstance(result, (tuple, list))
-        and len(result) == 2
-        and all(torch.is_tensor(r) for r in result)
-    ):
-        raise TypeError(
-            f"'{arch}': forward must return a pair (logits, features), "
-            f"not a {type(result).__name__}"
-        )
-    return result
+def strip_prefix(name: str) -> str:
+    """A parameter's name without what DataParallel and torch.compile put before it."""
+    return re.sub(r"^((module|_orig_mod)\.)+", "", name)
 
 
 def clean_name(name: str) -> str:
     """A parameter's own name: without what DataParallel and torch.compile put before it, a
     published head as ``fc``.
     """
-    name = re.sub(r"^((module|_orig_mod)\.)+", "", name)
+    name = strip_prefix(name)
     alias = next((alias for alias in HEAD_ALIASES if name.startswith(alias)), None)
     return HEAD_ALIASES[alias] + name[len(alias) :] if alias else name
+
+
+def clean_names(state: dict) -> dict:
+    """The weights of a file under their own names; where two would get one name, as in a network
+    with a ``linear`` and an ``fc``, heads keep theirs.
+    """
+    cleaned = {clean_name(name): value for name, value in state.items()}
+    if len(cleaned) == len(state):
+        return cleaned
+    return {strip_prefix(name): value for name, value in state.items()}
+
+
+def count_classes(state: dict) -> int:
+    """Rows of the head of a file: of ``fc`` where nothing else in it is called as heads are, else
+    of its last matrix; 10 where it has none.
+    """
+    matrices = [name for name, value in state.items() if value.ndim == 2]
+    heads = [name for name in matrices if clean_name(name) == "fc.weight"]
+    name = heads[0] if len(heads) == 1 else (matrices or [None])[-1]
+    return 10 if name is None else len(state[name])
 
 
 def infer(state_dict: dict) -> dict | None:

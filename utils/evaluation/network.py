@@ -90,6 +90,31 @@ def own_code(model: torch.nn.Module, arch: str) -> list[bytes]:
     return [f"{arch} {model}".encode(), *own]
 
 
+def head_arrays(model: torch.nn.Module) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Copies of the head's weight (C,D) and bias (C,) float32; None of a network without one."""
+    head = models.linear_head(model)
+    if head is None:
+        return None, None
+    weight = head.weight.detach().float().cpu().numpy().copy()
+    if head.bias is None:
+        return weight, np.zeros(len(weight), np.float32)
+    return weight, head.bias.detach().float().cpu().numpy().copy()
+
+
+def check_needs(model: torch.nn.Module, score: scores.Score) -> None:
+    """UserError where a score needs features or a head that a network does not have."""
+    if getattr(score, "own", False):  # a function of the user's own may do without
+        return
+    lacks = "features" in score.needs and not models.feature_width(model)
+    if lacks or ("head" in score.needs and models.linear_head(model) is None):
+        others = [name for name, one in scores.SCORES.items() if set(one.needs) == {"logits"}]
+        what = "no linear layer" if lacks else "no linear layer whose output is its logits"
+        raise UserError(
+            f"score '{score.label}' needs {', '.join(score.needs)}, and this network has {what}. "
+            f"By its logits alone it is scored with: {', '.join(others)}"
+        )
+
+
 def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
     """(network, description) of a snapshot file; args: device, ngpu, precision, compile,
     test_bs and arch of test.py.
@@ -210,15 +235,10 @@ class Network:
         All are read-only: a score that changed them in place would change
         those of every later score.
         """
-        head = self.model.fc
-        weight = head.weight.detach().float().cpu().numpy().copy()
-        bias = (
-            np.zeros(len(weight), np.float32)
-            if head.bias is None
-            else head.bias.detach().float().cpu().numpy().copy()
-        )
+        weight, bias = head_arrays(self.model)
         for array in (arrays["logits"], arrays["features"], weight, bias):
-            array.setflags(write=False)
+            if array is not None:
+                array.setflags(write=False)
         labels = None if images.labels is None else images.labels.numpy()
         try:
             return scores.Outputs(arrays["logits"], arrays["features"], labels, weight, bias)
@@ -289,12 +309,14 @@ class Network:
         """Fit a score on the outputs of the ID training images;
         not cached, as it takes less than a second for 50,000.
         """
+        check_needs(self.model, score)
         return score.fit(self.outputs(train_images))
 
     def score(self, score: scores.Score, images: ImageSet) -> np.ndarray:
         """(N,) float64 scores of an ImageSet, larger = more OOD;
         UserError naming the image if one is NaN.
         """
+        check_needs(self.model, score)
         outputs = (
             self.stepped_outputs(images, score)
             if "gradient" in score.needs

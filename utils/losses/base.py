@@ -62,6 +62,7 @@ class Loss:
     score: ClassVar[str] = "energy"  # the score its paper evaluates it with
     # needs auxiliary outliers; they are never opened for a loss without
     outliers: ClassVar[bool] = False
+    features: ClassVar[bool] = False  # acts on the features, not on the logits alone
     gradient: ClassVar[bool] = False  # needs the gradient by the input images
     views: ClassVar[int] = 1  # augmented views of each image in a batch
     # has a head of its own, ``make_head``, which is no part of the snapshot

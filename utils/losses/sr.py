@@ -13,6 +13,7 @@ class SR(Loss):
 
     name = "sr"
     title = "SR"
+    features = True
     formula = "CE + alpha mean ||h||_1"
     paper = "Chen et al., PAKDD 2022"
     help = {"alpha": "weight of the L1 norm of the features"}

@@ -13,6 +13,7 @@ class SROE(Loss):
 
     name = "sroe"
     title = "SROE"
+    features = True
     formula = "CE + alpha mean ||h||_1 + beta mean_out [logsumexp f - mean_c f_c]"
     paper = "Chen et al., PAKDD 2022 and Sci. Rep. 2024"
     outliers = True

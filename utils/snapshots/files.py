@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import models
-from models.foreign import clean_name
+from models.foreign import clean_name, clean_names, count_classes, strip_prefix
 from utils.loaders import ID_SETS
 from utils.runtime import UserError, json_bytes, sha256_file, write_files
 
@@ -37,7 +37,7 @@ def save_snapshot(path, model, description):
     save_weights(
         path,
         {
-            clean_name(name): value.detach().cpu().contiguous()
+            strip_prefix(name): value.detach().cpu().contiguous()
             for name, value in model.state_dict().items()
         },
         description,
@@ -92,7 +92,18 @@ def read_weights(path):
         or not all(isinstance(n, str) and torch.is_tensor(v) for n, v in content.items())
     ):
         raise UserError(f"{path} holds no state_dict")
-    return {clean_name(name): value for name, value in content.items()}
+    return clean_names(content)
+
+
+def align_names(state: dict, own: dict) -> dict:
+    """The weights under the network's own names where these differ only by what a head is called:
+    a published file's is read as ``fc``, a user's network may call it otherwise.
+    """
+    by_alias = {}
+    for name in own:
+        by_alias.setdefault(clean_name(name), []).append(name)
+    same = {alias: names[0] for alias, names in by_alias.items() if len(names) == 1}
+    return {name if name in own else same.get(name, name): value for name, value in state.items()}
 
 
 def load_weights(model, state, path):
@@ -100,6 +111,7 @@ def load_weights(model, state, path):
     may be missing. UserError otherwise.
     """
     own = model.state_dict()
+    state = align_names(state, own)
     state = {
         **{name: value for name, value in own.items() if name.endswith("num_batches_tracked")},
         **state,
@@ -153,7 +165,7 @@ def check_arch(arch: object, place: str | Path) -> None:
         raise UserError(
             f"{place} names its network by {arch!r}, which is no name. Give --arch NAME"
         )
-    if ":" in arch:
+    if ":" in arch and arch.partition(":")[0] not in models.PACKAGES:
         raise UserError(
             f"{place} names '{arch}' as its network, a function of somebody's own module. A file "
             f"does not make this program import code; if you know that module, type: --arch {arch}"
@@ -186,7 +198,7 @@ def describe(path, state, arch=None):
             f"and there is no {Path(path).with_suffix('.json').name} beside it. Name its network: "
             "--arch module:function"
         )
-    description.setdefault("num_classes", len(state["fc.weight"]) if "fc.weight" in state else 10)
+    description.setdefault("num_classes", count_classes(state))
     return description
 
 
@@ -200,7 +212,7 @@ def build_model(description):
     """The network a description (or a recipe as dict) names."""
     options = {
         key: description[key]
-        for key in ("layers", "widen_factor", "droprate")
+        for key in ("layers", "widen_factor", "droprate", "image_size")
         if description.get(key) is not None
     }
     try:

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 import models
 from utils import loaders, runtime, snapshots
+from utils.losses import losses_of
 from utils.runtime import UserError, autocast
 
 
@@ -54,8 +55,11 @@ def describe_computing(device, precision: str, compile: str = "auto") -> dict:
 
 
 def arch_name(arch):
-    """What of --arch goes into file names: a network's name, or the function of module:function."""
-    return arch.rsplit(":", 1)[-1]
+    """What of --arch goes into file names: a network's name, the function of module:function, or
+    timm_NAME, which may be another network than the project's of that name.
+    """
+    package, _, name = arch.rpartition(":")
+    return f"{package}_{name}" if package in models.PACKAGES else name
 
 
 def describe_network(args, num_classes, train_set, computed):
@@ -124,10 +128,26 @@ def load_parent(model, path: Path, description: dict) -> None:
     snapshots.load_weights(model, state, path)
 
 
+def check_features(model, name: str, stage: str, recipe: dict) -> None:
+    """UserError where a loss acts on features and the network has no linear layer to take them
+    from: it would train without the term that makes it that loss.
+    """
+    loss = losses_of(stage)[name]
+    uses = loss.features or recipe.get("sampling") == "clusters"
+    if uses and not models.feature_width(model):
+        others = [other for other, one in losses_of(stage).items() if not one.features]
+        raise UserError(
+            f"--loss {name} acts on the features before the last linear layer, and this network "
+            f"has no linear layer. Give another network, or a loss of the logits: "
+            f"{', '.join(others)}"
+        )
+
+
 def prepare(model, images, args, device, precision: str):
     """The model ready to be trained on batches of this ImageSet;
     UserError when it does not take its images.
     """
+    check_features(model, args.loss, args.stage, args.recipe)
     model = prepare_training(model, device, args.compile)
     loaders.check_fits(model, images)
     if device.type == "cuda" and args.compile == "on":
