@@ -14,10 +14,10 @@ import sys
 import time
 
 from utils import loaders, runtime, scores
-from utils.evaluation import options, verdicts
+from utils.evaluation import options, several, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
-from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets, mean_row, measure_set
+from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
 from utils.evaluation.validation import tune_scores
 
 
@@ -31,6 +31,7 @@ def main(argv=None):
         print(scores.format_list())
         return
     runtime.make_folder(args.save)  # before the work, not after it
+    records = []
     for file in results.announce(args.model, args.load):
         if args.images:
             judge(file, args)
@@ -38,7 +39,9 @@ def main(argv=None):
         start = time.perf_counter()
         case = load(file, args)
         id_error = outputs(case)
-        report(case, rows(case, id_error), id_error, time.perf_counter() - start)
+        records.append(report(case, rows(case, id_error), id_error, time.perf_counter() - start))
+    if "," in args.model:
+        several.report(records, args.save, args.out_as_pos)
 
 
 def judge(file, args):
@@ -81,28 +84,26 @@ def rows(case, id_error):
             with scores.as_user_error(score):
                 if "train" in score.needs:
                     network.fit(score, sets.train)
-                id_scores = network.score(score, sets.id)
-                ood_scores = {ood.name: network.score(score, ood) for ood in sets.ood}
+                table, vectors = case.measure(score)
         except runtime.UserError as error:
             if not scores.names_all(case.args.score):  # else the other scores can still be had
                 raise
             print(f"note: {score.label} is left out: {error}", file=sys.stderr)
             continue
-        table = [measure_set(id_scores, v, name, case.protocol) for name, v in ood_scores.items()]
-        table.append(mean_row(table))
-        found.add(score, table, {"id": id_scores, **ood_scores})
-        print("\n" + results.format_set_table(score.label, table, id_error, case.args.out_as_pos))
+        found.add(score, table, vectors)
+        print("\n" + results.format_table(case, score, table, id_error))
     return found
 
 
 def report(case, found, id_error, seconds):
     """Print the scores beside one another and write the result files."""
-    print(results.format_summaries(found.measured, case.args.out_as_pos), end="")
+    print(results.format_summaries(found.measured, case.out_as_pos), end="")
     path = results.result_path(case, [entry["score"] for entry in found.measured])
     record = results.make_record(case, found, id_error, seconds)
     kept = {**found.vectors, **results.about_images(case)} if case.args.save_scores else None
     results.write_result(path, record, kept)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
+    return record
 
 
 if __name__ == "__main__":

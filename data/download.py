@@ -420,13 +420,27 @@ def resolve_names(words, sources):
     names = []
     for word in words:
         word = sources["aliases"].get(word.lower(), word.lower())
-        if word not in sources["sets"] and word not in sources["groups"]:
-            raise DownloadError(
-                f"unknown data set '{word}'. There is: "
-                f"{', '.join((*sources['sets'], *sources['groups'], *sources['aliases']))}"
-            )
+        kinds = ("sets", "groups", "aliases", "by_hand")
+        there = [name for kind in kinds for name in sources.get(kind, ())]
+        if word not in there:
+            raise DownloadError(f"unknown data set '{word}'. There is: {', '.join(there)}")
         names += sources["groups"].get(word, [word])
     return list(dict.fromkeys(names))
+
+
+def place_by_hand(names, sets, data):
+    """Say of sets without a plain address and checksum where they are and where to put them.
+    Exit status 0 if all are there, else 2.
+    """
+    missing = [name for name in names if not (data / sets[name]["layout"]).exists()]
+    for name in missing:
+        entry = sets[name]
+        print(
+            f"{name}: {entry['title']}, is not fetched. Place it by hand:\n"
+            f"  from: {entry['from']}\n  put:  {entry['what']}\n  to:   {data / entry['layout']}",
+            file=sys.stderr,
+        )
+    return 2 if missing else 0
 
 
 def parse(argv):
@@ -437,7 +451,7 @@ def parse(argv):
         "names",
         nargs="*",
         metavar="NAME",
-        help="data sets, ood (the six) or all; --list names them",
+        help="data sets, ood (the six), openood, imagenet4 or all; --list names them",
     )
     parser.add_argument(
         "--data",
@@ -468,9 +482,11 @@ def main(argv=None):
                 f"name a data set: {', '.join((*sources['sets'], *sources['groups']))}"
             )
         action = list_all if args.list else check_all if args.check else get_all
-        return action(
-            resolve_names(args.names or ["all"], sources), sources["sets"], args.data.expanduser()
-        )
+        names, data = resolve_names(args.names or ["all"], sources), args.data.expanduser()
+        by_hand = [name for name in names if name in sources.get("by_hand", ())]
+        fetched = [name for name in names if name not in by_hand]
+        status = action(fetched, sources["sets"], data) if fetched else 0
+        return max(status, place_by_hand(by_hand, sources.get("by_hand"), data))
     except DownloadError as error:
         print(f"download.py: {error}", file=sys.stderr)
     except OSError as error:

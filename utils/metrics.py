@@ -63,6 +63,50 @@ def detection_metrics(id_scores, ood_scores, recall=0.95):
     }
 
 
+def openood_metrics(id_scores, ood_scores, recall=0.95):
+    """The same metrics by OpenOOD v1.5's definitions, as a dict of METRICS, floats in [0, 1].
+
+    fpr95, fpr95_out   at the first threshold, from the strictest on, whose recall is at least 0.95
+    auroc              as in ``detection_metrics``
+    aupr_in, aupr_out  area under the precision-recall curve by trapezoids, from recall 0 and
+                       precision 1 on
+
+    Every score that occurs is a threshold, and tied scores pass it together. Source: [OpenOOD],
+    compute_all_metrics. Departs from it in one case: scikit-learn's curve, from which it reads
+    FPR95, leaves out a threshold where two neighbours step by the same numbers of tied ID and OOD
+    images. Raises ValueError for empty input or NaN.
+    """
+    inner, outer = np.sort(as_vector(id_scores, "ID")), np.sort(as_vector(ood_scores, "OOD"))
+    if np.isnan(inner[-1]) or np.isnan(outer[-1]):
+        raise ValueError("scores hold NaN")
+    values = np.unique(np.concatenate([inner, outer]))
+    # accepted as ID: at most the value; flagged as OOD: at least the value, the largest first
+    id_caught, ood_passed = (np.searchsorted(part, values, "right") for part in (inner, outer))
+    ood_caught, id_flagged = (
+        len(part) - np.searchsorted(part, values[::-1], "left") for part in (outer, inner)
+    )
+    below = (np.searchsorted(inner, outer, "left") + np.searchsorted(inner, outer, "right")) / 2
+    fpr95, aupr_in = first_at_recall(id_caught, ood_passed, recall)
+    fpr95_out, aupr_out = first_at_recall(ood_caught, id_flagged, recall)
+    return {
+        "fpr95": fpr95,
+        "auroc": float(below.sum() / len(inner) / len(outer)),
+        "aupr_in": aupr_in,
+        "fpr95_out": fpr95_out,
+        "aupr_out": aupr_out,
+    }
+
+
+def first_at_recall(caught, passed, recall):
+    """(share of negatives that pass the first threshold of this recall, area under precision over
+    recall) of the positives and negatives that pass each threshold, from the strictest on.
+    """
+    reached = caught / caught[-1]
+    precision = np.concatenate([[1.0], caught / (caught + passed)])
+    area = (np.diff(reached, prepend=0) * (precision[1:] + precision[:-1]) / 2).sum()
+    return float(passed[np.argmax(reached >= recall)] / passed[-1]), float(area)
+
+
 def at_recall(caught, total, recall):
     """Index of the positive whose own score, as the threshold, has the recall closest to
     ``recall``; the higher on a tie.

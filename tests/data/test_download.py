@@ -35,6 +35,7 @@ MD5 = {
     "lsun_r": "278b7b31c8cb7e804a1465a8ce03a2dc",
     "isun": "be77b0f2c26fda898afac5f99645ee70",
     "300k": "64ca64357de98351f28454274a112dc3",
+    "tin": "90528d7ca1a48142e341f4ef8d21d0de",
 }
 
 
@@ -477,7 +478,9 @@ def test_list_as_a_user_runs_it(tmp_path):
 
 def test_shipped_groups():
     assert SHIPPED["groups"]["ood"] == ["textures", "svhn", "places365", "lsun_c", "lsun_r", "isun"]
-    assert sorted(SHIPPED["groups"]["all"]) == sorted(SHIPPED["sets"]) == sorted(MD5)
+    assert sorted([*SHIPPED["groups"]["all"], "tin"]) == sorted(SHIPPED["sets"]) == sorted(MD5)
+    known = {*SHIPPED["sets"], *SHIPPED["by_hand"]}
+    assert known >= {*SHIPPED["groups"]["openood"], *SHIPPED["groups"]["imagenet4"]}
     assert download.resolve_names(["300K_random_images", "ood", "svhn"], SHIPPED) == [
         "300k",
         *SHIPPED["groups"]["ood"],
@@ -498,3 +501,12 @@ def test_shipped_entry_is_complete(name):
     if entry["extract"]:
         assert Path(entry["layout"]).is_relative_to(entry["extract"]["to"])
         assert entry.get("files") or entry["count"] == entry["images"] < entry["limits"]["members"]
+
+
+def test_what_is_placed_by_hand(tmp_path, capsys):
+    assert download.main(["imagenet4", "--check", "--data", str(tmp_path)]) == 2
+    assert download.main(["ninco", "--data", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"to:   {tmp_path / 'ninco'}" in error and "zenodo" in error and "SUN" in error
+    (tmp_path / "ninco").mkdir()
+    assert download.main(["ninco", "--data", str(tmp_path)]) == 0

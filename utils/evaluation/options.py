@@ -14,7 +14,7 @@ from utils.training.options import (
     positive_int,
 )
 
-from .protocol import USUAL
+from .protocol import PROTOCOLS, USUAL
 from .report import RESULTS
 
 
@@ -46,7 +46,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--method_name",
         "-m",
         metavar="NAME|PATH",
-        help="snapshot: a name (its newest epoch), folder/name or file",
+        help="snapshot: a name (its newest epoch), folder/name or file; several, with commas between: "
+        "mean and sd over them too",
     )
     add(
         "--load",
@@ -100,10 +101,11 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     add(
         "--protocol",
-        choices=("paper", "full"),
+        choices=tuple(PROTOCOLS),
         default=USUAL.protocol,
-        help=f"paper: draws of len(ID)//{USUAL.share} OOD images; full: "
-        f"whole sets (default: {USUAL.protocol})",
+        help=f"paper: draws of len(ID)//{USUAL.share} OOD images; full: whole sets; "
+        + "; ".join(f"{name}: {rules.title}" for name, rules in PROTOCOLS.items() if rules.groups)
+        + f" (default: {USUAL.protocol})",
     )
     add(
         "--harmonise",

@@ -1,5 +1,6 @@
 """The protocol: which image sets, which draws of them, and the rows of a table that these give."""
 
+import sys
 import zlib
 from argparse import Namespace
 from collections.abc import Mapping
@@ -10,11 +11,90 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils import loaders
-from utils.metrics import METRICS, detection_metrics, quirks
+from utils.metrics import METRICS, detection_metrics, openood_metrics, quirks
 from utils.runtime import DATA, UserError
 from utils.scores import SCORES, Score, choose, names_all
 
 from .network import Network
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What ``--protocol NAME`` means: the sets, in groups, and how they are measured."""
+
+    title: str
+    # ID data set -> ((group, its sets), ...); "" = whatever the ID images are
+    groups: Mapping[str, tuple] = field(default_factory=dict)
+    # sets that are ID all the same: their scores count with those of the ID images
+    shifted: tuple = ()
+    lists: str = ""  # whose image lists in data/benchmark_imglist/ are read; {id} = the ID data set
+    draws: bool = False  # draws of OOD images, else whole sets once
+    metrics: str = "papers"  # "papers": detection_metrics; "openood": openood_metrics
+    out_as_pos: bool = False  # the positive class of FPR95
+    resize: float = 1.0  # side that images are brought to before the crop, in sides of the crop
+
+    def groups_of(self, dataset: str) -> tuple:
+        """The groups for ID images; UserError where the protocol is of other ones."""
+        if not self.groups:
+            return ()
+        found = self.groups.get(dataset, self.groups.get(""))
+        if found is None:
+            raise UserError(
+                f"the protocol of {self.title} is of the ID images {', '.join(self.groups)}, "
+                f"not of {dataset}. Take --protocol paper or full, and name sets by --ood"
+            )
+        return found
+
+
+CIFAR_FAR = ("far", ("mnist", "svhn", "textures", "places365"))
+IMAGENET_GROUPS = (
+    ("near", ("ssb_hard", "ninco")),
+    ("far", ("inaturalist", "textures", "openimage_o")),
+)
+PROTOCOLS = {
+    "paper": Rules("the papers' six sets", draws=True),
+    "full": Rules("the papers' six sets, whole"),
+    "openood": Rules(
+        "OpenOOD v1.5",
+        {
+            "cifar10": (("near", ("cifar100", "tin")), CIFAR_FAR),
+            "cifar100": (("near", ("cifar10", "tin")), CIFAR_FAR),
+        },
+        lists="{id}",
+        metrics="openood",
+        out_as_pos=True,
+    ),
+    "imagenet200": Rules(
+        "OpenOOD v1.5, ImageNet-200",
+        {"": IMAGENET_GROUPS},
+        lists="imagenet200",
+        metrics="openood",
+        out_as_pos=True,
+        resize=256 / 224,
+    ),
+    "imagenet1k": Rules(
+        "OpenOOD v1.5, ImageNet-1k",
+        {"": IMAGENET_GROUPS},
+        lists="imagenet",
+        metrics="openood",
+        out_as_pos=True,
+        resize=256 / 224,
+    ),
+    "fsood": Rules(
+        "OpenOOD v1.5, full spectrum",
+        {"": IMAGENET_GROUPS},
+        shifted=("imagenet_c", "imagenet_r", "imagenet_v2"),
+        lists="imagenet",
+        metrics="openood",
+        out_as_pos=True,
+        resize=256 / 224,
+    ),
+    "imagenet4": Rules(
+        "ReAct and DICE on ImageNet-1k",
+        {"": (("", ("inaturalist", "sun", "places_mos", "textures")),)},
+        resize=256 / 224,
+    ),
+}
 
 
 def beside(default: Any) -> Any:
@@ -46,7 +126,7 @@ class Protocol:
     precision: str = beside("auto")
     skip_bad: bool = beside(False)
     arch: str | None = beside(None)
-    protocol: str = "paper"  # "paper": draws of OOD images; "full": whole sets, once
+    protocol: str = "paper"  # a name of PROTOCOLS
     share: int = 5  # a draw has len(ID) // share OOD images: 2,000 for CIFAR's 10,000
     # the positive class of the printed table: ID, or OOD; a result has both
     out_as_pos: bool = beside(False)
@@ -56,6 +136,10 @@ class Protocol:
     def of(cls, arguments: Mapping[str, Any]) -> "Protocol":
         """The protocol of test.py's arguments; what these do not name is as usual."""
         return cls(**{f.name: arguments[f.name] for f in fields(cls) if f.name in arguments})
+
+    @property
+    def rules(self) -> Rules:
+        return PROTOCOLS[self.protocol]
 
 
 USUAL = Protocol()
@@ -76,15 +160,18 @@ def is_usual(result: Mapping[str, Any]) -> bool:
 
 class Sets(NamedTuple):
     """The image sets of an evaluation; ``train``, ID training images without augmentation,
-    for scores that are fitted.
+    for scores that are fitted. ``shifted`` ones count as ID; ``missing``: names of the protocol's
+    sets that are not there.
     """
 
     id: loaders.ImageSet
     ood: list[loaders.ImageSet]
     train: loaders.ImageSet | None
+    shifted: tuple[loaders.ImageSet, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def all(self) -> list[loaders.ImageSet]:
-        return [self.id, *self.ood, *([self.train] if self.train else [])]
+        return [self.id, *self.shifted, *self.ood, *([self.train] if self.train else [])]
 
 
 class Case(NamedTuple):
@@ -103,11 +190,29 @@ class Case(NamedTuple):
     def protocol(self) -> Protocol:
         return Protocol.of(vars(self.args))
 
+    @property
+    def out_as_pos(self) -> bool:
+        """Whether the printed table's positive class is OOD."""
+        return self.args.out_as_pos or self.protocol.rules.out_as_pos
+
     def shared_sets(self) -> list[loaders.ImageSet]:
-        """The OOD sets, where a score reads their outputs;
+        """The sets beside the ID images, where a score reads their outputs;
         one with an input step makes passes of its own.
         """
-        return self.sets.ood if any("gradient" not in score.needs for score in self.scores) else []
+        sets = [*self.sets.shifted, *self.sets.ood]
+        return sets if any("gradient" not in score.needs for score in self.scores) else []
+
+    def measure(self, score: Score) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+        """(rows of the table: the OOD sets, the groups, the average; {set: its images' scores})."""
+        accepted = {
+            images.name if images is not self.sets.id else "id": self.network.score(score, images)
+            for images in (self.sets.id, *self.sets.shifted)
+        }
+        found = {ood.name: self.network.score(score, ood) for ood in self.sets.ood}
+        id_scores = np.concatenate(list(accepted.values()))
+        rows = [measure_set(id_scores, v, name, self.protocol) for name, v in found.items()]
+        groups = self.protocol.rules.groups_of(self.description.get("dataset") or "own")
+        return [*rows, *group_rows(rows, groups), mean_row(rows)], {**accepted, **found}
 
 
 class Rows(NamedTuple):
@@ -122,9 +227,11 @@ class Rows(NamedTuple):
     def add(
         self, score: Score, table: list[dict[str, Any]], vectors: dict[str, np.ndarray]
     ) -> None:
-        self.measured.append(
-            {"score": score.label, "hyper": score.hyper, "sets": table[:-1], "average": table[-1]}
-        )
+        entry = {"score": score.label, "hyper": score.hyper, "average": table[-1]}
+        entry["sets"] = [row for row in table[:-1] if "sets" not in row]
+        if groups := [row for row in table[:-1] if "sets" in row]:
+            entry["groups"] = groups
+        self.measured.append(entry)
         self.vectors.update({f"{score.label}/{name}": values for name, values in vectors.items()})
 
 
@@ -184,6 +291,13 @@ def load_id_set(
     """
     path = args.id if split == "test" else args.id_train or args.id
     size = args.image_size or description.get("image_size")
+    rules = PROTOCOLS[vars(args).get("protocol", USUAL.protocol)]
+    if rules.resize != 1:
+        size = (round((size or 224) * rules.resize), size or 224)
+    if split == "test" and path is None and rules.lists:
+        name = dataset_of(description, file, args)
+        folder = list_folder(rules, name)
+        path = loaders.listed_path(folder, folder, args.data)
     images = loaders.load_id(
         dataset_of(description, file, args),
         split,
@@ -197,17 +311,61 @@ def load_id_set(
     return images
 
 
+def list_folder(rules: Rules, dataset: str) -> str:
+    """The folder of benchmark_imglist/ with the lists of a protocol."""
+    return rules.lists.format(id=dataset)
+
+
+def load_groups(
+    dataset: str, id_set: loaders.ImageSet, args: Namespace
+) -> tuple[list[loaders.ImageSet], list[loaders.ImageSet], list[str]]:
+    """(OOD sets, shifted ID sets, names of what is not there) of a protocol with groups, or the OOD
+    sets of --ood; what is not there is said on stderr. UserError when there is no OOD set at all.
+    """
+    rules = PROTOCOLS[args.protocol]
+    side = id_set.images.shape[-1]
+    size = side if rules.resize == 1 else (round(side * rules.resize), side)
+    folder = list_folder(rules, dataset)
+    names = [name for _, members in rules.groups_of(dataset) for name in members]
+    shifted, missing = loaders.load_named(rules.shifted, folder, args.data, size, args.skip_bad)
+    if args.ood:
+        sets = loaders.parse_ood(args.ood, dataset, args.data, size, args.skip_bad)
+        absent = [name for name in names if name not in [images.name for images in sets]]
+    else:
+        sets, absent = loaders.load_named(names, folder, args.data, size, args.skip_bad)
+    missing += absent
+    places = "; ".join(loaders.where_to_get(name, args.data) for name in missing)
+    if not sets:
+        raise UserError(f"of the OOD sets of {rules.title} none is in {args.data}. {places}")
+    if missing:
+        print(
+            f"note: of {rules.title} there is no {', '.join(missing)} in {args.data}, and the "
+            f"means lack them. {places}",
+            file=sys.stderr,
+        )
+    if rules.lists and not loaders.listed_path(sets[0].name, folder, args.data):
+        print(
+            f"note: without OpenOOD's image lists (benchmark_imglist/{folder}/ in {args.data}) whole "
+            "sets are scored; the numbers are not comparable with its tables",
+            file=sys.stderr,
+        )
+    return sets, shifted, missing
+
+
 def load_sets(
     description: Mapping[str, Any], file: Path, args: Namespace, with_train: bool
 ) -> Sets:
     """The image sets that test.py's options name; UserError where one is missing, or ID training
     images are the test images.
     """
-    id_set = load_id_set(description, file, args)
+    rules, dataset = PROTOCOLS[args.protocol], dataset_of(description, file, args)
+    rules.groups_of(dataset)  # before the images are read
+    id_set, shifted, missing = load_id_set(description, file, args), [], []
     side = id_set.images.shape[-1]
-    ood_sets = loaders.parse_ood(
-        args.ood, dataset_of(description, file, args), args.data, side, args.skip_bad
-    )
+    if rules.groups:
+        ood_sets, shifted, missing = load_groups(dataset, id_set, args)
+    else:
+        ood_sets = loaders.parse_ood(args.ood, dataset, args.data, side, args.skip_bad)
     train_set = None
     if with_train:
         train_set = load_id_set({**description, "image_size": side}, file, args, "train")
@@ -217,11 +375,12 @@ def load_sets(
                 "Give others: --id-train PATH"
             )
     if args.harmonise is not None:
-        id_set, train_set, *ood_sets = (
+        id_set, train_set, *others = (
             images and loaders.harmonise(images, args.harmonise)
-            for images in (id_set, train_set, *ood_sets)
+            for images in (id_set, train_set, *shifted, *ood_sets)
         )
-    return Sets(id_set, ood_sets, train_set)
+        shifted, ood_sets = others[: len(shifted)], others[len(shifted) :]
+    return Sets(id_set, ood_sets, train_set, tuple(shifted), tuple(missing))
 
 
 def draw_indices(count, size, draws, seed, name):
@@ -245,18 +404,11 @@ def measure_set(
     Scores (N,) and (M,), larger = more OOD. The sd is the sample standard deviation over the draws,
     0 where there is only one.
     """
-    whole = detection_metrics(id_scores, ood_scores)
-    size = (
-        max(len(id_scores) // protocol.share, 1)
-        if protocol.protocol == "paper"
-        else len(ood_scores)
-    )
+    measured = openood_metrics if protocol.rules.metrics == "openood" else detection_metrics
+    whole = measured(id_scores, ood_scores)
+    size = max(len(id_scores) // protocol.share, 1) if protocol.rules.draws else len(ood_scores)
     parts = draw_indices(len(ood_scores), size, protocol.num_to_avg, protocol.seed, name)
-    rows = (
-        [whole]
-        if len(parts) == 1
-        else [detection_metrics(id_scores, ood_scores[part]) for part in parts]
-    )
+    rows = [whole] if len(parts) == 1 else [measured(id_scores, ood_scores[part]) for part in parts]
     values = {metric: 100 * np.array([row[metric] for row in rows]) for metric in METRICS}
     return {
         "set": name,
@@ -290,3 +442,17 @@ def mean_row(rows):
         },
         "flags": [],
     }
+
+
+def group_rows(rows: list[dict[str, Any]], groups: tuple) -> list[dict[str, Any]]:
+    """The mean row of each named group that has a set, with the names of its ``sets`` and of those
+    it ``lacks``.
+    """
+    made = []
+    for name, members in groups:
+        found = [row for row in rows if row["set"] in members]
+        if name and found:
+            there = [row["set"] for row in found]
+            lacks = [member for member in members if member not in there]
+            made.append({**mean_row(found), "set": name, "sets": there, "lacks": lacks})
+    return made

@@ -38,22 +38,37 @@ FLAGS = {
 }
 
 
-def format_set_table(score, rows, id_error, out_as_pos=False):
-    """The papers' table of one score as text: ID error first, one line a set, then the mean."""
+def shown_rows(entry):
+    """The rows of a score's entry that a table shows: the sets, then the groups or the average."""
+    return [*entry["sets"], *(entry.get("groups") or [entry["average"]])]
+
+
+def format_set_table(score, rows, id_error, out_as_pos=False, both=False, over="draws"):
+    """The papers' table of one score as text: ID error first, one line a set, then the groups' means
+    or the mean. ``both``: AUPR with either class positive; ``over``: what the sd is over.
+    """
     fpr, aupr, positive = (
         ("fpr95_out", "aupr_out", "OOD") if out_as_pos else ("fpr95", "aupr_in", "ID")
     )
+    columns = {"FPR95": fpr, "AUROC": "auroc", "AUPR": aupr}
+    if both:
+        columns = {"FPR95": fpr, "AUROC": "auroc", "AUPR-IN": "aupr_in", "AUPR-OUT": "aupr_out"}
+    if any("sets" in row for row in rows):
+        rows = [row for row in rows if row["set"] != "average"]
     width = max(len(row["set"]) for row in rows) + 2
     lines = [
         (
             f"{score}   (ID error {id_error:.2f} %; {positive} positive; "
-            "mean ± sd over draws, percent)"
+            f"mean ± sd over {over}, percent)"
         ),
-        f"{'':{width}}{'FPR95':>14}{'AUROC':>14}{'AUPR':>14}",
+        f"{'':{width}}" + "".join(f"{title:>14}" for title in columns),
     ]
     for row in rows:
-        cells = "".join(f"{row[m]:7.2f} ±{row['sd'][m]:5.2f}" for m in (fpr, "auroc", aupr))
+        cells = "".join(f"{row[m]:7.2f} ±{row['sd'][m]:5.2f}" for m in columns.values())
         notes = f"{row['drawn']} of {row['n']} images x {row['draws']}" if "n" in row else ""
+        if "sets" in row:
+            notes = f"mean of {', '.join(row['sets'])}"
+            notes += f"; lacks {', '.join(row['lacks'])}" * bool(row["lacks"])
         lines.append(
             f"{row['set']:{width}}{cells}   {notes}"
             + "".join(f"  [{flag}]" for flag in row["flags"])
@@ -62,18 +77,25 @@ def format_set_table(score, rows, id_error, out_as_pos=False):
     return "\n".join(lines + [f"[{flag}]: {FLAGS[flag]}" for flag in FLAGS if flag in flags])
 
 
+def format_table(case: Case, score, table, id_error):
+    """``format_set_table`` as the case's protocol prints it."""
+    both = case.protocol.rules.metrics == "openood"
+    return format_set_table(score.label, table, id_error, case.out_as_pos, both)
+
+
 def format_summary(scores, metric="fpr95", title="FPR95"):
-    """One table of several scores: a line a score, a column a set, then the mean."""
-    names = [row["set"] for row in scores[0]["sets"]]
+    """One table of several scores: a line a score, a column a set, then the groups' means or the
+    mean.
+    """
+    names = [row["set"] for row in shown_rows(scores[0])]
     label = max(len(score["score"]) for score in scores) + 2
-    widths = [max(len(name), 7) + 2 for name in names + ["average"]]
+    widths = [max(len(name), 7) + 2 for name in names]
     lines = [
-        f"{title + ', percent':{label}}"
-        + "".join(f"{name:>{w}}" for name, w in zip(names + ["average"], widths))
+        f"{title + ', percent':{label}}" + "".join(f"{name:>{w}}" for name, w in zip(names, widths))
     ]
     for score in scores:
-        values = [row[metric] for row in score["sets"]] + [score["average"][metric]]
-        flagged = ["*" if row.get("flags") else "" for row in score["sets"] + [score["average"]]]
+        values = [row[metric] for row in shown_rows(score)]
+        flagged = ["*" if row.get("flags") else "" for row in shown_rows(score)]
         lines.append(
             f"{score['score']:{label}}"
             + "".join(f"{f'{v:.2f}{f}':>{w}}" for v, f, w in zip(values, flagged, widths))
@@ -98,14 +120,19 @@ def format_summaries(measured, out_as_pos=False):
 
 def announce(model: str, folder: str | None) -> Iterator[Path]:
     """The snapshot files that --model and --load mean, each printed when its turn comes."""
-    files = [snapshots.find_one(folder, stem=model)] if folder else snapshots.find_snapshots(model)
-    if len(files) > 1:
-        print(
-            f"'{model}' is the name of {len(files)} snapshots: "
-            f"{', '.join(snapshots.short_name(f) for f in files)}. Each is scored; "
-            "name one with its folder to score it alone."
+    found = []  # all of them before the first is scored
+    for name in filter(None, (part.strip() for part in model.split(","))):
+        files = (
+            [snapshots.find_one(folder, stem=name)] if folder else snapshots.find_snapshots(name)
         )
-    for file in files:
+        if len(files) > 1:
+            print(
+                f"'{name}' is the name of {len(files)} snapshots: "
+                f"{', '.join(snapshots.short_name(f) for f in files)}. Each is scored; "
+                "name one with its folder to score it alone."
+            )
+        found += files
+    for file in dict.fromkeys(found):
         print(f"\n{snapshots.short_name(file)}")
         yield file
 
@@ -182,6 +209,8 @@ def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dic
         },
         "train": sets.train and sets.train.describe(),
         "ood": [ood.describe() for ood in sets.ood],
+        **({"shifted": [s.describe() for s in sets.shifted]} if sets.shifted else {}),
+        **({"missing": list(sets.missing)} if sets.missing else {}),
         "scores": found.measured,
         "tuned": found.grids,
         "machine": describe_machine(network.device),
@@ -246,7 +275,7 @@ def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None
         ]
     )
     for score in record["scores"]:
-        for row in [*score["sets"], score["average"]]:
+        for row in shown_rows(score):
             table.writerow(
                 [
                     score["score"],

@@ -5,14 +5,17 @@ from .find import (
     check_chain,
     check_classes,
     is_there,
+    listed_path,
     load,
     load_id,
     load_id_pair,
+    load_named,
     load_outliers,
     missing_message,
     ood_names,
     outlier_name,
     parse_ood,
+    where_to_get,
 )
 from .harmonise import harmonise
 from .pictures import load_pictures

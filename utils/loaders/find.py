@@ -7,7 +7,9 @@ from pathlib import Path
 from utils.runtime import DATA, UserError
 
 from . import readers
-from .sets import DATASETS, OOD_SETS, OUTLIER_SETS, OUTLIERS, SIX_SETS, DataSet, make_set
+from .sets import DATASETS, OOD_SETS, OUTLIER_SETS, OUTLIERS, SIX_SETS, SOURCES, DataSet, make_set
+
+LIST_NAMES = {"textures": "texture"}  # a set's name here -> in OpenOOD's lists
 
 
 def ood_names(dataset, data=DATA):
@@ -54,8 +56,8 @@ def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_
     """ImageSet of a named data set, or of ``path`` (official files, a folder,
     archive or array) under the given name.
 
-    ``size`` is the side that images of other sizes are brought to; arrays keep theirs but for
-    ``fit_arrays``. Raises UserError.
+    ``size`` is the side that images of other sizes are brought to, or (resize, crop); arrays keep
+    theirs but for ``fit_arrays``. Raises UserError.
     """
     entry = DATASETS.get(name, DataSet())
     if path is None and entry.make:
@@ -77,7 +79,8 @@ def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_
             path, data, size, entry.crop_only, skip_bad
         )
         names = readers.image_names(path, bad)
-    if fit_arrays and pixels.shape[1:3] != (size, size):
+    side = readers.crop_side(size)
+    if fit_arrays and pixels.shape[1:3] != (side, side):
         pixels = readers.fit_pixels(pixels, size, entry.crop_only)
     images = make_set(pixels, labels, name, classes, source=str(path))
     images.skipped, images.names = tuple(bad), names
@@ -192,6 +195,32 @@ def load_id(name, split, data=DATA, path=None, size=None, skip_bad=False, num_cl
             f"outside 0 to {expected - 1}"
         )
     return images
+
+
+def listed_path(name, folder, data=DATA):
+    """Path of the list with which OpenOOD names the test images of a set, or None."""
+    file = Path(data) / "benchmark_imglist" / folder / f"test_{LIST_NAMES.get(name, name)}.txt"
+    return file if file.is_file() else None
+
+
+def load_named(names, folder, data=DATA, size=32, skip_bad=False):
+    """([ImageSets of those that are there], [the names of the others], in order), by the lists of
+    ``folder`` where the user has these.
+    """
+    paths = {name: listed_path(name, folder, data) for name in names}
+    there = [name for name in names if paths[name] or is_there(name, data=data)]
+    sets = [
+        load(name, "test", data, paths[name], size, skip_bad, fit_arrays=True) for name in there
+    ]
+    return sets, [name for name in names if name not in there]
+
+
+def where_to_get(name, data=DATA):
+    """What to do for a set that is not there, in one line."""
+    if DATASETS[name].download:
+        return f"{name}: {download_command([name], data)}"
+    entry = SOURCES["by_hand"].get(name)
+    return f"{name}: from {entry['from']} to {Path(data) / entry['layout']}" if entry else name
 
 
 def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):

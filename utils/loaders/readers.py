@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data.download import IMAGE_ENDINGS
 from utils.runtime import Cache, UserError
 
+from .lists import LIST_ENDING, Listed
 from .pickles import load_plain
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -214,8 +215,10 @@ class Archive:
 
 def fit_image(image, size, crop_only=False):
     """PIL image -> RGB, size x size: Resize(size) of the shorter side,
-    bilinear with antialias; CenterCrop(size).
+    bilinear with antialias; CenterCrop(size). A pair (resize, crop) instead of a size
+    resizes to another side than it crops.
     """
+    resize, size = size if isinstance(size, tuple) else (size, size)
     # 16-bit grey, which convert() would clip to white
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
@@ -223,13 +226,13 @@ def fit_image(image, size, crop_only=False):
         raise ValueError("floating-point pixels have no known range")
     image = image.convert("RGB")
     width, height = image.size
-    if (width, height) == (size, size):
+    if (width, height) == (size, size) and resize == size:
         return image
     if not (crop_only and min(width, height) >= size):
         if width <= height:
-            width, height = size, int(size * height / width)
+            width, height = resize, int(resize * height / width)
         else:
-            width, height = int(size * width / height), size
+            width, height = int(resize * width / height), resize
         image = image.resize((width, height), Image.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
@@ -260,9 +263,9 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
     """
     if not source.names:
         raise UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
-    parents = [Path(name).parent.name for name in source.names]
-    classes = tuple(sorted(set(parents))) if all(parents) else None
-    pixels = np.empty((len(source.names), size, size, 3), np.uint8)
+    labels, classes = labels_of(source)
+    side = crop_side(size)
+    pixels = np.empty((len(source.names), side, side, 3), np.uint8)
     readable = np.ones(len(source.names), bool)
     for i in progress(source.order) if progress else source.order:
         name = source.names[i]
@@ -277,13 +280,26 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
             readable[i] = False
     if not readable.any():
         raise UserError(f"{source.path}: none of its {len(source.names)} images can be read")
-    labels = (
-        np.array([classes.index(parent) for parent in parents], dtype=np.int64)[readable]
-        if classes
-        else None
-    )
+    labels = None if labels is None else labels[readable]
     bad = [name for name, good in zip(source.names, readable) if not good]
     return (pixels[readable] if bad else pixels), labels, classes, bad
+
+
+def crop_side(size):
+    """The side of images that ``fit_image`` brings to ``size``."""
+    return size[1] if isinstance(size, tuple) else size
+
+
+def labels_of(source):
+    """(int64 labels (N,) or None, class names or None) of a Folder, Archive or Listed."""
+    if isinstance(source, Listed):
+        return source.labels, None
+    parents = [Path(name).parent.name for name in source.names]
+    if not all(parents):
+        return None, None
+    classes = tuple(sorted(set(parents)))
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[parent] for parent in parents], dtype=np.int64), classes
 
 
 def read_images(path, data, size, crop_only, skip_bad):
@@ -310,15 +326,19 @@ def read_images(path, data, size, crop_only, skip_bad):
     pixels, labels, classes, bad = decode(source, size, crop_only, skip_bad, progress)
     arrays = {"pixels": pixels, "bad": np.array(bad, dtype=str)}
     if labels is not None:
-        arrays.update(labels=labels, classes=np.array(classes))
+        arrays.update(labels=labels)
+    if classes is not None:
+        arrays.update(classes=np.array(classes))
     cache.save(name, arrays)
     return pixels, labels, classes, bad
 
 
 def open_source(path):
-    """The images of a folder, of an archive, or of the one image file that a path is."""
+    """The images of a folder, of a list, of an archive, or of the one image file that a path is."""
     if path.is_dir():
         return Folder(path)
+    if path.suffix == LIST_ENDING:
+        return Listed(path)
     if path.name.lower().endswith(ARCHIVE_ENDINGS) or not is_image(path.name):
         return Archive(path)
     return OneFile(path)

@@ -92,6 +92,15 @@ DATASETS = {
     "isun": DataSet(("iSUN",), download=True),
     "300k": DataSet(("300K_random_images.npy",), download=True),
     "tiny_imagenet": DataSet(),
+    "tin": DataSet(("tiny-imagenet-200/val",), download=True),
+    "inaturalist": DataSet(("iNaturalist/images", "iNaturalist")),
+    "sun": DataSet(("SUN/images", "SUN")),
+    "places_mos": DataSet(("Places/images", "Places")),
+    **{
+        name: DataSet()
+        for name in SOURCES["by_hand"]
+        if name not in ("inaturalist", "sun", "places_mos")
+    },
     **{name: DataSet() for name in STAND_INS["sets"]},
     "digits_6_9": DataSet(make=digits.held_out_digits),
     "china_patches": DataSet(make=digits.photo_patches("china.jpg")),

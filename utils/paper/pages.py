@@ -21,7 +21,7 @@ from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import options, recipes
 
-from . import harmonised, rendered, tables
+from . import benchmarks, harmonised, rendered, tables
 from .rendered import network_of, table
 from .tables import RECORDED
 
@@ -127,6 +127,17 @@ def render_images() -> str:
             ]
         )
     return table(["name", "what", "images", "path below the data folder", "licence"], rows)
+
+
+def render_by_hand() -> str:
+    """The sets of other protocols that nothing fetches: where they are, and where they go."""
+    return table(
+        ["name", "what", "from", "path below the data folder", "what goes there"],
+        [
+            [f"`{name}`", entry["title"], entry["from"], f"`{entry['layout']}`", entry["what"]]
+            for name, entry in loaders.SOURCES["by_hand"].items()
+        ],
+    )
 
 
 def render_loop() -> str:
@@ -284,6 +295,9 @@ BLOCKS = {
     "performance": render_performance,
     "snapshots": rendered.render_snapshots,
     "harmonised": harmonised.render_harmonised,
+    "openood": benchmarks.render_openood,
+    "by_hand": render_by_hand,
+    "imagenet4": benchmarks.render_imagenet4,
     "published": rendered.render_published,
     **{
         name: getattr(rendered, f"render_{name}")
@@ -368,6 +382,7 @@ def record(name: str) -> None:
         if key[0] == name
     }
     paths = {path for _, _, path in measured.values()} | harmonised.results_of(name)
+    paths |= benchmarks.results_of(name)
     if not paths:
         raise runtime.UserError(
             f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}"
