@@ -82,10 +82,15 @@ def main(argv=None):
     model = snapshots.build_model(description)
     training.load_parent(model, parent, description)
     model = training.prepare(model, train_set, args, device, precision)
+    if args.auto_margins and not args.resume:
+        args = training.with_margins(args, model, (train_set, outliers), device, precision)
+        loss = options.make_loss(args.loss, "tune", args.recipe)
     optimizer = training.make_optimizer(model, loss, args)
     streams = runtime.Streams(args.seed, "tune", args.streams)
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
     test_batches = loaders.Batches(test_set, args.test_bs, device)
+    _, error_before = training.evaluate(model, test_batches, device, precision)
+    print(f"ID error before fine-tuning {error_before:.2f} %")
     run = training.Run(
         snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
     )
@@ -115,7 +120,7 @@ def main(argv=None):
                 optimizer.step()
                 log.add(terms)
             run.end_epoch(epoch, log, *training.evaluate(model, test_batches, device, precision))
-    run.finish()
+    run.finish(error_before)
 
 
 if __name__ == "__main__":

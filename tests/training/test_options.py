@@ -93,7 +93,9 @@ def test_only_the_losses_own_options_are_recorded(ready, own):
         words = f"--outliers {own}/outliers.npz --oe_batch_size 8" if record.outliers else ""
         ready.do(f"tune.py own --id {own} --loss {loss} --epochs 1 {words} --batch_size 16")
         made = description(ready, f"tune_{loss}", "own_wrn_s1_tune")["recipe"]
-        assert set(made) == common | set(record.defaults) | (outliers if record.outliers else set())
+        measured = {"auto_margins"} if "m_in" in record.defaults else set()
+        own_keys = set(record.defaults) | (outliers if record.outliers else set()) | measured
+        assert set(made) == common | own_keys
         padding = 0 if loss in ("sr", "sroe") else 4
         assert made["padding"] == made.get("outlier_padding", padding) == padding
 

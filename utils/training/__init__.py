@@ -2,6 +2,7 @@
 and the run that writes it all down.
 """
 
+from .margins import with_margins
 from .network import (
     arch_name,
     describe_computing,

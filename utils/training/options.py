@@ -11,6 +11,7 @@ from utils.losses import Loss, losses_of, sampling
 from utils.runtime import DATA, STREAMS, UserError
 
 from . import recipes
+from .margins import wants_margins
 
 
 class Parser(argparse.ArgumentParser):
@@ -258,6 +259,13 @@ def add_training(parser: Parser, stage: str) -> None:
             }
         )
         add(f"--{option}", help=f"{owner.help[option]};", **kind)
+    if stage == "tune":
+        parser.add(
+            "--auto-margins",
+            action="store_true",
+            help="of a loss with energy margins: take the pre-trained network's mean energies of "
+            "ID training images and outliers for them (default: on with --id alone)",
+        )
 
 
 SAVE_HELP = (
@@ -332,9 +340,13 @@ def settle(
     if "padding" in typed and "outlier_padding" in recipe and "outlier_padding" not in typed:
         recipe["outlier_padding"] = recipe["padding"]
     check_loss(args.loss, stage, recipe)
+    auto = recorded.get("auto_margins", False)
+    if not state and stage == "tune":
+        auto = wants_margins(typed, recipe, args.loss, own=bool(run.get("id")))
     made = {key: value for key, value in recipe.items() if key != "test_bs"}
     made |= {"preset": run["preset"], "streams": recorded.get("streams", 1) if state else STREAMS}
     made |= {"loss": args.loss} if args.loss != "ce" else {}
+    made |= {"auto_margins": True} if auto else {}
     made |= {"precision": run["precision"]} if run["precision"] != "auto" else {}
     given = {key: absolute(run[key]) for key in OF_A_RUN if run.get(key) != USUAL.get(key)}
     return argparse.Namespace(
@@ -343,6 +355,7 @@ def settle(
             **run,
             **recipe,
             "stage": stage,
+            "auto_margins": auto,
             "streams": made["streams"],
             "recipe": made,
             "given": given,

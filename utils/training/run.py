@@ -241,10 +241,20 @@ class Run:
                 ) from None
             raise
 
-    def finish(self) -> None:
-        """Move the run's files into place and say where its snapshot is."""
+    def finish(self, error_before: float | None = None) -> None:
+        """Move the run's files into place and say where its snapshot is; warn where fine-tuning
+        has cost more than a point of ID accuracy, ``error_before`` being the error in percent of
+        the network it began with.
+        """
         kept = self.files.install()
         if kept:
             print(f"note: a former run's files of {self.stem} are now in {kept}")
         path = snapshots.snapshot_path(self.files.folder, self.stem, self.args.epochs - 1)
         print(f"ID error {self.rows[-1]['test_error(%)']:.2f} %. Snapshot: {path}")
+        if error_before is not None and self.rows[-1]["test_error(%)"] > error_before + 1:
+            print(
+                f"note: fine-tuning has raised the ID error from {error_before:.2f} to "
+                f"{self.rows[-1]['test_error(%)']:.2f} %. Try a smaller --learning_rate, fewer "
+                "epochs, or less weight on the loss's own term",
+                file=sys.stderr,
+            )
