@@ -106,6 +106,8 @@ def test_whole_runs_are_told_apart_by_crop_alpha_and_epochs(recorded):
             snapshot__recipe={**made, "alpha": alpha, "padding": padding},
             snapshot__name=f"tune_{name}/x",
         )
+    other = put(recorded, "sr", value=1.0, name="cifar10_wrn_s1_tune_sr_energy_openood")
+    change(other, protocol="openood", snapshot__name="tune_other/x")
     text = rendered.render_whole("cifar10")
     shown = [line.split(" | ")[0].strip("| `") for line in text.splitlines()]
     assert shown[2:] == ["pretrained/x", "tune_b/x", "tune_a/x", "tune_c/x"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils import runtime, snapshots
 from utils.evaluation import report
+from utils.evaluation.protocol import is_usual
 from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import recipes
@@ -497,6 +498,7 @@ def whole_runs(name: str) -> list[dict]:
         for one in found
         if one.get("snapshot", {}).get("loss") == "sr"
         and snapshots.is_complete(one["snapshot"])
+        and is_usual(one)  # no other protocol's numbers beside these
         and any(entry["score"] == "energy" for entry in one["scores"])
     ]
     return sorted(
