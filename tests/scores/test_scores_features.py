@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from utils.scores import SCORES, Outputs
+from utils.scores import SCORES, Outputs, format_list
 from utils.scores.exact import blocks, nearest
 from utils.scores.exact.quantile import percentile_of
 
@@ -487,6 +487,7 @@ def test_fit_names_both_numbers(name, chosen, words):
         ("dice+react", {"c": -1}),
         ("ash-s", {"p": 100}),
         ("scale", {"p": -1}),
+        ("ash-p", {"p": -2}),
         ("vim", {"D": -1}),
         ("residual", {"D": -1}),
         ("nci", {"alpha": -1}),
@@ -565,6 +566,23 @@ def test_imagenet_defaults():
     assert (SCORES["dice+react"]("imagenet").p, SCORES["dice+react"]("imagenet").c) == (10, 1)
     assert SCORES["knn"]("imagenet").k == 1000
     assert SCORES["react"]("cifar100").c == 0
+
+
+@pytest.mark.parametrize("name", ["ash-p", "ash-b", "ash-s", "lts"])
+@pytest.mark.parametrize("width,p", [(340, 95), (40, 57.5), (12, 0)])
+def test_the_default_keeps_as_many_channels_as_the_paper_whatever_the_width(name, width, p):
+    """95 % of 340 leave 17; of 40 it is 57.5 %; a narrower network keeps all."""
+    train, queries = random_pair(width=width)
+    default = SCORES[name]("cifar10").fit(train).score(queries)
+    np.testing.assert_array_equal(default, SCORES[name](p=p).fit(train).score(queries))
+    other = SCORES[name](p=min(p + 60, 99)).fit(train).score(queries)
+    assert not np.allclose(default, other)
+    assert SCORES[name](p=95).label == f"{name}:p=95"
+
+
+def test_the_table_says_what_a_default_stands_for():
+    listed = format_list()
+    assert listed.count("the 17 largest channels kept: p 86.7 at width 128; paper: 95 at 342") == 4
 
 
 def pytorch_ood_scores(name, train, queries):

@@ -18,7 +18,7 @@ from pathlib import Path
 from utils import loaders, runtime
 from utils.evaluation import report
 from utils.losses import LOSSES
-from utils.scores import SCORES
+from utils.scores import SCORES, described_defaults
 from utils.training import options, recipes
 
 from . import benchmarks, harmonised, rendered, tables
@@ -50,13 +50,12 @@ def render_scores() -> str:
     """Every score with its formula, needs, defaults and paper."""
     rows = []
     for name, cls in SCORES.items():
-        defaults = ", ".join(f"{key}={value}" for key, value in cls.defaults.items())
         rows.append(
             [
                 f"`{name}`",
                 f"`{cls.formula}`",
                 ", ".join(cls().needs),
-                defaults or "-",
+                described_defaults(cls) or "-",
                 f"{cls.paper.authors}, {cls.paper.venue} ({cls.paper.link})",
             ]
         )

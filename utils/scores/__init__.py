@@ -1,7 +1,7 @@
 """The table of scores. Adding one = one file here and one line in SCORES."""
 
 from .ash import ASHB, ASHP, ASHS
-from .base import Outputs, Paper, Score
+from .base import Outputs, Paper, Score, described_defaults
 from .cadref import CADRef
 from .choose import as_user_error, choose, format_list, names_all
 from .dice import DICE, DICEReAct

@@ -11,15 +11,20 @@ PAPER = Paper(
     "ICLR 2023",
     "arXiv:2209.09858",
 )
+# Channels that p = 95 % leaves of the papers' DenseNet, 342 wide. The same percent leaves six of a
+# WRN-40-2's 128, too few to tell images apart, so that by default the count is kept, not the share.
+KEPT = 17
+BY_COUNT = -1.0  # the p that stands for it
+RULE = f"-1 = the {KEPT} largest channels kept: p 86.7 at width 128; paper: 95 at 342"
 LARGEST_RATIO = 600.0  # exp(600) = 1e260 leaves room for the product with the logits in float64
 
 
 def top_mask(features: np.ndarray, p: float) -> np.ndarray:
-    """True for each row's k = D - round(D p/100) largest features, at least one;
-    of equal ones the first is kept.
+    """True for each row's k = D - round(D p/100) largest features, at least one; k = min(KEPT, D)
+    where p is BY_COUNT. Of equal ones the first is kept.
     """
     width = features.shape[1]
-    k = max(width - int(np.round(width * p / 100)), 1)
+    k = KEPT if p == BY_COUNT else max(width - int(np.round(width * p / 100)), 1)
     mask = np.zeros(features.shape, dtype=bool)
     np.put_along_axis(mask, np.argsort(-features, axis=1, kind="stable")[:, :k], True, axis=1)
     return mask
@@ -43,10 +48,13 @@ class Shaped(Score):
     needs = ("features", "head")
 
     def check(self) -> None:
-        if not 0 <= self.p < 100:
+        by_count = self.p == BY_COUNT and self.defaults["p"] == BY_COUNT
+        if not (0 <= self.p < 100 or by_count):
             raise ValueError(
                 f"score '{self.name}': p={self.p} is not in 0 <= p < 100 "
                 "(percent of features pruned)"
+                + f" nor -1 (the {KEPT} largest kept)"
+                * (self.defaults["p"] == BY_COUNT)
             )
 
     def shape(self, features: np.ndarray) -> np.ndarray:
@@ -65,17 +73,18 @@ class ASHP(Shaped):
 
     (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. p = 0 gives the energy.
     ValueError: p outside 0 <= p < 100.
-    Source: Djurisic et al. 2023, ASH-P, on the pooled penultimate features; p = 95 (ImageNet
-    ResNet-50: 60). Of equal features at the cut the first are kept; the published code
-    leaves the choice to the sort.
+    Source: Djurisic et al. 2023, ASH-P, on the pooled penultimate features; p = 95 for a DenseNet
+    on CIFAR, here by its count of channels (``KEPT``); ImageNet ResNet-50: 60. Of equal features at
+    the cut the first are kept; the published code leaves the choice to the sort.
     """
 
     name = "ash-p"
     formula = "energy of W h' + b, h' = h with its lowest p % set to 0"
     paper = PAPER
-    defaults = {"p": 95.0}
+    defaults = {"p": BY_COUNT}
+    rule = RULE
     per_dataset = {"imagenet": {"p": 60.0}}
-    grid = {"p": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
+    grid = {"p": (BY_COUNT, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
 
     def shape(self, features: np.ndarray) -> np.ndarray:
         return np.where(top_mask(features, self.p), features, 0.0)
@@ -88,14 +97,15 @@ class ASHB(Shaped):
     The kept k features all become s1/k, s1 the sum of the row before. (N,D) features and head ->
     (N,) float64; unbounded; larger = more OOD. Where features can be negative, s1 and so the fill
     may be; the formula is kept. ValueError: p outside 0 <= p < 100.
-    Source: Djurisic et al. 2023, ASH-B, on the pooled penultimate features;
-    p = 95 (ImageNet ResNet-50: 65).
+    Source: Djurisic et al. 2023, ASH-B, on the pooled penultimate features; p = 95 for a DenseNet
+    on CIFAR, here by its count of channels (``KEPT``); ImageNet ResNet-50: 65.
     """
 
     name = "ash-b"
     formula = "energy of W h' + b, h' = sum(h)/k on the top (100-p) % of h, 0 elsewhere"
     paper = PAPER
-    defaults = {"p": 95.0}
+    defaults = {"p": BY_COUNT}
+    rule = RULE
     per_dataset = {"imagenet": {"p": 65.0}}
     grid = ASHP.grid
 
@@ -109,16 +119,17 @@ class ASHS(Shaped):
     the sums before and after (ASH-S).
 
     (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. ValueError: p outside 0
-    <= p < 100. Source: Djurisic et al. 2023, ASH-S, on the pooled penultimate features; p = 95
-    (ImageNet ResNet-50: 90). Departs from it where s2 <= 0 (features that can be negative, zero
-    features): the ratio then is 1; and where the ratio is above 600: it is taken as 600,
-    so that exp stays finite.
+    <= p < 100. Source: Djurisic et al. 2023, ASH-S, on the pooled penultimate features; p = 95 for
+    a DenseNet on CIFAR, here by its count of channels (``KEPT``); ImageNet ResNet-50: 90. Departs
+    from it where s2 <= 0 (features that can be negative, zero features): the ratio then is 1; and
+    where the ratio is above 600: it is taken as 600, so that exp stays finite.
     """
 
     name = "ash-s"
     formula = "energy of W h' exp(sum(h)/sum(h')) + b, h' = h with its lowest p % set to 0"
     paper = PAPER
-    defaults = {"p": 95.0}
+    defaults = {"p": BY_COUNT}
+    rule = RULE
     per_dataset = {"imagenet": {"p": 90.0}}
     grid = ASHP.grid
 

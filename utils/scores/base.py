@@ -64,6 +64,7 @@ class Score:
     defaults = {}
     # {"imagenet": {"k": 1000}}: what a data set's name begins with -> what differs from defaults
     per_dataset = {}
+    rule = ""  # what a default stands for, where it is not the paper's own value
     grid = {}  # {"k": (10, 50, 100)}
 
     def __init__(self, dataset: str | None = None, **chosen):
@@ -120,6 +121,12 @@ class Score:
         """
         changed = [f"{k}={written(v)}" for k, v in self.hyper.items() if v != self.standard[k]]
         return self.name + (":" + ",".join(changed) if changed else "")
+
+
+def described_defaults(cls: type[Score]) -> str:
+    """A score's defaults as the tables print them: ``p=85.0, c=0.0``, with their rule."""
+    values = ", ".join(f"{key}={value}" for key, value in cls.defaults.items())
+    return values + (f" ({cls.rule})" if cls.rule else "")
 
 
 def labels_of(train: Outputs, name: str) -> np.ndarray:

@@ -14,7 +14,7 @@ import models
 from utils import scores
 from utils.runtime import UserError
 
-from .base import Outputs, Paper, Score
+from .base import Outputs, Paper, Score, described_defaults
 
 # of Mahalanobis under "all": [ODIN]'s step size, the one [SR]'s code has as its --noise
 STEP = 0.0014
@@ -90,7 +90,7 @@ def format_list() -> str:
     lines = []
     for name, cls in scores.SCORES.items():
         score = cls()
-        defaults = ", ".join(f"{key}={value}" for key, value in score.defaults.items())
+        defaults = described_defaults(cls)
         lines += [
             f"{name:13}{cls.formula}",
             f"{'':13}needs {', '.join(score.needs)}" + (f"; {defaults}" if defaults else ""),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .ash import Shaped, top_mask
+from .ash import BY_COUNT, RULE, Shaped, top_mask
 from .base import Outputs, Paper, energy_of
 from .exact.blocks import by_blocks
 
@@ -13,7 +13,8 @@ class LTS(Shaped):
     Logits (N,C), features (N,D) -> (N,) float64; unbounded; larger = more OOD. The whole logits are
     scaled, bias included; nothing is fitted. s is 1 where no feature is positive. ValueError: p
     outside 0 <= p < 100.
-    Source: Djurisic et al. 2024, p = 95 for CIFAR and ImageNet.
+    Source: Djurisic et al. 2024, p = 95 for a DenseNet on CIFAR, here by its count of channels
+    (``ash.KEPT``), and for a ResNet-50 on ImageNet.
     """
 
     name = "lts"
@@ -25,8 +26,10 @@ class LTS(Shaped):
         "arXiv 2024",
         "arXiv:2409.01175",
     )
-    defaults = {"p": 95.0}
-    grid = {"p": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
+    defaults = {"p": BY_COUNT}
+    rule = RULE
+    per_dataset = {"imagenet": {"p": 95.0}}
+    grid = {"p": (BY_COUNT, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
 
     def score(self, outputs: Outputs) -> np.ndarray:
         def energy(f, h):

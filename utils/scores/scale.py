@@ -11,9 +11,10 @@ class SCALE(Shaped):
 
     (N,D) features and head -> (N,) float64; unbounded; larger = more OOD. As ASH-S, but nothing is
     set to zero. ValueError: p outside 0 <= p < 100.
-    Source: Xu et al. 2024, SCALE, on the pooled penultimate features; p = 85.
-    Departs from it where s2 <= 0 (features that can be negative, zero features): the ratio then is
-    1; and where the ratio is above 600: it is taken as 600, so that exp stays finite.
+    Source: Xu et al. 2024, SCALE, on the pooled penultimate features; p = 85, which generated noise
+    chooses on the provided network too, of width 128. Departs from it where s2 <= 0 (features that
+    can be negative, zero features): the ratio then is 1; and where the ratio is above 600: it is
+    taken as 600, so that exp stays finite.
     """
 
     name = "scale"
