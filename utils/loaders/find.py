@@ -188,11 +188,18 @@ def load_id(name, split, data=DATA, path=None, size=None, skip_bad=False, num_cl
         )
     low, high = int(images.labels.min()), int(images.labels.max())
     # a set that does not say how many classes it has: no absurd labels
-    expected = expected or max(len(images), 1000)
+    named, expected = expected, expected or max(len(images), 1000)
     if low < 0 or high >= expected:
         raise UserError(
             f"data set '{name}' ({images.source}): labels go from {low} to {high}, "
             f"outside 0 to {expected - 1}"
+        )
+    used = len(set(images.labels.tolist()))
+    if not named and high >= 100 and 2 * used <= high:  # fewer are noted by load_id_pair
+        raise UserError(
+            f"data set '{name}' ({images.source}): labels go to {high}, and only {used} of these "
+            f"{high + 1} classes are there. Number the classes from 0 on, or name all of them in "
+            "'classes'"
         )
     return images
 

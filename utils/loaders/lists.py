@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.runtime import UserError
+from utils.runtime import UserError, open_regular, read_regular_text
 
 LIST_ENDING = ".txt"
 
@@ -18,10 +18,14 @@ class Listed:
     """
 
     def __init__(self, path: Path):
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            text = read_regular_text(path, limit=1 << 28)
+        except ValueError as error:
+            raise UserError(f"{path} is not a list of images ({error})") from None
+        lines = [line for line in text.splitlines() if line.strip()]
         for line in lines:
             name, _, label = line.strip().rpartition(" ")
-            if not (name and label.lstrip("-").isdecimal()):
+            if not (name and label.removeprefix("-").isdecimal() and len(label) < 19):
                 raise UserError(f"{path} is not a list of images, 'path label' a line: '{line}'")
         parts = [line.strip().rpartition(" ") for line in lines]
         labels = np.array([label for _, _, label in parts], dtype=np.int64)
@@ -31,7 +35,7 @@ class Listed:
         self.path = root_of(path, self.names[0] if self.names else "")
 
     def open(self, name: str):
-        return open(self.path / name, "rb")
+        return open_regular(self.path / name)
 
 
 def root_of(path: Path, first: str) -> Path:

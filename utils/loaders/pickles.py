@@ -6,6 +6,7 @@ names that such a file asks for stand for objects of this module, which keep wha
 an array is made of them at the end, of uint8 and of the file's own bytes.
 """
 
+import os
 import pickle
 from typing import Any, BinaryIO
 
@@ -42,7 +43,7 @@ class Array:
             or order not in ("C", "F")
         ):
             raise pickle.UnpicklingError("its array is not made of bytes and a shape")
-        self.values = np.frombuffer(bytes(content), np.uint8).reshape(shape, order=order)
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order=order)
         return self
 
 
@@ -50,35 +51,58 @@ def from_buffer(content: object, kind: object, shape: object, order: object) -> 
     return Array().fill(content, kind, shape, order)
 
 
-def encode(text: object, encoding: object) -> bytes:
-    """Bytes that Python 3 has written as text for Python 2's pickles."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("it holds text in another encoding than latin1")
-    return text.encode("latin1")
-
-
 STAND_INS = {
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): Kind,
-    ("_codecs", "encode"): encode,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): Array for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): from_buffer for core in ("core", "_core")},
 }
 
 
-class PlainUnpickler(pickle.Unpickler):
+class PlainUnpickler(pickle._Unpickler):
+    """The one written in Python: for the other one a file of ten bytes can have memory reserved
+    without limit, by the number of an object that it says to remember.
+    """
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file, encoding="bytes")
+        place = file.tell()
+        self.left = file.seek(0, os.SEEK_END) - place  # no more bytes are made than are there
+        file.seek(place)
+
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return STAND_INS[module, name]
+            return (
+                self.encode if (module, name) == ("_codecs", "encode") else STAND_INS[module, name]
+            )
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise pickle.UnpicklingError("it says that it holds more than its own length")
+
+    def encode(self, text: object, encoding: object) -> bytes:
+        """Bytes that Python 3 has written as text for Python 2's pickles."""
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError("it holds text in another encoding than latin1")
+        self.spend(len(text))
+        return text.encode("latin1")
+
+    def load_bytearray8(self) -> None:
+        count = int.from_bytes(self.read(8), "little")
+        self.spend(count)
+        self.append(bytearray(self.read(count)))
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
 
 def load_plain(file: BinaryIO) -> Any:
     """The content of a pickle of dicts, lists, text, numbers and uint8 arrays, text of Python 2 as
     bytes; UnpicklingError for anything else.
     """
-    return plain(PlainUnpickler(file, encoding="bytes").load())
+    return plain(PlainUnpickler(file).load())
 
 
 def plain(value: Any) -> Any:

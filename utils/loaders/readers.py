@@ -16,8 +16,9 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from data.download import IMAGE_ENDINGS
-from utils.runtime import Cache, UserError
+from utils.runtime import Cache, UserError, check_regular, open_regular
 
+from . import bounds
 from .lists import LIST_ENDING, Listed
 from .pickles import load_plain
 
@@ -47,7 +48,7 @@ def read_cifar(folder, split):
     pixels, labels = [], []
     for name in names:
         try:
-            with open(folder / name, "rb") as file:
+            with open_regular(folder / name) as file:
                 batch = load_plain(file)
             batch = {
                 key.decode() if isinstance(key, bytes) else key: value
@@ -69,10 +70,17 @@ def read_cifar(folder, split):
 def read_svhn(path, split):
     """SVHN's 32x32 .mat file: the array is (H,W,C,N), and label 10 means the digit 0."""
     try:
-        content = loadmat(path)
+        with open_regular(path) as file:
+            bounds.check_matrices(file, ("X", "y"), path)
+            content = loadmat(file, variable_names=("X", "y"))
         images = content["X"].transpose(3, 0, 1, 2)
-        labels = content["y"].reshape(-1).astype(np.int64) % 10
-        return check_pixels(images, "X"), check_labels(labels, len(images), "y"), None
+        labels = content["y"].reshape(-1)
+        if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():  # MATLAB's own numbers
+            labels = labels.clip(-1, 11).astype(np.int64)
+        labels = check_labels(labels, len(images), "y")
+        if labels.min() < 0 or labels.max() > 10:
+            raise ValueError("y: labels are not digits, 0 to 10")
+        return check_pixels(images, "X"), labels % 10, None
     except Exception as error:
         raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
 
@@ -82,11 +90,12 @@ def read_array(path, split):
     an .npz may hold labels and classes.
     """
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            images, labels, classes = content, None, None
-        else:
-            with content:
+        with open_regular(path) as file:
+            bounds.check_arrays(file, path)
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                images, labels, classes = content, None, None
+            else:
                 keys = [key for key in ("images", "data", "x", "arr_0") if key in content.files]
                 if not keys:
                     raise UserError(
@@ -139,6 +148,8 @@ def check_labels(labels, count, where):
         raise UserError(
             f"{where}: labels are {labels.dtype} of shape {labels.shape}, not {count} integers"
         )
+    if labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{where}: labels reach {labels.max()}, which numbers no class")
     return labels.astype(np.int64)
 
 
@@ -155,18 +166,13 @@ class Folder:
 
     def __init__(self, path):
         self.path = Path(path)
-        found = (
-            Path(folder, file)
-            for folder, _, files in os.walk(path, followlinks=True)
-            for file in files
-        )
-        self.names = sorted(
-            filter(is_image, (file.relative_to(self.path).as_posix() for file in found))
-        )
+        start = len(os.path.join(path, ""))
+        found = (file[start:].replace(os.sep, "/") for file in bounds.list_files(path))
+        self.names = sorted(filter(is_image, found))
         self.order = range(len(self.names))
 
     def open(self, name):
-        return open(self.path / name, "rb")
+        return open_regular(self.path / name)
 
 
 class OneFile(Folder):
@@ -186,21 +192,24 @@ class Archive:
     def __init__(self, path):
         self.path = Path(path)
         try:
+            check_regular(path)
             zipped = zipfile.is_zipfile(path)
-            self.file = zipfile.ZipFile(path) if zipped else tarfile.open(path)  # noqa: SIM115
             if zipped:
-                places = {member.filename: member.header_offset for member in self.file.infolist()}
+                with open_regular(path) as file:
+                    bounds.check_directory(file, path)
+            self.file = zipfile.ZipFile(path) if zipped else tarfile.open(path)  # noqa: SIM115
+            members = bounds.limited(self.file.infolist() if zipped else self.file, path)
+            if zipped:
+                places = {member.filename: member.header_offset for member in members}
             else:
-                places = {
-                    member.name: member.offset
-                    for member in self.file.getmembers()
-                    if member.isfile()
-                }
+                places = {member.name: member.offset for member in members if member.isfile()}
                 self.file.fileobj.seek(self.file.offset)
                 # a damaged header passes for the end
                 if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("damaged after its first part")
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # each unpacker has errors of its own
             raise UserError(f"{path} is not a readable .zip or .tar archive ({error})") from None
         self.names = sorted(filter(is_image, places))
         self.order = sorted(range(len(self.names)), key=lambda i: places[self.names[i]])
@@ -219,9 +228,14 @@ def fit_image(image, size, crop_only=False):
     resizes to another side than it crops.
     """
     resize, size = size if isinstance(size, tuple) else (size, size)
+    bounds.check_image(image.size, resized(image.size, resize))
     # 16-bit grey, which convert() would clip to white
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+        grey = np.array(image, np.int32)
+        np.clip(grey, 0, 65535, out=grey)
+        grey += 128  # x / 257, rounded, without a copy in floating point
+        grey //= 257
+        image = Image.fromarray(grey.astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     image = image.convert("RGB")
@@ -229,13 +243,18 @@ def fit_image(image, size, crop_only=False):
     if (width, height) == (size, size) and resize == size:
         return image
     if not (crop_only and min(width, height) >= size):
-        if width <= height:
-            width, height = resize, int(resize * height / width)
-        else:
-            width, height = int(resize * width / height), resize
+        width, height = resized((width, height), resize)
         image = image.resize((width, height), Image.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def resized(size, side):
+    """(width, height) of an image whose shorter side is brought to ``side``."""
+    width, height = size
+    if width <= height:
+        return side, int(side * height / width)
+    return int(side * width / height), side
 
 
 def fit_pixels(pixels, size, crop_only=False):
@@ -250,7 +269,7 @@ def read_image(source, name, size, crop_only):
     with warnings.catch_warnings(), source.open(name) as file:
         # Pillow's remarks on odd files: such a file is read as it is, or is an error
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(bounds.read_image_bytes(file)), formats=FORMATS) as image:
             return np.asarray(fit_image(image, size, crop_only))
 
 
@@ -298,6 +317,8 @@ def labels_of(source):
     if not all(parents):
         return None, None
     classes = tuple(sorted(set(parents)))
+    if len(classes) > bounds.CLASSES:
+        raise UserError(f"{source.path} has {len(classes)} folders, more than classes can be")
     number = {name: i for i, name in enumerate(classes)}
     return np.array([number[parent] for parent in parents], dtype=np.int64), classes
 
@@ -313,24 +334,33 @@ def read_images(path, data, size, crop_only, skip_bad):
     files = [path / name for name in source.names] if path.is_dir() else [path]
     parts = [str(path.resolve()), str(size), str(crop_only), str(DECODING), *map(stamp, files)]
     cache = Cache(Path(data) / "cache")
-    digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape"))
-    name = f"{path.name}-{digest.hexdigest()[:16]}"
-    found = cache.load(name)
-    if found and (skip_bad or not len(found["bad"])):
-        classes = tuple(map(str, found["classes"])) if "classes" in found else None
-        return found["pixels"], found.get("labels"), classes, [str(bad) for bad in found["bad"]]
+    digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape")).hexdigest()
+    name = f"{path.name}-{digest[:16]}"
+    found = cached_images(cache.load(name), digest, source, crop_side(size))
+    if found is not None and (skip_bad or not found[3]):
+        return found
 
     def progress(names):
         return tqdm(names, desc=f"decoding {path.name}", unit="image", disable=None, leave=False)
 
     pixels, labels, classes, bad = decode(source, size, crop_only, skip_bad, progress)
-    arrays = {"pixels": pixels, "bad": np.array(bad, dtype=str)}
-    if labels is not None:
-        arrays.update(labels=labels)
-    if classes is not None:
-        arrays.update(classes=np.array(classes))
-    cache.save(name, arrays)
+    cache.save(name, {"pixels": pixels, "bad": np.array(bad, dtype=str), "key": np.array(digest)})
     return pixels, labels, classes, bad
+
+
+def cached_images(arrays, digest, source, side):
+    """What ``decode`` gives, of the arrays that the cache had; None where they are not those of
+    this source, whatever their file is called.
+    """
+    if arrays is None or set(arrays) != {"pixels", "bad", "key"} or str(arrays["key"]) != digest:
+        return None
+    pixels, bad = arrays["pixels"], [str(name) for name in np.atleast_1d(arrays["bad"])]
+    readable = ~np.isin(source.names, bad)
+    shape = (int(readable.sum()), side, side, 3)
+    if pixels.dtype != np.uint8 or pixels.shape != shape or len(bad) + shape[0] != len(readable):
+        return None
+    labels, classes = labels_of(source)
+    return pixels, None if labels is None else labels[readable], classes, bad
 
 
 def open_source(path):
@@ -351,8 +381,10 @@ def image_names(path, bad):
 
 
 def stamp(file):
-    """What changes when a file does."""
+    """What changes when a file does, or another one takes its name: its times may be set."""
     try:
-        return f"{file}|{file.stat().st_size}|{file.stat().st_mtime_ns}"
+        found = file.stat()
+        times = f"{found.st_mtime_ns}|{found.st_ctime_ns}"
+        return f"{file}|{found.st_size}|{times}|{found.st_ino}"
     except OSError:  # a link to nothing: decoding says so, or leaves it out
         return f"{file}|unreadable"

@@ -28,4 +28,5 @@ from .files import (
 )
 from .memory import keep_freed_memory
 from .output import Printed, printable
+from .regular import check_regular, open_regular, read_json, read_regular_text
 from .seeds import STREAMS, Streams, data_generator, derive_seed, seed_all

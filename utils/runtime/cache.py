@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import UserError
 from .files import write_bytes
+from .regular import open_regular
 
 # bytes of one cache; a WRN-40-2's outputs take about 80 MB for CIFAR's training
 # images and the six OOD sets
@@ -33,7 +34,12 @@ class Cache:
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays of that name; None where there are none, or the file is damaged."""
         with contextlib.suppress(Exception):  # missing, or half of a file
-            with np.load(self.path(name), allow_pickle=False) as content:
+            with open_regular(self.path(name)) as file:
+                length = os.fstat(file.fileno()).st_size
+                content = np.load(file, allow_pickle=False)
+                # as ``save`` writes them: nothing is packed
+                if sum(member.file_size for member in content.zip.infolist()) > length:
+                    return None
                 arrays = {key: content[key] for key in content.files}
             with contextlib.suppress(OSError):
                 os.utime(self.path(name))  # used just now: it goes last

@@ -1,0 +1,148 @@
+"""What one input may cost before anything of it is decoded: memory, files, seconds.
+
+Pictures of strangers may say that they are as large as they like. What is asked for here is read
+off heads and directories; the limits are far above any image set in use.
+"""
+
+import math
+import os
+import time
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from scipy.io import whosmat
+
+from data.download import IMAGE_ENDINGS
+from utils.runtime import UserError
+
+PIXELS = 1 << 26  # of one image, as it is and after it is resized: 268 MB of four bytes each
+IMAGE_BYTES = 1 << 28  # of one image file
+FILES = 2_000_000  # of a folder
+MEMBERS = 500_000  # of an archive: each takes a kilobyte
+SECONDS = 300  # to list a folder or an archive
+DIRECTORY_BYTES = 3 << 24  # of a .zip's list of members: as many with names of 50 bytes
+PACKED = 20  # an array of photographs is never packed to less than 1/20 of its size
+FREE_BYTES = 1 << 28  # but a small one of one colour may be
+CLASSES = 100_000
+
+
+def list_files(top: str | Path) -> Iterator[str]:
+    """Paths of the files below a folder, each real folder once, whatever links lead to it, and
+    first by the path without links.
+
+    UserError beyond ``FILES`` or ``SECONDS``.
+    """
+    end, count, seen = time.monotonic() + SECONDS, 0, set()
+    folders, links = [os.fspath(top)], []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    count += 1
+                    if count > FILES or time.monotonic() > end:
+                        raise UserError(
+                            f"{top}: listing it ended after {count - 1} files, at most {FILES} in "
+                            f"{SECONDS} seconds. Give a smaller folder, or an array (.npy)"
+                        )
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_symlink() and entry.is_dir():
+                        links.append(entry.path)
+                    else:
+                        yield entry.path
+        except OSError:  # a folder that may not be read, a link to itself
+            continue
+        links.sort()
+
+
+def check_image(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    """ValueError where an image of (width, height) has too many pixels, before or after it is
+    resized.
+    """
+    for (width, height), when in ((size, ""), (resized, " after resizing")):
+        if width * height > PIXELS:
+            raise ValueError(f"{width} x {height} pixels{when}, more than {PIXELS >> 20} million")
+
+
+def read_image_bytes(file: BinaryIO) -> bytes:
+    """The whole of an image file; ValueError where it is larger than any."""
+    content = file.read(IMAGE_BYTES + 1)
+    if len(content) > IMAGE_BYTES:
+        raise ValueError(f"more than {IMAGE_BYTES >> 20} MB")
+    return content
+
+
+def check_directory(file: BinaryIO, path: str | Path) -> None:
+    """UserError where a .zip's own list of its members is too long to be read into memory."""
+    length = file.seek(0, os.SEEK_END)
+    start = max(length - (1 << 16) - 98, 0)
+    file.seek(start)
+    end = file.read()
+    place = end.rfind(b"PK\5\6")
+    size = int.from_bytes(end[place + 12 : place + 16], "little") if place >= 0 else 0
+    place = end.rfind(b"PK\6\6")  # sizes of eight bytes
+    if place >= 0:
+        size = max(size % 0xFFFFFFFF, int.from_bytes(end[place + 40 : place + 48], "little"))
+    file.seek(0)
+    count = size // 46
+    if size > DIRECTORY_BYTES or (size > DIRECTORY_BYTES // 4 and size > length):
+        raise UserError(f"{path}: its list of up to {count} members is too long. Unpack it")
+
+
+def limited(members: Iterable, path: str | Path) -> Iterator:
+    """The members of an archive; UserError beyond ``MEMBERS`` or ``SECONDS``, or at the first image
+    file that is larger than any.
+    """
+    end = time.monotonic() + SECONDS
+    for count, member in enumerate(members):
+        zipped = isinstance(member, zipfile.ZipInfo)
+        name, size = (member.filename, member.file_size) if zipped else (member.name, member.size)
+        if count == MEMBERS or time.monotonic() > end:
+            raise UserError(
+                f"{path}: listing it ended after {count} members, at most {MEMBERS} in {SECONDS} "
+                "seconds. Unpack it and give the folder"
+            )
+        if size > IMAGE_BYTES and name.lower().endswith(tuple(IMAGE_ENDINGS)):
+            raise UserError(
+                f"{path}: '{name}' is of {size >> 20} MB, more than {IMAGE_BYTES >> 20}, which no "
+                "image is. Make the archive without it"
+            )
+        yield member
+
+
+def check_packed(size: int, packed: int, what: str) -> None:
+    """UserError where so little claims to be so much: it would fill the memory."""
+    if size > max(FREE_BYTES, PACKED * packed):
+        raise UserError(
+            f"{what} is {size >> 20} MB packed into {packed >> 10} kB, which no images are. "
+            "If you trust it, unpack it and give that"
+        )
+
+
+def check_arrays(file: BinaryIO, path: str | Path) -> None:
+    """UserError where a member of a .npz is packed as no image is; nothing of a .npy."""
+    if zipfile.is_zipfile(file):
+        check_directory(file, path)
+        length = file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file) as packed:
+            for member in packed.infolist():
+                held = min(member.compress_size, length)
+                check_packed(member.file_size, held, f"{path}: '{member.filename}'")
+    file.seek(0)
+
+
+def check_matrices(file: BinaryIO, names: tuple[str, ...], path: str | Path) -> None:
+    """The same for the variables of a .mat that will be read."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    for name, shape, _ in whosmat(file):
+        if name in names:
+            check_packed(math.prod(map(int, shape)), length, f"{path}: '{name}'")
+    file.seek(0)
