@@ -5,6 +5,7 @@
     python test.py --model tune_sroe/cifar10_wrn_s1_tune --score all     # one pass an image set
     python test.py --model PATH.pt --score knn:k=100,mymodule:function --ood svhn,folder:PATH
     python test.py --model cifar10_wrn_pretrained --images FOLDER        # is each image in or out?
+    python test.py --model cifar10_wrn_pretrained --export detector.onnx # or .pt2
     python test.py --list-scores
 
 The table: FPR95, AUROC, AUPR (ID positive), mean ± sd over 10 draws of 2,000 OOD images.
@@ -14,7 +15,7 @@ import sys
 import time
 
 from utils import loaders, runtime, scores
-from utils.evaluation import options, several, verdicts
+from utils.evaluation import export, options, several, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
@@ -33,8 +34,11 @@ def main(argv=None):
     runtime.make_folder(args.save)  # before the work, not after it
     records = []
     for file in results.announce(args.model, args.load):
+        if args.export:
+            print("\n" + export.export(file, args))
         if args.images:
             judge(file, args)
+        if args.images or args.export:
             continue
         start = time.perf_counter()
         case = load(file, args)

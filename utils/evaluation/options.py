@@ -79,7 +79,13 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         type=share,
         default=0.95,
         metavar="SHARE",
-        help="of --images: share of the ID test images that the threshold keeps (default: 0.95)",
+        help="of --images and --export: share of the ID test images that the threshold keeps (default: 0.95)",
+    )
+    add(
+        "--export",
+        metavar="FILE",
+        help="write normalisation, network, --score and the threshold of --tpr as one graph: "
+        ".onnx or .pt2",
     )
     add(
         "--id-train",
