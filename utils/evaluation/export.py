@@ -19,7 +19,7 @@ from utils.runtime import UserError, make_folder, write_bytes
 from utils.scores.dice import sparsify
 
 from .network import check_needs, load_network
-from .protocol import Case
+from .protocol import Case, choose_scores
 from .verdicts import load_sets, load_threshold
 
 TOLERANCE = 1e-4  # of a score's or logit's size where that is above 1
@@ -138,7 +138,7 @@ def export(file: Path, args: Namespace) -> str:
     check_target(target)
     args = Namespace(**{**vars(args), "device": "cpu", "precision": "fp32", "compile": "off"})
     network, description = load_network(file, args)
-    chosen = scores.choose(args.score, description.get("dataset"), args.T, args.noise)
+    chosen = choose_scores(description, file, args)
     score = one_score(chosen)
     check_needs(network.model, score)
     case = Case(file, description, network, load_sets(file, description, chosen, args), [], args)
