@@ -7,6 +7,7 @@
     python reproduce.py cifar10 --table all --train  # what is missing is trained
     python reproduce.py cifar10 --sweep              # SR's alpha, chosen without OOD images
     python reproduce.py cifar10 --ablation           # SR with one thing changed at a time
+    python reproduce.py cifar10 --scores-matrix      # every score on every trained network
 
 Images come first: python data/download.py cifar10 ood 300k. Each stage is the command a user would
 type, and is printed. A stage whose snapshot is there with this recipe is not run again, an
@@ -16,7 +17,7 @@ interrupted one goes on; anything else is trained, and what it replaces is moved
 import sys
 
 from utils import loaders, runtime
-from utils.paper import methods, studies, tables
+from utils.paper import every, methods, studies, tables
 from utils.training import options, recipes
 
 
@@ -58,16 +59,24 @@ def parse(argv: list[str] | None):
         action="store_true",
         help="fine-tune with SR, with one thing changed at a time, and score the OOD sets",
     )
+    parser.add(
+        "--scores-matrix",
+        action="store_true",
+        help="every score on every trained network: a table and a heat map",
+    )
     options.add_common(parser)
     args = parser.parse_args(argv)
     options.known_dataset(args.dataset, args.id, loaders.ID_SETS)
-    chosen = [f"--{name}" for name in ("table", "sweep", "ablation") if getattr(args, name)]
+    studied = ("table", "sweep", "ablation", "scores_matrix")
+    chosen = [f"--{name.replace('_', '-')}" for name in studied if getattr(args, name)]
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)}: one at a time")
     if args.train and not args.table:
         parser.error("--train goes with --table")
     if (args.sweep or args.ablation) and (args.fresh or args.preset != "paper"):
         parser.error(f"{chosen[0]} has a recipe of its own: no --fresh and no --preset")
+    if args.scores_matrix and args.preset != "paper":
+        parser.error("--scores-matrix trains nothing: no --preset")
     if args.table and args.id:
         parser.error("--table is about the papers' images: no --id")
     if args.table and args.preset != "paper":
@@ -82,6 +91,8 @@ def main(argv=None):
         studies.sweep(args)
     elif args.ablation:
         studies.ablation(args)
+    elif args.scores_matrix:
+        every.run(args)
     elif args.table:
         methods.paper_table(args)
     else:

@@ -40,6 +40,7 @@ DRAW = {
     ),
     "sparsity": lambda stem: plots.plot_sparsity(FEATURES, FEATURES / 2, stem),
     "training": lambda stem: plots.plot_training_curves(ROWS, stem, "CIFAR-10"),
+    "heat": lambda stem: plots.plot_heat([[4, 70], [np.nan, 9]], ["a", "b"], ["msp", "knn"], stem),
     "sweep": lambda stem: plots.plot_sweep(
         [0.02, 0, 0.1], {"ID accuracy (%)": [94, 95, 90]}, stem, chosen=0.02
     ),
@@ -265,6 +266,7 @@ def test_a_sweep_is_sorted_by_its_values(figure):
         lambda: plots.plot_bars({"MSP": {}}, "unused"),
         lambda: plots.plot_sparsity(np.empty((0, 4)), FEATURES, "unused"),
         lambda: plots.plot_training_curves([], "unused"),
+        lambda: plots.plot_heat([], [], [], "unused"),
         lambda: plots.plot_sweep([], {"L1": []}, "unused"),
         lambda: plots.plot_sweep([1], {}, "unused"),
     ],

@@ -40,6 +40,7 @@ def test_without_snapshots_it_says_what_to_run(ready):
     ready.refuse("reproduce.py digits --table sr", "no published table", "cifar100")
     ready.refuse("reproduce.py cifar10 --table srf2", "srf1", "srf3")
     ready.refuse("reproduce.py cifar10 --sweep --ablation", "one at a time")
+    ready.refuse("reproduce.py cifar10 --sweep --scores-matrix", "one at a time")
     ready.refuse("reproduce.py cifar10 --sweep --fresh", "a recipe of its own")
     ready.refuse("reproduce.py cifar10 --train", "--table")
     ready.refuse("reproduce.py cifar10 --table sr --id data", "no --id")

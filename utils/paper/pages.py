@@ -21,13 +21,13 @@ from utils.losses import LOSSES
 from utils.scores import SCORES, described_defaults
 from utils.training import options, recipes
 
-from . import benchmarks, harmonised, rendered, tables
+from . import benchmarks, harmonised, matrix, rendered, tables
 from .rendered import network_of, table
 from .tables import RECORDED
 
 FIGURES = runtime.CIFAR / "figures"
 # of a data set's tables, studies, figures
-KINDS = r"(s\d+_)?table|sweep_alpha|ablation|densities|bars|roc|sparsity|training_\w+"
+KINDS = r"(s\d+_)?table|scores_matrix|sweep_alpha|ablation|densities|bars|roc|sparsity|training_\w+"
 
 
 def page_files() -> list[Path]:
@@ -296,6 +296,7 @@ BLOCKS = {
     "harmonised": harmonised.render_harmonised,
     "openood": benchmarks.render_openood,
     "by_hand": render_by_hand,
+    "matrix": matrix.render_matrix,
     "imagenet4": benchmarks.render_imagenet4,
     "published": rendered.render_published,
     **{
@@ -382,10 +383,6 @@ def record(name: str) -> None:
     }
     paths = {path for _, _, path in measured.values()} | harmonised.results_of(name)
     paths |= benchmarks.results_of(name)
-    if not paths:
-        raise runtime.UserError(
-            f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}"
-        )
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
     files += [
         file
@@ -393,6 +390,10 @@ def record(name: str) -> None:
         for file in folder.glob(f"{name}_*")
         if re.fullmatch(f"{re.escape(name)}_({KINDS})", file.stem)
     ]
+    if not files:
+        raise runtime.UserError(
+            f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}"
+        )
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
     for old in RECORDED.glob(f"{name}_*.json"):

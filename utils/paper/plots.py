@@ -434,3 +434,25 @@ def plot_sweep(alphas, curves, path_stem, chosen=None, xlabel="alpha, weight of 
         xlabel + (f" (dashed: {chosen:g}, chosen)" if chosen in values else ""), fontsize=10
     )
     return save_figure(fig, path_stem)
+
+
+@styled
+def plot_heat(values, columns, rows, path_stem, title="Mean FPR95 over the OOD sets (%)"):
+    """A cell for each value, dark = high, its number in it.
+
+    values (R,C) in percent; a NaN is an empty cell. columns, rows: the labels.
+    """
+    values = need(np.asarray(values, dtype=np.float64), "the matrix")
+    fig = Figure(figsize=(WIDTH, 0.9 + 0.26 * len(rows)), layout="constrained")
+    ax = fig.subplots()
+    ax.imshow(values, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if value > 50 else "black"
+            ax.text(j, i, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    fig.supxlabel(title, fontsize=10)
+    return save_figure(fig, path_stem)

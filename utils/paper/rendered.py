@@ -270,13 +270,19 @@ def render_every(name: str) -> str:
         )
     ]
     rows = [
-        [f"`{label}`", *map(both, [*entry["sets"], entry["average"]])] for label, entry, *_ in found
+        [f"`{label_of(entry, name)}`", *map(both, [*entry["sets"], entry["average"]])]
+        for _, entry, *_ in found
     ]
     _, entry, result, _ = found[0]
     return table(["`--score`", *map(own_name, entry["sets"]), "average"], rows) + (
         f"\n\nFPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
         f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults."
     )
+
+
+def label_of(entry: dict, dataset: str) -> str:
+    """A recorded score's label by the defaults of today, which are not always those it had then."""
+    return SCORES[entry["score"].split(":")[0]](dataset, **entry["hyper"]).label
 
 
 def render_answer(name: str) -> str:

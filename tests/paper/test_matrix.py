@@ -1,0 +1,127 @@
+"""reproduce.py --scores-matrix: which networks, what is scored once, ranks and the rendered table."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from utils import runtime, snapshots
+from utils.evaluation import report
+from utils.paper import every, matrix
+from utils.runtime import UserError
+from utils.scores import choose
+from utils.training import options
+
+FPR95 = {"pretrained/a_epoch_14": (50, 30, 30), "tune_sr/b_epoch_2": (20, 10, 40)}
+LABELS = ("energy", "knn", "odin:eps=0")
+
+
+def record():
+    rows = [
+        {
+            "name": name,
+            "error": 10.0,
+            "precision": "fp32",
+            "scores": [
+                {"score": label, "average": {"fpr95": value, "auroc": 90.0}}
+                for label, value in zip(LABELS, values)
+            ],
+        }
+        for name, values in FPR95.items()
+    ]
+    return {"rows": rows, "ood": [{}, {}], "num_to_avg": 10, "id": {"images": 1000}}
+
+
+def test_scores_are_ranked_on_each_network_and_ties_share_a_rank():
+    labels, names, fpr95, ranks = matrix.arrays(record())
+    assert labels == ["knn", "odin:eps=0", "energy"] and names == list(FPR95)
+    np.testing.assert_array_equal(fpr95, [[30, 10], [30, 40], [50, 20]])
+    np.testing.assert_array_equal(ranks, [1.25, 2.25, 2.5])
+
+
+def test_a_score_that_one_network_lacks_is_left_out():
+    made = record()
+    made["rows"][1]["scores"].pop(1)
+    assert sorted(matrix.arrays(made)[0]) == ["energy", "odin:eps=0"]
+
+
+def test_the_page_says_what_is_best(monkeypatch):
+    monkeypatch.setattr(matrix, "recorded_study", lambda name, study: record())
+    text = matrix.render_matrix("cifar10")
+    assert "| `knn` | 1.2 | 30.00 / 90.00 | 10.00 / 90.00 |" in text
+    assert "`energy` is at place 3 of 3" in text
+    assert "`knn` on `pretrained`, `knn` on `tune_sr`" in text
+    monkeypatch.setattr(matrix, "recorded_study", lambda name, study: None)
+    assert matrix.render_matrix("cifar10").startswith("Not measured")
+
+
+@pytest.fixture
+def arguments():
+    parser = options.Parser()
+    options.add_common(parser)
+    given = {"dataset": "cifar10", "arch": "wrn", "seed": 1, "preset": "paper", "fresh": False}
+    return argparse.Namespace(**vars(parser.parse_args([])), **given)
+
+
+def test_only_whole_runs_of_the_network_with_a_classifier(monkeypatch, tmp_path, arguments):
+    made = {
+        "tune_b/b_epoch_0": {"loss": "sr"},
+        "pretrained/a_epoch_0": {},
+        "other/c_epoch_0": {"arch": "resnet18"},
+        "half/d_epoch_0": {"recipe": {"epochs": 9}},
+        "pairs/e_epoch_0": {"classifier": False},
+        "digits/f_epoch_0": {"dataset": "digits"},
+    }
+    usual = {"dataset": "cifar10", "arch": "wrn", "recipe": {"epochs": 1}, "epoch": 0}
+    files = {tmp_path / f"{name}.pt": {**usual, **own} for name, own in made.items()}
+    monkeypatch.setattr(snapshots, "all_snapshots", lambda: list(files))
+    monkeypatch.setattr(snapshots, "read_description", files.get)
+    assert [path.parent.name for path in every.networks(arguments)] == ["pretrained", "tune_b"]
+    arguments.dataset = "cifar100"
+    with pytest.raises(UserError, match=r"python baseline\.py cifar100"):
+        every.networks(arguments)
+
+
+def test_each_network_is_scored_once_by_every_score_of_one_pass(monkeypatch, tmp_path, arguments):
+    asked = []
+
+    def run_script(command):
+        asked.append(command)
+        words = dict(zip(command[1::2], command[2::2]))
+        chosen = choose(words["--score"], "cifar10")
+        row = {"set": "svhn", "n": 9, "fpr95": 40.0, "auroc": 90.0, "aupr_in": 95.0}
+        entries = [
+            {"score": s.label, "hyper": s.hyper, "average": row, "sets": [row]} for s in chosen
+        ]
+        words["--save"].mkdir(parents=True)
+        result = {
+            "arguments": {},
+            "protocol": "paper",
+            "snapshot": {"sha256": "s"},
+            "id": {"name": "cifar10", "images": 9, "fingerprint": "f", "error": 8.0},
+            "ood": [{"name": "svhn"}],
+            "num_to_avg": 10,
+            "scores": entries,
+            **dict.fromkeys(("precision", "machine", "seconds"), "x"),
+        }
+        (words["--save"] / "r.json").write_text(json.dumps(result))
+
+    file = tmp_path / "pretrained" / "a_epoch_0.pt"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(every, "networks", lambda args: [file])
+    monkeypatch.setattr(every, "run_script", run_script)
+    monkeypatch.setattr(every, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(runtime, "CIFAR", tmp_path)
+    every.run(arguments)
+    first = (tmp_path / "cifar10_scores_matrix.json").read_bytes()
+    every.run(arguments)
+    assert len(asked) == 1 and (tmp_path / "cifar10_scores_matrix.json").read_bytes() == first
+    labels = [entry["score"] for entry in json.loads(first)["rows"][0]["scores"]]
+    assert {"energy", "mahalanobis++", "odin:eps=0"} <= set(labels) and "odin" not in labels
+    assert (tmp_path / "figures" / "cifar10_scores_matrix.png").exists()
+    monkeypatch.setattr(every, "hypers_of", lambda scores: [])  # other scores than were asked for
+    with pytest.raises(FileExistsError):  # asks again
+        every.run(arguments)

@@ -1,0 +1,114 @@
+"""Every score on every trained network: ``reproduce.py DATASET --scores-matrix``.
+
+A score that wins on one network may lose on the next; what counts is its rank on each. Scores with
+an input step take three passes an image and are left out: ODIN stands there without its step. A
+network that was scored before is not scored again, so that the same command goes on after an
+interruption; --fresh scores anew.
+"""
+
+import argparse
+from pathlib import Path
+
+from utils import runtime, snapshots
+from utils.evaluation import report
+from utils.evaluation.protocol import is_usual
+from utils.scores import choose
+from utils.training import options
+
+from . import matrix, plots
+from .methods import run_script
+from .studies import provenance
+from .tables import file_name
+
+CACHE = runtime.CIFAR / "cache" / "matrix"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score every whole run's network of the data set, print the table, write
+    CIFAR/results/{dataset}_scores_matrix.json and the heat map.
+    """
+    rows, result = [], None
+    for file in networks(args):
+        result = scored(file, args)
+        rows.append(
+            {
+                "name": snapshots.short_name(file),
+                "error": result["id"]["error"],
+                "scores": [brief(entry) for entry in result["scores"]],
+                **provenance(file, result),
+            }
+        )
+    record = {
+        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+        "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")},
+        "ood": result["ood"],
+        "num_to_avg": result["num_to_avg"],
+        "rows": rows,
+    }
+    path = report.RESULTS / f"{file_name(args, 'scores_matrix')}.json"
+    runtime.write_json(path, record)
+    labels, names, fpr95, ranks = matrix.arrays(record)
+    print("\n" + matrix.format_matrix(labels, names, fpr95, ranks))
+    figure = plots.plot_heat(
+        fpr95, [matrix.short(name) for name in names], labels, runtime.CIFAR / "figures" / path.stem
+    )
+    print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
+
+
+def networks(args: argparse.Namespace) -> list[Path]:
+    """Snapshots of whole runs on the data set with this network and a classifier, pre-trained
+    first; UserError where there is none.
+    """
+    found = []
+    for file in snapshots.all_snapshots():
+        description = snapshots.read_description(file) or {}
+        if (
+            (description.get("dataset"), description.get("arch")) == (args.dataset, args.arch)
+            and snapshots.is_complete(description)
+            and snapshots.epoch_of(file) >= 0
+            and description.get("classifier") is not False
+        ):
+            found.append((bool(description.get("loss")), snapshots.short_name(file), file))
+    if not found:
+        raise runtime.UserError(
+            f"there is no snapshot of a whole run of {args.dataset}, {args.arch}. Run: "
+            f"python baseline.py {args.dataset}"
+        )
+    return [file for *_, file in sorted(found)]
+
+
+def scored(file: Path, args: argparse.Namespace) -> dict:
+    """The result of test.py with every score of one pass on a snapshot."""
+    wanted = [
+        score for score in choose("all,odin:eps=0", args.dataset) if "gradient" not in score.needs
+    ]
+    labels, words = [score.label for score in wanted], options.common_words(args)
+    place = CACHE / runtime.sha256_file(file)[:16] / "_".join(words).replace("/", "-")
+    if not args.fresh and (found := newest(place)) and hypers(found) == hypers_of(wanted):
+        return found
+    run_script(["test.py", "--model", file, "--score", ",".join(labels), *words, "--save", place])
+    return newest(place)
+
+
+def newest(place: Path) -> dict | None:
+    """The last result of the usual protocol in a folder, or None."""
+    for path in sorted(place.glob("*.json"), key=lambda path: -path.stat().st_mtime_ns):
+        result = report.read_result(path)
+        if is_usual(result):
+            return result
+    return None
+
+
+def hypers(result: dict) -> list[tuple]:
+    return [(entry["score"], entry["hyper"]) for entry in result["scores"]]
+
+
+def hypers_of(scores: list) -> list[tuple]:
+    return [(score.label, score.hyper) for score in scores]
+
+
+def brief(entry: dict) -> dict:
+    """What the matrix keeps of a score's entry."""
+    kept = {key: entry["average"][key] for key in ("fpr95", "auroc", "aupr_in")}
+    sets = [{key: row[key] for key in ("set", "n", "fpr95", "auroc")} for row in entry["sets"]]
+    return {"score": entry["score"], "hyper": entry["hyper"], "average": kept, "sets": sets}
