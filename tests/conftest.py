@@ -215,3 +215,18 @@ def data(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     return folder
+
+
+def options(data, **given):
+    """Arguments of a training script as far as data sets read them."""
+    return SimpleNamespace(
+        **{
+            "dataset": "mine",
+            "data": str(data),
+            "id": None,
+            "image_size": None,
+            "skip_bad": False,
+            "outliers": None,
+            **given,
+        }
+    )

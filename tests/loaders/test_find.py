@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import coloured, noise, pack, write_images, write_own
+from conftest import coloured, noise, options, pack, write_images, write_own
 from scipy.io import savemat
 from test_readers import write_cifar10, write_cifar100
 
@@ -32,21 +32,6 @@ def write_npz(path, images, **arrays):
 def pixels_of(image_set):
     """uint8 (N,H,W,3) array of an ImageSet."""
     return image_set.images.permute(0, 2, 3, 1).numpy()
-
-
-def options(data, **given):
-    """Arguments of a training script as far as data sets read them."""
-    return SimpleNamespace(
-        **{
-            "dataset": "mine",
-            "data": str(data),
-            "id": None,
-            "image_size": None,
-            "skip_bad": False,
-            "outliers": None,
-            **given,
-        }
-    )
 
 
 class TestImageSet:
@@ -254,7 +239,11 @@ class TestFindByName:
         known = {"tiny_imagenet": "300k", **{kin: first for first, kin in STAND_INS.items()}}.get(
             name, name
         )
-        assert message.endswith(f"python data/download.py {known} --data {data}")
+        by_hand = loaders.SOURCES["by_hand"].get(name)
+        if by_hand:
+            assert by_hand["from"] in message and message.endswith(by_hand["layout"])
+        else:
+            assert message.endswith(f"python data/download.py {known} --data {data}")
         assert "\n" not in message
         assert "--data" not in loaders.missing_message(name, "test", DATA)
 
@@ -525,7 +514,9 @@ class TestIdSets:
                 noise(2, 8, seed=len(split)),
                 labels=np.array([0, 2]),
             )
-        with pytest.raises(UserError, match="labels go from 0 to 1000000000, outside 0 to 999"):
+        with pytest.raises(
+            UserError, match="labels go from 0 to 1000000000, outside 0 to 999"
+        ):
             loaders.load_id_pair(options(data, id=str(tmp_path / "far")))
         assert loaders.load_id_pair(options(data, id=str(tmp_path / "gap")))[2] == 3
         assert "has the label 1;" in capsys.readouterr().err

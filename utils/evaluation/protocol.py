@@ -306,9 +306,20 @@ def load_id_set(
         size,
         args.skip_bad,
         description["num_classes"],
+        share_of(description, args, path),
     )
     loaders.check_classes(images.classes, description.get("classes"), images.source, file)
     return images
+
+
+def share_of(description: Mapping[str, Any], args: Namespace, path: str | None) -> float | None:
+    """What of --id is the test set: as typed, or as the snapshot was trained; None where the images
+    have parts of their own.
+    """
+    if path is None or path != args.id:
+        return None
+    share = description.get("split")
+    return args.split or (None if share is None or loaders.has_parts(path) else share)
 
 
 def list_folder(rules: Rules, dataset: str) -> str:

@@ -4,6 +4,7 @@ from .batches import Batches, TrainingBatches, check_fits, flip_and_crop, normal
 from .find import (
     check_chain,
     check_classes,
+    has_parts,
     is_there,
     listed_path,
     load,

@@ -4,10 +4,22 @@ import os
 import sys
 from pathlib import Path
 
-from utils.runtime import DATA, UserError
+import numpy as np
 
-from . import readers
-from .sets import DATASETS, OOD_SETS, OUTLIER_SETS, OUTLIERS, SIX_SETS, SOURCES, DataSet, make_set
+from utils.runtime import DATA, UserError, short_path
+
+from . import readers, splits
+from .sets import (
+    DATASETS,
+    OOD_SETS,
+    OUTLIER_SETS,
+    OUTLIERS,
+    SIX_SETS,
+    SOURCES,
+    DataSet,
+    ImageSet,
+    make_set,
+)
 
 LIST_NAMES = {"textures": "texture"}  # a set's name here -> in OpenOOD's lists
 
@@ -52,21 +64,32 @@ def find_source(name, split, data=DATA):
     return None
 
 
-def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_arrays=False):
+def load(
+    name,
+    split="test",
+    data=DATA,
+    path=None,
+    size=32,
+    skip_bad=False,
+    fit_arrays=False,
+    strict=False,
+):
     """ImageSet of a named data set, or of ``path`` (official files, a folder,
     archive or array) under the given name.
 
     ``size`` is the side that images of other sizes are brought to, or (resize, crop); arrays keep
-    theirs but for ``fit_arrays``. Raises UserError.
+    theirs but for ``fit_arrays``. ``strict``: of ID images, of which another part than the split's
+    is never taken. Raises UserError.
     """
     entry = DATASETS.get(name, DataSet())
     if path is None and entry.make:
         return make_set(*with_name(entry.make(split), name), source="made from installed packages")
-    path = (
-        find_source(name, split, data)
+    place = (
+        splits.Place(find_source(name, split, data))
         if path is None
-        else find_split(Path(path).expanduser(), split)
+        else locate(Path(path).expanduser(), split, strict)
     )
+    path = place.path
     if path is None or not path.exists():
         raise UserError(missing_message(name, split, data, path))
     bad, names, read_official = (), None, readers.official_reader(path)
@@ -76,14 +99,15 @@ def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_
         pixels, labels, classes = readers.read_array(path, split)
     else:
         pixels, labels, classes, bad = readers.read_images(
-            path, data, size, entry.crop_only, skip_bad
+            path, data, size, entry.crop_only, skip_bad, place.inside
         )
-        names = readers.image_names(path, bad)
+        names = readers.image_names(path, bad, place.inside)
     side = readers.crop_side(size)
     if fit_arrays and pixels.shape[1:3] != (side, side):
         pixels = readers.fit_pixels(pixels, size, entry.crop_only)
-    images = make_set(pixels, labels, name, classes, source=str(path))
+    images = make_set(pixels, labels, name, classes, source=str(path / place.inside))
     images.skipped, images.names = tuple(bad), names
+    tell(images, split, place.told)
     if bad:
         print(
             (
@@ -95,15 +119,63 @@ def load(name, split="test", data=DATA, path=None, size=32, skip_bad=False, fit_
     return images
 
 
-def find_split(path, split):
-    """``path`` itself, or its train / test part where it is a folder that holds one."""
-    if not path.is_dir() or readers.official_reader(path):
-        return path
-    parts = [
-        path / f"{split}{ending}"
-        for ending in ("", *readers.ARRAY_ENDINGS, *readers.ARCHIVE_ENDINGS)
-    ]
-    return next((part for part in parts if part.exists()), path)
+def locate(path: Path, split: str, strict: bool = False) -> splits.Place:
+    """Where the train / test part of one's own images lies: beside others in a folder or inside an
+    archive, or ``path`` itself where that has no parts. ``strict`` as in ``choose_part``.
+    """
+    if path.is_dir() and not readers.official_reader(path):
+        parts = splits.parts_of_folder(path, readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS)
+        if parts:
+            part, kind, told = splits.choose_part(parts, split, path, strict)
+            return splits.Place(part, "", told, kind)
+    elif path.is_file() and path.name.lower().endswith(readers.ARCHIVE_ENDINGS):
+        archive = readers.Archive(path)
+        parts = splits.parts_of_archive([archive.inside + name for name in archive.names])
+        if parts:
+            inside, kind, told = splits.choose_part(parts, split, path, strict)
+            return splits.Place(path, inside, told, kind)
+    return splits.Place(path)
+
+
+def has_parts(path: str | Path) -> bool:
+    """Whether images of one's own come with a training and a test (or validation) part."""
+    path = Path(path).expanduser()
+    return locate(path, "train").kind != locate(path, "test").kind
+
+
+def split_off(images: ImageSet, share: float, split: str) -> ImageSet:
+    """The training or test images of a set that has no parts: of each class the same ``share``, at
+    least one image, is for testing, drawn with a fixed seed.
+
+    UserError where a class has one image only.
+    """
+    if images.labels is None:
+        return images
+    labels, generator, test = images.labels.numpy(), np.random.default_rng(0), []
+    for label in np.unique(labels):
+        own = generator.permutation(np.flatnonzero(labels == label))
+        if len(own) < 2:
+            raise UserError(
+                f"{images.source}: of class {label} there is one image, none to split off. "
+                "Give train/ and test/ parts"
+            )
+        test.append(own[: min(max(round(share * len(own)), 1), len(own) - 1)])
+    chosen = np.sort(np.concatenate(test))
+    if split == "train":
+        chosen = np.setdiff1d(np.arange(len(labels)), chosen)
+    return images.subset(chosen)
+
+
+def tell(images: ImageSet, split: str, told: str) -> None:
+    """One line on what has been read: name, place, split, images, classes, what was left out."""
+    line = f"{images.name} ({split}): {short_path(images.source) if images.source else 'made here'}"
+    line += f"{f', the {told}' if told else ''}, {len(images):,} images"
+    if images.classes:
+        names = ", ".join(images.classes[:12]) + (", ..." if len(images.classes) > 12 else "")
+        line += f", {len(images.classes)} classes: {names}"
+    elif images.labels is not None:
+        line += f", labels {int(images.labels.min())} to {int(images.labels.max())}"
+    print(f"{line}{f', {len(images.skipped)} left out' if images.skipped else ''}", flush=True)
 
 
 def name_or_path(item):
@@ -156,6 +228,7 @@ def missing_message(name, split, data, path=None):
         f"data set '{name}' ({split}) not found; looked for {places} and folders or archives "
         "of that name. Place it there"
         + (f" or run: {download_command(kin[:1], data)}" if kin else "")
+        + (f". {where_to_get(name, data)}" if name in SOURCES["by_hand"] else "")
     )
 
 
@@ -165,13 +238,26 @@ def download_command(names, data):
     )
 
 
-def load_id(name, split, data=DATA, path=None, size=None, skip_bad=False, num_classes=None):
+def load_id(
+    name, split, data=DATA, path=None, size=None, skip_bad=False, num_classes=None, share=None
+):
     """ImageSet with labels 0..C-1 of an in-distribution data set;
     UserError when labels are missing or out of range.
 
-    ``size``: the side all images are brought to; None = 32, but arrays keep theirs.
+    ``size``: the side all images are brought to; None = 32, but arrays keep theirs. ``share`` of
+    images without parts is split off for testing.
     """
-    images = load(name, split, data, path, size or 32, skip_bad, fit_arrays=size is not None)
+    if share and path is None:
+        raise UserError("--split is for images of your own: --id PATH")
+    if share and has_parts(path):
+        raise UserError(f"{path} has a training and a test part; --split is for images in one part")
+    strict = path is not None and not share
+    images = load(
+        name, split, data, path, size or 32, skip_bad, fit_arrays=size is not None, strict=strict
+    )
+    if share:
+        images = split_off(images, share, split)
+        print(f"of them {len(images):,} for {split}ing, by --split {share:g}", flush=True)
     if images.labels is None:
         raise UserError(
             f"data set '{name}' ({images.source}) has no labels; "
@@ -266,12 +352,20 @@ def load_id_pair(args):
     """(training set, test set, number of classes) of a script's data set;
     UserError unless the two belong together.
     """
-    train = load_id(args.dataset, "train", args.data, args.id, args.image_size, args.skip_bad)
+    share = getattr(args, "split", None)
+    train = load_id(
+        args.dataset, "train", args.data, args.id, args.image_size, args.skip_bad, share=share
+    )
     known = DATASETS[args.dataset].num_classes if args.dataset in DATASETS and not args.id else None
     num_classes = known or max(int(train.labels.max()) + 1, len(train.classes or ()))
     test = load_id(
-        args.dataset, "test", args.data, args.id, args.image_size, args.skip_bad, num_classes
+        args.dataset, "test", args.data, args.id, args.image_size, args.skip_bad, num_classes, share
     )
+    if num_classes == 1:
+        raise UserError(
+            f"{train.source} holds one class, {', '.join(train.classes or ('0',))}: there is nothing "
+            "to tell apart. The class of an image is the first folder below train/"
+        )
     absent = sorted(set(range(num_classes)) - set(train.labels.tolist()))
     if absent and not known:
         print(
@@ -285,7 +379,8 @@ def load_id_pair(args):
     if train.fingerprint == test.fingerprint:
         raise UserError(
             f"{train.source}: training and test images are the same. "
-            "Give a folder with train/ and test/, or with train.npz and test.npz"
+            "Give a folder with train/ and test/, or with train.npz and test.npz, or split them: "
+            "--split 0.2"
         )
     if train.classes and test.classes and train.classes != test.classes:
         raise UserError(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.download import IMAGE_ENDINGS
 from utils.runtime import Cache, UserError, check_regular, open_regular
 
-from . import bounds
+from . import bounds, splits
 from .lists import LIST_ENDING, Listed
 from .pickles import load_plain
 
@@ -29,7 +29,7 @@ ARRAY_ENDINGS = (".npz", ".npy")
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 # To be raised when the same file gives other pixels, labels or classes than before: what was
 # decoded before is not read then.
-DECODING = 1
+DECODING = 2
 
 
 def official_reader(path):
@@ -189,8 +189,8 @@ class Archive:
     to go backwards in a compressed tar is to unpack it anew.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path, inside=""):
+        self.path, self.inside = Path(path), inside
         try:
             check_regular(path)
             zipped = zipfile.is_zipfile(path)
@@ -211,14 +211,19 @@ class Archive:
             raise
         except Exception as error:  # each unpacker has errors of its own
             raise UserError(f"{path} is not a readable .zip or .tar archive ({error})") from None
-        self.names = sorted(filter(is_image, places))
-        self.order = sorted(range(len(self.names)), key=lambda i: places[self.names[i]])
+        chosen = {name for name in filter(is_image, places) if name.startswith(inside)}
+        # of the archive's one folder around everything no class is called
+        self.inside = inside or splits.common_root(sorted(chosen))
+        self.names = sorted(name.removeprefix(self.inside) for name in chosen)
+        self.order = sorted(
+            range(len(self.names)), key=lambda i: places[self.inside + self.names[i]]
+        )
 
     def open(self, name):
         return (
-            self.file.open(name)
+            self.file.open(self.inside + name)
             if isinstance(self.file, zipfile.ZipFile)
-            else self.file.extractfile(name)
+            else self.file.extractfile(self.inside + name)
         )
 
 
@@ -310,29 +315,38 @@ def crop_side(size):
 
 
 def labels_of(source):
-    """(int64 labels (N,) or None, class names or None) of a Folder, Archive or Listed."""
+    """(int64 labels (N,) or None, class names or None) of a Folder, Archive or Listed.
+
+    The class is the first folder of a name, whatever folders lie below it.
+    """
     if isinstance(source, Listed):
         return source.labels, None
-    parents = [Path(name).parent.name for name in source.names]
+    parents = [name.split("/")[0] if "/" in name else "" for name in source.names]
     if not all(parents):
         return None, None
-    classes = tuple(sorted(set(parents)))
+    classes = tuple(sorted(set(parents), key=numbers_as_numbers(set(parents))))
     if len(classes) > bounds.CLASSES:
         raise UserError(f"{source.path} has {len(classes)} folders, more than classes can be")
     number = {name: i for i, name in enumerate(classes)}
     return np.array([number[parent] for parent in parents], dtype=np.int64), classes
 
 
-def read_images(path, data, size, crop_only, skip_bad):
+def numbers_as_numbers(names):
+    """Key that sorts names: by their value where all are numbers, 10 after 9, else as text."""
+    return (lambda name: (int(name), name)) if all(n.isdecimal() for n in names) else str
+
+
+def read_images(path, data, size, crop_only, skip_bad, inside=""):
     """``decode`` a folder or archive once; afterwards its pixels come from an array file
     below the data folder's cache.
 
     The file's name holds every image's name, size and time of change, and DECODING: what has
     changed is decoded again.
     """
-    source = open_source(path)
+    source = open_source(path, inside)
     files = [path / name for name in source.names] if path.is_dir() else [path]
-    parts = [str(path.resolve()), str(size), str(crop_only), str(DECODING), *map(stamp, files)]
+    parts = [str(path.resolve()), inside, str(size), str(crop_only), str(DECODING)]
+    parts += map(stamp, files)
     cache = Cache(Path(data) / "cache")
     digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape")).hexdigest()
     name = f"{path.name}-{digest[:16]}"
@@ -363,21 +377,23 @@ def cached_images(arrays, digest, source, side):
     return pixels, None if labels is None else labels[readable], classes, bad
 
 
-def open_source(path):
-    """The images of a folder, of a list, of an archive, or of the one image file that a path is."""
+def open_source(path, inside=""):
+    """The images of a folder, of a list, of an archive (of it those below the folder ``inside``),
+    or of the one image file that a path is.
+    """
     if path.is_dir():
         return Folder(path)
     if path.suffix == LIST_ENDING:
         return Listed(path)
     if path.name.lower().endswith(ARCHIVE_ENDINGS) or not is_image(path.name):
-        return Archive(path)
+        return Archive(path, inside)
     return OneFile(path)
 
 
-def image_names(path, bad):
+def image_names(path, bad, inside=""):
     """Names of the images that ``read_images`` gives, in its order; ``bad`` were left out."""
     left_out = set(bad)
-    return tuple(name for name in open_source(path).names if name not in left_out)
+    return tuple(name for name in open_source(path, inside).names if name not in left_out)
 
 
 def stamp(file):

@@ -79,6 +79,7 @@ def describe_network(args, num_classes, train_set, computed):
         "train_images": len(train_set),
         "classes": list(train_set.classes or ()),
         "image_size": train_set.images.shape[-1],
+        **({"split": args.split} if getattr(args, "split", None) else {}),
         "seed": args.seed,
         "computed": computed,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

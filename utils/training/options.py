@@ -98,6 +98,13 @@ def fraction(text):
     return value
 
 
+def share(text):
+    value = number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def add_common(parser):
     """Options of all three scripts."""
     parser.add(
@@ -112,6 +119,14 @@ def add_common(parser):
         metavar="PATH",
         help="own ID images: a folder with train/ and test/ class folders, "
         "such .zip or .tar archives, or train.npz and test.npz with 'images' and 'labels'",
+    )
+    parser.add(
+        "--split",
+        type=share,
+        default=None,
+        metavar="X",
+        help="share of each class to split off for testing, of own ID images without a test part "
+        "(default: that of the training)",
     )
     parser.add(
         "--image-size",
@@ -282,7 +297,7 @@ USUAL = {
     "preset": "paper",
 }
 # options that no recipe has
-OF_A_RUN = (*USUAL, "id", "image_size", "skip_bad", "outliers", "load")
+OF_A_RUN = (*USUAL, "id", "split", "image_size", "skip_bad", "outliers", "load")
 OF_OUTLIERS = ("outliers", "oe_batch_size", "outlier_norm", "outlier_padding")
 
 

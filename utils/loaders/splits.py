@@ -1,0 +1,101 @@
+"""The training and test parts of a folder or archive of one's own: which there are, which is meant.
+
+Once any part exists nothing falls back to everything there is: training on the test images, or
+testing on both, gives numbers that look right.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from utils.runtime import UserError
+
+# what a part is called, in any case -> what it is
+KINDS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
+WANTED = {"train": ("train",), "test": ("test", "val")}  # split -> parts that it may be
+
+
+class Place(NamedTuple):
+    """Where a split lies: a path, inside an archive below a folder (``inside``, with its slash),
+    and ``told``, what of the choice has to be said.
+    """
+
+    path: Path
+    inside: str = ""
+    told: str = ""
+    kind: str = ""  # the part's: "train", "test", "val", or "" where there are no parts
+
+
+def kind_of(name: str, endings: Iterable[str] = ()) -> str | None:
+    """The kind of part that a file's or folder's name says, or None."""
+    ending = next((end for end in endings if name.lower().endswith(end)), "")
+    return KINDS.get(name.lower().removesuffix(ending))
+
+
+def parts_of_folder(path: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
+    """{kind: paths} of the parts that lie in a folder: folders before files."""
+    found: dict[str, list[Path]] = {}
+    entries = sorted(path.iterdir(), key=lambda entry: (not entry.is_dir(), entry.name))
+    for entry in entries:
+        kind = KINDS.get(entry.name.lower()) if entry.is_dir() else kind_of(entry.name, endings)
+        if kind and (entry.is_dir() or entry.name.lower().endswith(endings)):
+            found.setdefault(kind, []).append(entry)
+    return found
+
+
+def common_root(names: list[str]) -> str:
+    """The folder, with its slash, that holds all of an archive's images in folders of their own;
+    "" where there is none, or it is a part itself.
+    """
+    first = {PurePosixPath(name).parts[0] for name in names if "/" in name}
+    deep = all(len(PurePosixPath(name).parts) > 2 for name in names)
+    if len(first) != 1 or not deep or KINDS.get(next(iter(first)).lower()):
+        return ""
+    return f"{first.pop()}/"
+
+
+def parts_of_archive(names: list[str]) -> dict[str, list[str]]:
+    """{kind: folders, with their slash} of the parts inside an archive."""
+    root = common_root(names)
+    folders = dict.fromkeys(
+        name.removeprefix(root).split("/")[0] for name in names if "/" in name.removeprefix(root)
+    )
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        if KINDS.get(folder.lower()):
+            found.setdefault(KINDS[folder.lower()], []).append(f"{root}{folder}/")
+    return found
+
+
+def choose_part(parts: dict, split: str, where: Path, strict: bool):
+    """(part, kind, what to say) of the split among {kind: parts}.
+
+    A validation part is the test set where there is no other. ``strict``: of ID images, whose
+    training part is never the test set, nor the other way round; else the part that is there.
+    UserError: not there; or two of one kind.
+    """
+    names = ", ".join(str(getattr(p, "name", p)).rstrip("/") for ps in parts.values() for p in ps)
+    kinds = [kind for kind in WANTED[split] if kind in parts]
+    if not kinds and strict:
+        raise UserError(
+            f"{where} has no {split} part; there is: {names}. Add {split}/ to it"
+            + ("" if len(parts) > 1 else ", or split what there is: --split 0.2")
+        )
+    kind = kinds[0] if kinds else next(iter(parts))
+    chosen = parts[kind]
+    stems = {
+        str(getattr(part, "name", part)).rstrip("/").split("/")[-1].split(".")[0] for part in chosen
+    }
+    if len(stems) > 1:
+        raise UserError(
+            f"{where} has {len(stems)} {kind} parts, {', '.join(sorted(stems))}. Keep one of them"
+        )
+    told = "" if kind == split else f"{kind} part, as there is no {split} part"
+    return chosen[0], kind, told
