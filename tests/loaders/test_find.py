@@ -514,9 +514,7 @@ class TestIdSets:
                 noise(2, 8, seed=len(split)),
                 labels=np.array([0, 2]),
             )
-        with pytest.raises(
-            UserError, match="labels go from 0 to 1000000000, outside 0 to 999"
-        ):
+        with pytest.raises(UserError, match="labels go from 0 to 1000000000, outside 0 to 999"):
             loaders.load_id_pair(options(data, id=str(tmp_path / "far")))
         assert loaders.load_id_pair(options(data, id=str(tmp_path / "gap")))[2] == 3
         assert "has the label 1;" in capsys.readouterr().err
