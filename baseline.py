@@ -11,6 +11,9 @@ falling along a cosine every step, weight decay 5e-4, batch 128, random flip and
 dropout 0.3.
 """
 
+import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
+
+# isort: split
 import argparse
 import sys
 from functools import partial

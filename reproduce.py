@@ -14,6 +14,9 @@ type, and is printed. A stage whose snapshot is there with this recipe is not ru
 interrupted one goes on; anything else is trained, and what it replaces is moved aside.
 """
 
+import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
+
+# isort: split
 import sys
 
 from utils import loaders, runtime

@@ -11,6 +11,9 @@
 The table: FPR95, AUROC, AUPR (ID positive), mean ± sd over 10 draws of 2,000 OOD images.
 """
 
+import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
+
+# isort: split
 import sys
 import time
 

@@ -10,6 +10,9 @@ along a cosine every step, 128 ID images and (but for SR) 256 outliers in ONE fo
 so that BatchNorm sees both.
 """
 
+import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
+
+# isort: split
 import argparse
 import sys
 from functools import partial
