@@ -151,7 +151,7 @@ def infer(state_dict: dict) -> dict | None:
     Reads names and shapes only, with or without the prefixes of DataParallel and torch.compile and
     under any name of the head. ``layers`` and ``widen_factor`` are None where the network has none.
     What is returned fits: every parameter and statistic of it is in the file with its shape, and
-    nothing else is (num_batches_tracked apart).
+    nothing else is (counters apart: num_batches_tracked and other single numbers).
     """
     shapes = {}
     for name, value in state_dict.items():
@@ -171,7 +171,9 @@ def infer(state_dict: dict) -> dict | None:
 
     def counted(named):
         return {
-            name: shape for name, shape in named.items() if not name.endswith("num_batches_tracked")
+            name: shape
+            for name, shape in named.items()
+            if shape != ()  # counters
         }
 
     return description if counted(shapes) == counted(expected) else None

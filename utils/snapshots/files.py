@@ -9,16 +9,18 @@ import contextlib
 import hashlib
 import io
 import json
+import sys
 import time
-import warnings
 from pathlib import Path
 
 import torch
 
 import models
-from models.foreign import clean_name, clean_names, count_classes, strip_prefix
+from models.foreign import clean_name, count_classes, strip_prefix
 from utils.loaders import ID_SETS
 from utils.runtime import UserError, json_bytes, sha256_file, write_files
+
+from . import unwrap
 
 
 def to_bytes(content):
@@ -67,43 +69,28 @@ def read_pt(path):
     """Content of a .pt file, tensors and plain values only;
     UserError when it is corrupted or holds anything else.
     """
-    try:
-        with warnings.catch_warnings():  # torch warns of files that it then refuses
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} is not a readable snapshot (corrupted, or more than tensors in "
-            f"it): {reason[:200]}"
-        ) from None
+    return unwrap.load_content(path)
 
 
 def read_weights(path):
-    """state_dict of a snapshot or a published file: from under a "state_dict" key if
-    there is one, names cleaned.
-    """
-    content = read_pt(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(n, str) and torch.is_tensor(v) for n, v in content.items())
-    ):
-        raise UserError(f"{path} holds no state_dict")
-    return clean_names(content)
+    """state_dict of a snapshot or a published file, wherever in it that lies, names cleaned."""
+    return unwrap.find_weights(read_pt(path), path)
 
 
 def align_names(state: dict, own: dict) -> dict:
-    """The weights under the network's own names where these differ only by what a head is called:
-    a published file's is read as ``fc``, a user's network may call it otherwise.
+    """The weights under the network's own names where these differ only by what a head is called
+    (a published file's is read as ``fc``, a user's network may call it otherwise) or by a prefix
+    that all names of the file share.
     """
     by_alias = {}
     for name in own:
         by_alias.setdefault(clean_name(name), []).append(name)
     same = {alias: names[0] for alias, names in by_alias.items() if len(names) == 1}
-    return {name if name in own else same.get(name, name): value for name, value in state.items()}
+    tries = [
+        {name if name in own else same.get(name, name): value for name, value in names.items()}
+        for names in unwrap.spellings(state)
+    ]
+    return max(tries, key=lambda names: len(names.keys() & own.keys()))  # the first of equal ones
 
 
 def load_weights(model, state, path):
@@ -116,6 +103,15 @@ def load_weights(model, state, path):
         **{name: value for name, value in own.items() if name.endswith("num_batches_tracked")},
         **state,
     }
+    # counters and the like, which no network here has: without effect on what it computes
+    harmless = [name for name, value in state.items() if name not in own and value.ndim == 0]
+    if harmless:
+        print(
+            f"note: {Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
+            "not have, left out",
+            file=sys.stderr,
+        )
+    state = {name: value for name, value in state.items() if name not in harmless}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [
         f"has {n} of shape {tuple(state[n].shape)} instead of {tuple(own[n].shape)}"
@@ -179,7 +175,8 @@ def describe(path, state, arch=None):
     """
     description, name = read_description(path), Path(path).name
     if description is None:
-        description = models.infer(state) or {}
+        known = filter(None, map(models.infer, unwrap.spellings(state)))
+        description = next(known, {})
         description["dataset"] = next(
             (d for d in sorted(ID_SETS, key=len, reverse=True) if name.startswith(d)), None
         )
@@ -196,7 +193,7 @@ def describe(path, state, arch=None):
         raise UserError(
             f"{path} is of no network known here ({', '.join(models.MODELS)}), "
             f"and there is no {Path(path).with_suffix('.json').name} beside it. Name its network: "
-            "--arch module:function"
+            f"--arch module:function. It holds {unwrap.listed(list(state))}"
         )
     description.setdefault("num_classes", count_classes(state))
     return description

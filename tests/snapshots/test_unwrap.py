@@ -1,0 +1,129 @@
+"""Checkpoints of other people load, or are refused by the right name."""
+
+import argparse
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import models
+from utils import snapshots
+from utils.runtime import UserError
+
+
+class Whole(nn.Linear):
+    """A whole model, pickled."""
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return models.build("wrn", 6, layers=10, widen_factor=1)
+
+
+def prefixed(state, prefix):
+    return OrderedDict((prefix + name, value) for name, value in state.items())
+
+
+WRAPPED = {
+    "plain": lambda s: s,
+    "net": lambda s: {"net": s, "acc": 93.1, "epoch": 4},
+    "model": lambda s: {"model": s, "optimizer": {"state": {0: s["fc.bias"]}}},
+    "model_state_dict": lambda s: {"epoch": 1, "model_state_dict": s},
+    "other key": lambda s: {"epoch": 1, "the_network": s, "rng": torch.zeros(5)},
+    "deep": lambda s: {"checkpoint": {"model": prefixed(s, "module.")}},
+    "model.": lambda s: prefixed(s, "model."),
+    "net.": lambda s: {"state_dict": prefixed(s, "net.")},
+    "backbone.module.": lambda s: prefixed(s, "backbone.module."),
+    "averaged": lambda s: {"n_averaged": torch.tensor(3), **prefixed(s, "module.")},
+    "numpy": lambda s: {"net": s, "acc": np.float64(93.1), "best": np.float32(1), "h": np.ones(3)},
+    "namespace": lambda s: {"args": argparse.Namespace(lr=0.1, n=[1]), "state_dict": s},
+    "profiled": lambda s: {**s, "conv1.total_ops": torch.zeros(1), "total_params": torch.zeros(1)},
+    "beside": lambda s: {**s, "epoch": 7},
+    "a counter": lambda s: {**s, "steps": torch.tensor(7)},
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_weights_are_found(kind, net, tmp_path, capsys):
+    torch.save(WRAPPED[kind](net.state_dict()), tmp_path / "theirs.pt")
+    loaded, about = snapshots.load_model(tmp_path / "theirs.pt")
+    assert (about["arch"], about["num_classes"], about["layers"]) == ("wrn", 6, 10)
+    for name, value in net.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    told = {"averaged": "n_averaged", "profiled": "total_ops", "beside": "epoch"}
+    told["a counter"] = "steps"
+    err = capsys.readouterr().err
+    assert told[kind] in err if kind in told else err == ""
+
+
+def test_a_cifar_resnet_with_its_own_names(tmp_path):
+    with torch.device("meta"):
+        state = models.build("resnet18", 10).state_dict()
+    state = {n.replace("fc.", "linear."): torch.zeros(v.shape) for n, v in state.items()}
+    torch.save({"net": prefixed(state, "module."), "acc": np.float64(95.0)}, tmp_path / "ckpt.pth")
+    _, about = snapshots.load_model(tmp_path / "ckpt.pth")
+    assert about["arch"] == "resnet18"
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (Whole(2, 3), ("test_unwrap.Whole", "state_dict()")),
+        ({"model": Whole(2, 3)}, ("test_unwrap.Whole", "whole pickled model")),
+        ([torch.zeros(2)], ("a list", "state_dict()")),
+        ({"epoch": 3, "loss": 0.5}, ("a dict of epoch, loss",)),
+        ({}, ("a dict of nothing",)),
+        ({"a.weight": torch.zeros(2, 2)}, ("no network known here", "a.weight", "--arch")),
+    ],
+)
+def test_what_is_refused_is_named(content, words, tmp_path):
+    torch.save(content, tmp_path / "theirs.pt")
+    with pytest.raises(UserError) as told:
+        snapshots.load_model(tmp_path / "theirs.pt")
+    assert all(word in str(told.value) for word in words), told.value
+    assert "\x1b" not in str(told.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, ("/tmp/should_not_be_there", "w"))
+
+
+def test_code_in_a_file_does_not_run(tmp_path):
+    torch.save({"state_dict": {}, "args": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="open"):
+        snapshots.load_model(tmp_path / "evil.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": Evil()}))
+    with pytest.raises(UserError):
+        snapshots.load_model(tmp_path / "plain.pt")
+
+
+def test_a_shared_prefix_that_is_the_networks_own_stays(tmp_path, monkeypatch):
+    (tmp_path / "prefixnet.py").write_text(
+        "from torch import nn\n"
+        "def make(n): return nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(192, n)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    net = models.build("prefixnet:make", 4, image_size=8)
+    snapshots.save_snapshot(
+        tmp_path / "a.pt", net, {"arch": "x", "num_classes": 4, "image_size": 8}
+    )
+    loaded, _ = snapshots.load_model(tmp_path / "a.pt", "prefixnet:make")
+    assert torch.equal(loaded.state_dict()["0.1.weight"], net.state_dict()["0.1.weight"])
+
+
+def test_safetensors(net, tmp_path, monkeypatch):
+    save = pytest.importorskip("safetensors.torch").save_file
+    state = {name: value.contiguous() for name, value in net.state_dict().items()}
+    save(state, tmp_path / "theirs.safetensors")
+    assert snapshots.load_model(tmp_path / "theirs.safetensors")[1]["arch"] == "wrn"
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="not a readable .safetensors"):
+        snapshots.load_model(tmp_path / "bad.safetensors")
+    monkeypatch.setattr(snapshots.unwrap.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install safetensors"):
+        snapshots.load_model(tmp_path / "theirs.safetensors")

@@ -1,0 +1,160 @@
+"""Checkpoints of other people: where in a file its weights are, and what it is that has none."""
+
+import argparse
+import codecs
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path, PosixPath
+
+import numpy as np
+import torch
+
+from models.foreign import clean_names
+from utils.runtime import UserError, printable
+
+# where training scripts put the weights, the first that is there counts
+KEYS = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "model_state", "weights"),
+    *("params", "state_dict_ema", "model_ema", "ema_state_dict", "ema", "backbone", "encoder"),
+)
+# counters that averaging and profiling leave among the weights: last part of their names
+COUNTERS = ("n_averaged", "total_ops", "total_params")
+SHOWN = 6  # keys that an error names
+ADVICE = "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+
+
+def plain_objects() -> list:
+    """What a weights-only load may build beside tensors: argparse's Namespace and NumPy's numbers
+    and arrays, none of which runs code of the file.
+    """
+    core = np._core.multiarray
+    named = [
+        (getattr(core, name), f"numpy.{room}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for room in ("core", "_core")
+    ]
+    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdSU"}
+    return [argparse.Namespace, np.dtype, np.ndarray, codecs.encode, PosixPath, *kinds, *named]
+
+
+def load_content(path: Path) -> object:
+    """Content of a .pt or .safetensors file: tensors and plain values. UserError: a file that is
+    damaged or holds another object, which is named.
+    """
+    if Path(path).suffix == ".safetensors":
+        return load_safetensors(path)
+    try:
+        # torch warns of files that it then refuses
+        with warnings.catch_warnings(), torch.serialization.safe_globals(plain_objects()):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(refusal(path, error)) from None
+
+
+def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors file; UserError without that package."""
+    if importlib.util.find_spec("safetensors") is None:
+        raise UserError(
+            f"{path} needs the package safetensors, not installed here. Run: "
+            "pip install safetensors"
+        )
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # its own kinds of error
+        raise UserError(
+            f"{path} is not a readable .safetensors file ({str(error)[:200]})"
+        ) from None
+
+
+def refusal(path: Path, error: Exception) -> str:
+    """Why a file was not opened, and what to do."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    found = re.search(r"GLOBAL ([\w.]+)", text)
+    if found:
+        return (
+            f"{path} is not a readable snapshot: it holds a Python object, {found.group(1)}: a whole pickled model or a training "
+            f"state. To open it would run code of whoever wrote it. {ADVICE}"
+        )
+    if "TorchScript" in text:
+        return f"{path} is not a readable snapshot: it is a TorchScript program. {ADVICE}"
+    reason = printable(text.strip().splitlines()[0] if text.strip() else type(error).__name__)
+    return (
+        f"{path} is not a readable snapshot (corrupted, or more than tensors in it): {reason[:200]}"
+    )
+
+
+def find_weights(content: object, path: Path) -> dict[str, torch.Tensor]:
+    """The state_dict in the content of a file, names cleaned (``clean_names``).
+
+    It is the content itself, or lies under one of KEYS or one other key, to any depth. Counters and
+    plain values among the weights are left out, and named on stderr. UserError: no weights.
+    """
+    state = search(content)
+    if state is None:
+        raise UserError(f"{path} holds no state_dict: it is {what_is(content)}. {ADVICE}")
+    kept = {
+        name: value
+        for name, value in state.items()
+        if torch.is_tensor(value) and name.rpartition(".")[2] not in COUNTERS
+    }
+    left_out = [printable(str(name)) for name in state if name not in kept]
+    if left_out:
+        print(
+            f"note: {Path(path).name}: {listed(left_out)} beside the weights, left out",
+            file=sys.stderr,
+        )
+    return clean_names(kept)
+
+
+def search(content: object, depth: int = 4) -> Mapping | None:
+    """The first mapping of names to tensors in a content; the largest where no key tells."""
+    if not isinstance(content, Mapping) or not depth:
+        return None
+    tensors = [name for name, value in content.items() if torch.is_tensor(value)]
+    if any(isinstance(name, str) and "." in name for name in tensors) or (
+        tensors and len(tensors) == len(content) and all(isinstance(n, str) for n in tensors)
+    ):
+        return content
+    for key in KEYS:
+        found = search(content.get(key), depth - 1)
+        if found is not None:
+            return found
+    others = [search(value, depth - 1) for key, value in content.items() if key != "optimizer"]
+    return max((found for found in others if found is not None), key=len, default=None)
+
+
+def what_is(content: object) -> str:
+    """A content in words: its kind, and of a dict its first keys."""
+    if isinstance(content, Mapping):
+        return f"a dict of {listed([printable(str(key)) for key in content]) or 'nothing'}"
+    return f"a {type(content).__name__}"
+
+
+def listed(names: list[str]) -> str:
+    """The first names of a list."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(name[:60] for name in names[:SHOWN]) + more
+
+
+def unprefixed(state: dict) -> dict | None:
+    """The weights without the first part of their names where all share it, as in ``model.conv1``
+    or ``backbone.module.conv1``; None where they do not.
+    """
+    first = {name.partition(".")[0] for name in state}
+    if len(first) != 1 or not all("." in name for name in state):
+        return None
+    return clean_names({name.partition(".")[2]: value for name, value in state.items()})
+
+
+def spellings(state: dict) -> list[dict]:
+    """The weights under their names as they are, and without each prefix common to all."""
+    found = [state]
+    while (shorter := unprefixed(found[-1])) is not None:
+        found.append(shorter)
+    return found
