@@ -78,8 +78,8 @@ def refusal(path: Path, error: Exception) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", text)
     if found:
         return (
-            f"{path} is not a readable snapshot: it holds a Python object, {found.group(1)}: a whole pickled model or a training "
-            f"state. To open it would run code of whoever wrote it. {ADVICE}"
+            f"{path} is not a readable snapshot: it holds a Python object, {found.group(1)}, as a "
+            f"whole pickled model or a training state does. To open it would run code of whoever wrote it. {ADVICE}"
         )
     if "TorchScript" in text:
         return f"{path} is not a readable snapshot: it is a TorchScript program. {ADVICE}"
