@@ -79,7 +79,8 @@ def refusal(path: Path, error: Exception) -> str:
     if found:
         return (
             f"{path} is not a readable snapshot: it holds a Python object, {found.group(1)}, as a "
-            f"whole pickled model or a training state does. To open it would run code of whoever wrote it. {ADVICE}"
+            "whole pickled model or a training state does. To open it would run code of whoever "
+            f"wrote it. {ADVICE}"
         )
     if "TorchScript" in text:
         return f"{path} is not a readable snapshot: it is a TorchScript program. {ADVICE}"
