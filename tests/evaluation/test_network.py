@@ -305,8 +305,8 @@ def pretended(monkeypatch):
 
 def asked(folder, compile, sets, above=1e18):
     """A network that was asked for the outputs of all sets, planned as test.py does."""
-    network = Network(
-        Small(), "a" * 64, torch.device("cpu"), "fp32", 7, cache=folder, compile=compile
+    network = Network(Small(), "a" * 64, torch.device("cpu"), "fp32", 7, cache=folder).compiling(
+        compile
     )
     network_module.COMPILE_ABOVE["cpu"] = above
     network.plan(sets)

@@ -225,7 +225,7 @@ class TestEvaluation:
     def test_pixels_are_normalised_with_the_given_statistics(self):
         images = loaders.make_set(noise(3, 6, seed=0), None, "mine")
         mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-        ((x, y),) = Batches(images, 3, "cpu", mean=mean, std=std)
+        ((x, y),) = Batches(images, 3, "cpu", statistics=(mean, std))
         assert y is None and torch.equal(
             x, normalise(torch.from_numpy(noise(3, 6, seed=0)), mean, std)
         )
@@ -271,8 +271,7 @@ class TestEpoch:
             "cpu",
             augment=True,
             padding=2,
-            mean=(0, 0, 0),
-            std=(1, 1, 1),
+            statistics=((0, 0, 0), (1, 1, 1)),
         )
         ((x, y),) = batches.epoch(generator())
         out = (255 * x).round().byte().permute(0, 2, 3, 1)

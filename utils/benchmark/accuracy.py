@@ -24,13 +24,8 @@ def measure_precisions(
     for precision in ("fp32", "bf16"):
         model, description = snapshots.load_model(file)
         network = Network(
-            model,
-            runtime.sha256_file(file),
-            device,
-            precision,
-            compile="auto",
-            arch=description["arch"],
-        )
+            model, runtime.sha256_file(file), device, precision, arch=description["arch"]
+        ).compiling("auto")
         network.plan([id_set, *ood_sets])
         for score in scores.choose(SCORES, DATASET):
             inner = network.score(score, id_set)

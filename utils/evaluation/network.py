@@ -123,15 +123,9 @@ def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
     network = Network(
-        model,
-        runtime.sha256_file(file),
-        device,
-        precision,
-        args.test_bs,
-        compile=args.compile,
-        arch=description["arch"],
+        model, runtime.sha256_file(file), device, precision, args.test_bs, arch=description["arch"]
     )
-    return network, description
+    return network.compiling(args.compile), description
 
 
 class Network:
@@ -141,21 +135,24 @@ class Network:
     the images moved by a score's input step. Both are read from the cache where an
     earlier run has left them.
 
-    ``compile``: "on", "off", or "auto" = what the cache has, else compiled if the work is worth it
-    (``plan``). ``kind`` says which of the two the outputs are, cached or not;
-    None before "auto" is settled.
+    ``compiling``: "on", "off" (at first), or "auto" = what the cache has, else compiled if the work
+    is worth it (``plan``). ``kind`` says which of the two the outputs are, cached or not; None
+    before "auto" is settled.
     """
 
-    def __init__(
-        self, model, sha256, device, precision, batch_size=200, cache=None, compile="off", arch=""
-    ):
+    def __init__(self, model, sha256, device, precision, batch_size=200, cache=None, arch=""):
         self.model, self.sha256, self.device = prepare(model, device).eval(), sha256, device
         self.precision, self.batch_size = precision, inference_batch(batch_size, device)
         self.cache, self.memory = Cache(cache or CACHE), {}
         self.model.requires_grad_(False)  # the input step differentiates by the image alone
-        self.kind, self.compiled = {"on": COMPILED, "off": EAGER, "auto": None}[compile], None
+        self.kind, self.compiled = EAGER, None
         self.mean, self.std = MEAN, STD
         self.code = own_code(model, arch)
+
+    def compiling(self, compile: str) -> "Network":
+        """The same network: compiled "on", "off", or "auto" as ``plan`` settles it."""
+        self.kind = {"on": COMPILED, "off": EAGER, "auto": None}[compile]
+        return self
 
     def key(self, images: ImageSet, kind: str | None = None) -> str:
         """Name of an ImageSet's outputs in the cache: all that changes them is in it."""
@@ -264,7 +261,7 @@ class Network:
         """Fill preallocated arrays batch by batch; the device is waited for once a
         batch, when it copies out.
         """
-        batches = Batches(images, self.batch_size, self.device, mean=self.mean, std=self.std)
+        batches = Batches(images, self.batch_size, self.device, statistics=(self.mean, self.std))
         arrays, start = None, 0
         for x, _ in tqdm(
             batches, images.name, len(batches), unit="batch", disable=None, leave=False

@@ -76,7 +76,14 @@ class Batches:
     """
 
     def __init__(
-        self, images, batch_size, device, augment=False, padding=4, mean=MEAN, std=STD, steps=None
+        self,
+        images,
+        batch_size,
+        device,
+        augment=False,
+        padding=4,
+        steps=None,
+        statistics=(MEAN, STD),
     ):
         self.images = images.images.permute(0, 2, 3, 1).to(device)
         self.labels = None if images.labels is None else images.labels.to(device)
@@ -84,7 +91,7 @@ class Batches:
         self.augment = augment
         self.padding = padding
         self.steps = steps
-        self.mean, self.std = mean, std
+        self.mean, self.std = statistics
 
     def __len__(self):
         return self.steps or math.ceil(len(self.images) / self.batch_size)
@@ -154,16 +161,14 @@ class TrainingBatches:
         self.images = kind(images, args.batch_size, device, augment=True, padding=args.padding)
         candidates = CANDIDATES if getattr(loss, "chooses_outliers", False) is True else 1
         if outliers is not None:
-            mean, std = outlier_statistics(args.outlier_norm)
             self.outliers = Batches(
                 outliers,
                 candidates * args.oe_batch_size,
                 device,
                 augment=True,
                 padding=args.outlier_padding,
-                mean=mean,
-                std=std,
                 steps=len(self.images),
+                statistics=outlier_statistics(args.outlier_norm),
             )
 
     def __len__(self):

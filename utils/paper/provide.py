@@ -60,13 +60,8 @@ def measure(state, description, key, image_sets):
     snapshots.load_weights(model, state, key)
     id_set, *ood_sets = image_sets
     network = Network(
-        model,
-        key,
-        next(model.parameters()).device,
-        "fp32",
-        compile="auto",
-        arch=description["arch"],
-    )
+        model, key, next(model.parameters()).device, "fp32", arch=description["arch"]
+    ).compiling("auto")
     network.plan(image_sets)
     outputs = network.outputs(id_set)
     correct = outputs.logits.argmax(axis=1) == outputs.labels
@@ -98,7 +93,7 @@ def reference(model):
     """
     images = loaders.load(loaders.PHOTOGRAPHS, "test")
     images = images.subset(np.arange(REFERENCE))
-    network = Network(model, "reference", next(model.parameters()).device, "fp32", compile="off")
+    network = Network(model, "reference", next(model.parameters()).device, "fp32")
     logits = network.run(images, network.forward)["logits"]
     return {
         "set": images.name,
