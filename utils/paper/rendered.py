@@ -259,7 +259,7 @@ def render_every(name: str) -> str:
     measured = {
         key[3]: found
         for key, found in tables.measured_results((RECORDED,)).items()
-        if key[:3] == (name, "wrn", "pretrained")
+        if key[:3] == (name, "wrn", "pretrained") and key[3].split(":")[0] in SCORES
     }
     if len(measured) < len(SCORES) / 2:
         return NOTHING

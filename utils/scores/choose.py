@@ -1,5 +1,5 @@
 """Score specifications as one writes them: ``energy``, ``all``, ``knn:k=100,dice:p=85``,
-``gen:gamma=0.1,M=50``, ``module:function``.
+``gen:gamma=0.1,M=50``, ``zscore(energy+knn)``, ``module:function``.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from utils import scores
 from utils.runtime import UserError
 
 from .base import Outputs, Paper, Score, described_defaults
+from .zscore import ZScore
 
 # of Mahalanobis under "all": [ODIN]'s step size, the one [SR]'s code has as its --noise
 STEP = 0.0014
@@ -60,7 +61,8 @@ def choose(
 
 def there() -> str:
     """What a --score value can name."""
-    return f"{', '.join(scores.SCORES)}, all, or module:function of your own"
+    names = ", ".join(scores.SCORES)
+    return f"{names}, all, zscore(A+B) of several, or module:function of your own"
 
 
 @contextlib.contextmanager
@@ -100,12 +102,13 @@ def format_list() -> str:
 
 
 def split_specifications(text: str) -> list[str]:
-    """Split at commas; ``key=value`` after a comma belongs to the score before it.
-    White space does not count.
+    """Split at commas; ``key=value`` after a comma belongs to the score before it, as does what
+    stands in brackets. White space does not count.
     """
     parts = []
     for piece in filter(None, ("".join(piece.split()) for piece in text.split(","))):
-        if "=" in piece and ":" not in piece.split("=")[0] and parts:
+        open_bracket = bool(parts) and parts[-1].count("(") > parts[-1].count(")")
+        if open_bracket or ("=" in piece and ":" not in piece.split("=")[0] and parts):
             parts[-1] += "," + piece
         else:
             parts.append(piece)
@@ -124,6 +127,8 @@ def parse_score(text: str, dataset: str | None, common: dict) -> Score:
     ``common``: values for a score that has these hyper-parameters and whose specification leaves
     them open.
     """
+    if text.lower().startswith(f"{ZScore.name}("):
+        return parse_sum(text, dataset, common)
     name, _, options = text.partition(":")
     known = scores.SCORES.get(name.lower())
     if known is None and (not options or "=" in options.split(":")[0]):
@@ -138,6 +143,36 @@ def parse_score(text: str, dataset: str | None, common: dict) -> Score:
     score = known(dataset, **chosen)
     score.chosen = frozenset(chosen)  # what --tune-scores leaves alone
     return score
+
+
+def parse_sum(text: str, dataset: str | None, common: dict) -> ZScore:
+    """The ZScore of ``zscore(A+B)``; ValueError when it cannot be had."""
+    inside = text[len(ZScore.name) + 1 : -1]
+    if not text.endswith(")") or "(" in inside:
+        raise ValueError(
+            f"score '{text}' is not of the form {ZScore.name}(A+B), with scores such as "
+            "energy or knn:k=10 for A and B"
+        )
+    members = [parse_score(part, dataset, common) for part in split_sum(inside)]
+    if len({member.label for member in members}) < 2:
+        raise ValueError(f"score '{text}' is a sum: name at least two different scores")
+    total = ZScore(members)
+    total.chosen = frozenset()
+    return total
+
+
+def split_sum(text: str) -> list[str]:
+    """The members of ``A+B+C``. Names have a plus too: what makes the longest name is one."""
+    pieces, parts = text.split("+"), []
+    while pieces:
+        ends = range(len(pieces), 0, -1)
+        names = ("+".join(pieces[:end]) for end in ends)
+        known = (name for name in names if name.partition(":")[0].lower() in scores.SCORES)
+        # options go to the last name alone: ``knn:k=5+energy`` is not one of knn
+        part = next((name for name in known if "+" not in name.partition(":")[2]), pieces[0])
+        parts.append(part)
+        pieces = pieces[part.count("+") + 1 :]
+    return parts
 
 
 def parse_options(text: str, options: str) -> dict[str, str]:
