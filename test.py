@@ -77,7 +77,10 @@ def outputs(case):
     for images in case.shared_sets():
         case.network.outputs(images)
     found = case.network.outputs(case.sets.id)
-    return 100 * float((found.logits.argmax(axis=1) != found.labels).mean())
+    id_error = 100 * float((found.logits.argmax(axis=1) != found.labels).mean())
+    if doubt := results.chance_note(id_error, case):
+        print(f"warning: {doubt}", file=sys.stderr)
+    return id_error
 
 
 def rows(case, id_error):

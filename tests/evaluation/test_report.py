@@ -3,6 +3,8 @@
 import argparse
 import csv
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -381,3 +383,26 @@ class TestFiles:
         with np.load(tmp_path / "a_scores.npz", allow_pickle=False) as content:
             assert content.files == list(vectors)
             assert all(np.array_equal(content[name], vector) for name, vector in vectors.items())
+
+
+@pytest.mark.parametrize(
+    "id_error, known, classes, images, warned",
+    [
+        (89.5, None, 10, 10000, True),  # a published file whose classes are in another order
+        (89.5, 94.0, 10, 10000, True),
+        (89.5, 11.0, 10, 10000, False),  # it says itself that it is no better
+        (12.0, 94.0, 10, 10000, False),
+        (75.0, None, 10, 10000, False),
+        (48.0, 95.0, 2, 1000, True),
+        (40.0, 95.0, 2, 1000, False),
+        (70.0, None, 10, 20, True),  # of twenty images six may be right by chance
+    ],
+)
+def test_an_error_near_chance_is_a_warning(id_error, known, classes, images, warned):
+    description = {"num_classes": classes} | ({"id_accuracy": known} if known else {})
+    sets = SimpleNamespace(id=range(images))
+    case = SimpleNamespace(sets=sets, description=description, file=Path("some.pt"))
+    note = report.chance_note(id_error, case)
+    assert bool(note) is warned
+    if warned:
+        assert f"{id_error:.2f} %, is near chance ({100 - 100 / classes:.2f} %)" in note

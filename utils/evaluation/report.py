@@ -182,6 +182,27 @@ def result_path(case: Case, labels: list[str]) -> Path:
     )
 
 
+def chance_note(id_error: float, case: Case) -> str | None:
+    """What to look at where a trained network's ID error is near that of guessing: its classes are
+    in another order, or the images are not those it was trained on. Else None.
+
+    Near is within a tenth of what is above chance and two standard errors. A network whose
+    description says that it was no better is what it says.
+    """
+    count, classes = len(case.sets.id), case.description["num_classes"]
+    chance = 1 / classes
+    near = chance + 0.1 * (1 - chance) + 2 * (chance * (1 - chance) / count) ** 0.5
+    known = case.description.get("id_accuracy")
+    if 1 - id_error / 100 > near or (known is not None and known / 100 <= near):
+        return None
+    return (
+        f"the ID error of {case.file.name}, {id_error:.2f} %, is near chance ({100 - 100 / classes:.2f} "
+        f"%)"
+        + (f", its description says {100 - known:.2f} %" if known is not None else "")
+        + ". Are these its images, its classes in its order, its mean and std? Scores of it mean little"
+    )
+
+
 def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dict:
     """All that made a result: command, options, snapshot, images,
     how the outputs were computed; and its rows.
@@ -205,6 +226,7 @@ def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dic
             **sets.id.describe(),
             "error": id_error,
             "accuracy": 100 - id_error,
+            **({"warning": doubt} if (doubt := chance_note(id_error, case)) else {}),
             "mean_l1": float(abs(features).sum(axis=1).mean()),
         },
         "train": sets.train and sets.train.describe(),

@@ -1,0 +1,169 @@
+"""What each loss is for, on real images of digits: against the same run without its term."""
+
+import argparse
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils import loaders
+from utils.losses import LOSSES, Batch, sampling
+from utils.runtime import Streams
+
+DEVICE = torch.device("cpu")
+STEPS = 60
+
+
+class Net(torch.nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False),
+            torch.nn.BatchNorm2d(16),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+            torch.nn.BatchNorm2d(32),
+            torch.nn.ReLU(),
+        )
+        self.fc = torch.nn.Linear(32, classes)
+
+    def forward(self, x):
+        features = self.body(x).mean(dim=(2, 3))
+        return self.fc(features), features
+
+
+@pytest.fixture(scope="module")
+def sets():
+    train, test = (loaders.load_id("digits", split) for split in ("train", "test"))
+    return train, test, loaders.load("digit_outliers", "train")
+
+
+def train(net, loss, sets, lr=0.03, steps=STEPS):
+    """``steps`` steps of the scripts' loop from the same random numbers; the network, trained."""
+    net, count = copy.deepcopy(net), 0
+    torch.manual_seed(0)
+    loss.attach(32, DEVICE)
+    args = argparse.Namespace(
+        batch_size=64, padding=2, oe_batch_size=64, outlier_padding=2, outlier_norm="id"
+    )
+    outliers = sets[2] if loss.outliers else None
+    batches = loaders.TrainingBatches(sets[0], outliers, args, DEVICE, Streams(1, "tune"), loss)
+    parameters = [*net.parameters(), *loss.projection.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True)
+    for epoch in range(steps):
+        for x, y, x_out in batches.epoch(epoch):
+            x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
+            logits, features = net.train()(torch.cat([x, x_out]))
+            total = sum(loss(Batch(x, x_out, y, logits, features)).values())
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            count += 1
+            if count == steps:
+                return net.eval(), loss
+    raise AssertionError("too few batches")
+
+
+@pytest.fixture(scope="module")
+def trained(sets):
+    torch.manual_seed(0)
+    return train(Net(6), LOSSES["logitnorm"](tau=1.0), sets, lr=0.1)[0]
+
+
+def images(part):
+    return torch.cat([x for x, _ in loaders.Batches(part, 500, DEVICE)])
+
+
+def pair(trained, sets, name, **without):
+    """(the network fine-tuned with the loss, the same without its term)."""
+    return [train(trained, LOSSES[name](**chosen), sets)[0] for chosen in ({}, without)]
+
+
+@torch.no_grad()
+def energy(net, part):
+    return -torch.logsumexp(net(images(part))[0], dim=1)
+
+
+def test_sr_lowers_the_l1_norm(trained, sets):
+    with_term, without = (
+        float(net(images(sets[1]))[1].detach().abs().sum(dim=1).mean())
+        for net in pair(trained, sets, "sr", alpha=0.0)
+    )
+    assert with_term < 0.95 * without
+
+
+def test_oe_raises_the_outliers_entropy(trained, sets):
+    def entropy(net):
+        log_p = net(images(sets[2]))[0].detach().log_softmax(dim=1)
+        return float(-(log_p.exp() * log_p).sum(dim=1).mean())
+
+    with_term, without = map(entropy, pair(trained, sets, "oe", beta=0.0))
+    assert with_term > without + 0.1
+
+
+def test_energy_moves_both_sides_towards_their_margins(trained, sets):
+    m_in, m_out = (
+        float(energy(trained, sets[1]).mean()) - 2,
+        float(energy(trained, sets[2]).mean()) + 2,
+    )
+    nets = [
+        train(trained, LOSSES["energy"](beta=beta, m_in=m_in, m_out=m_out), sets)[0]
+        for beta in (0.1, 0.0)
+    ]
+    inside = [float(F.relu(energy(net, sets[1]) - m_in).square().mean()) for net in nets]
+    outside = [float(F.relu(m_out - energy(net, sets[2])).square().mean()) for net in nets]
+    assert inside[0] < inside[1] and outside[0] < outside[1]
+
+
+def test_greg_lowers_the_norm_of_the_input_gradient(trained, sets):
+    m_in, m_out = float(energy(trained, sets[1]).mean()), float(energy(trained, sets[2]).mean())
+    m_in, m_out = min(m_in, m_out), max(m_in, m_out)
+
+    def norm(weight):
+        loss = LOSSES["greg"](m_in=m_in, m_out=m_out, grad_weight=weight)
+        net, x = train(trained, loss, sets, steps=20)[0], images(sets[1]).requires_grad_()
+        (gradient,) = torch.autograd.grad(-torch.logsumexp(net(x)[0], dim=1).sum(), x)
+        return float(gradient.flatten(1).norm(dim=1).mean())
+
+    assert norm(3.0) < 0.9 * norm(0.0)
+
+
+def test_cluster_sampling_spreads_the_chosen_energies(trained, sets):
+    x = images(sets[2])[:384]
+    with torch.no_grad():
+        logits, features = trained(x)
+    values = -torch.logsumexp(logits, dim=1).numpy()
+    chosen = sampling.choose(features.numpy(), values, 64, 128, seed=0)
+    drawn = [np.random.default_rng(k).choice(len(values), 128, replace=False) for k in range(200)]
+    random = np.array([values[part].std() for part in drawn])
+    assert values[chosen].std() > random.mean() + random.std()
+
+
+def test_reweightood_raises_cosines_of_a_class_and_lowers_the_others(trained, sets):
+    def cosines(net, loss):
+        with torch.no_grad():
+            z = F.normalize(loss.projection(net(images(sets[1]))[1]), dim=1)
+        same = sets[1].labels[:, None] == sets[1].labels
+        return float((z @ z.T)[same].mean()), float((z @ z.T)[~same].mean())
+
+    loss = LOSSES["reweightood"]()
+    torch.manual_seed(0)
+    loss.attach(32, DEVICE)
+    same_before, other_before = cosines(trained, loss)
+    same, other = cosines(*train(trained, LOSSES["reweightood"](), sets, lr=0.05))
+    assert other < other_before - 0.1 and same - other > same_before - other_before + 0.1
+
+
+def test_logitnorm_bounds_its_loss_from_below(trained, sets):
+    """However long the logits grow, the loss stays above that of a simplex of length 1/tau."""
+    loss, y = LOSSES["logitnorm"](tau=1.0), sets[1].labels
+    with torch.no_grad():
+        logits, features = trained(images(sets[1]))
+    bound = float(torch.log1p(5 * torch.exp(torch.tensor(-((6 / 5) ** 0.5)))))
+    for scale in (1.0, 1e3):
+        value = float(loss(Batch(None, None, y, scale * logits, features))["ce"])
+        assert bound <= value < np.log(6)
+        plain = float(F.cross_entropy(scale * logits, y))
+    assert plain > value  # the plain loss of long logits has no such bound, its errors cost more
