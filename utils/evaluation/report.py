@@ -281,37 +281,15 @@ def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None
     """
     set_aside(path, record["snapshot"]["sha256"])
     write_json(path.with_name(path.name + ".json"), record)
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(
-        [
-            "score",
-            "set",
-            "n",
-            "drawn",
-            "draws",
-            *METRICS,
-            *(f"{m}_sd" for m in METRICS),
-            *(f"{m}_whole" for m in METRICS),
-            "flags",
-        ]
-    )
+    lines = []
     for score in record["scores"]:
         for row in shown_rows(score):
-            table.writerow(
-                [
-                    score["score"],
-                    row["set"],
-                    row.get("n", ""),
-                    row.get("drawn", ""),
-                    row.get("draws", ""),
-                    *(f"{row[m]:.4f}" for m in METRICS),
-                    *(f"{row['sd'][m]:.4f}" for m in METRICS),
-                    *(f"{row['whole'][m]:.4f}" for m in METRICS),
-                    " ".join(row["flags"]),
-                ]
-            )
-    write_text(path.with_name(path.name + ".csv"), text.getvalue())
+            line = {"score": score["score"], "set": row["set"]}
+            line |= {key: row.get(key, "") for key in ("n", "drawn", "draws")}
+            line |= {m: f"{row[m]:.4f}" for m in METRICS}
+            line |= {f"{m}_{of}": f"{row[of][m]:.4f}" for of in ("sd", "whole") for m in METRICS}
+            lines.append({**line, "flags": " ".join(row["flags"])})
+    write_text(path.with_name(path.name + ".csv"), csv_text(lines))
     if vectors is not None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **vectors)
@@ -332,3 +310,17 @@ def read_result(path: Path) -> dict:
             "Move it away, or make it anew"
         )
     return record
+
+
+def entry_of(result: dict, score: str) -> dict:
+    """The entry of a score in a result, by its label."""
+    return next(entry for entry in result["scores"] if entry["score"] == score)
+
+
+def csv_text(lines: list[dict], end: str = "\r\n") -> str:
+    """Lines with the same keys as CSV, the keys first."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator=end)
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

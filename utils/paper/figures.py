@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils import runtime, snapshots
+from utils.evaluation import report
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import load_id_set
 
@@ -57,8 +58,7 @@ def draw(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
             groups, FOLDER / tables.file_name(args, "densities"), ENERGY_LABEL
         )
     entries = {
-        method: next(e for e in result["scores"] if e["score"] == score)
-        for method, (result, _, score) in named.items()
+        method: report.entry_of(result, score) for method, (result, _, score) in named.items()
     }
     bars = {
         method: {

@@ -5,7 +5,7 @@ from pathlib import Path
 from utils.evaluation import report
 from utils.evaluation.protocol import is_usual
 
-from .rendered import NOTHING, both, table, with_sd
+from .rendered import NOTHING, fpr_cells, table
 from .tables import RECORDED, own_name
 
 
@@ -54,6 +54,5 @@ def row_of(result: dict, entry: dict, images: str) -> list[str]:
         f"`{entry['score']}`",
         images,
         f"{result['id']['error']:.2f}",
-        *(with_sd(cell, "fpr95") for cell in entry["sets"]),
-        both(entry["average"]),
+        *fpr_cells(entry),
     ]

@@ -3,9 +3,7 @@ as a user would type them.
 """
 
 import argparse
-import csv
 import functools
-import io
 import subprocess
 import sys
 import time
@@ -295,7 +293,7 @@ def write_table(args: argparse.Namespace, rows: list[tuple]) -> None:
     """
     table = []
     for method, (result, _), score in rows:
-        entry = next(entry for entry in result["scores"] if entry["score"] == score)
+        entry = report.entry_of(result, score)
         table.append({**entry, "score": method, "error": result["id"]["error"]})
     print(
         "\n"
@@ -304,39 +302,17 @@ def write_table(args: argparse.Namespace, rows: list[tuple]) -> None:
         + report.format_summary(table, "auroc", "AUROC")
     )
     print("\nID error: " + ", ".join(f"{row['score']} {row['error']:.2f} %" for row in table))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(
-        [
-            "method",
-            "id_error",
-            "set",
-            "n",
-            "fpr95",
-            "fpr95_sd",
-            "auroc",
-            "auroc_sd",
-            "aupr_in",
-            "aupr_in_sd",
-        ]
-    )
+    lines = []
     for row in table:
         for cell in [*row["sets"], row["average"]]:
-            writer.writerow(
-                [
-                    row["score"],
-                    f"{row['error']:.4f}",
-                    cell["set"],
-                    cell.get("n", ""),
-                    *(
-                        f"{value:.4f}"
-                        for metric in ("fpr95", "auroc", "aupr_in")
-                        for value in (cell[metric], cell["sd"][metric])
-                    ),
-                ]
-            )
+            line = {"method": row["score"], "id_error": f"{row['error']:.4f}"}
+            line |= {"set": cell["set"], "n": cell.get("n", "")}
+            for metric in ("fpr95", "auroc", "aupr_in"):
+                line[metric] = f"{cell[metric]:.4f}"
+                line[f"{metric}_sd"] = f"{cell['sd'][metric]:.4f}"
+            lines.append(line)
     path = report.RESULTS / f"{file_name(args, 'table')}.csv"
-    runtime.write_text(path, text.getvalue())
+    runtime.write_text(path, report.csv_text(lines))
     print(f"table: {runtime.short_path(path)}")
 
 

@@ -32,18 +32,8 @@ KINDS = r"(s\d+_)?table|scores_matrix|sweep_alpha|ablation|densities|bars|roc|sp
 
 def page_files() -> list[Path]:
     """Every page of the project."""
-    root = runtime.ROOT
-    return [
-        path
-        for path in (
-            root / "README.md",
-            runtime.CIFAR / "README.md",
-            root / "data/README.md",
-            root / "models/README.md",
-            *sorted(root.glob("utils/*/README.md")),
-        )
-        if path.exists()
-    ]
+    folders = (".", "CIFAR", "data", "models", "utils/*")
+    return [path for at in folders for path in sorted(runtime.ROOT.glob(f"{at}/README.md"))]
 
 
 def render_scores() -> str:
@@ -188,15 +178,8 @@ def render_memory() -> str:
             )
     return (
         table(
-            [
-                "score",
-                "training images x width",
-                "features in",
-                "queries",
-                "fit, s",
-                "score, s",
-                "peak memory of the process, GiB",
-            ],
+            "score | training images x width | features in | queries | fit, s | score, s | "
+            "peak memory of the process, GiB",
             rows,
         )
         + f"\n\n{'; '.join(machines)}."
@@ -298,22 +281,17 @@ BLOCKS = {
     "by_hand": render_by_hand,
     "matrix": matrix.render_matrix,
     "imagenet4": benchmarks.render_imagenet4,
-    "published": rendered.render_published,
-    **{
-        name: getattr(rendered, f"render_{name}")
-        # of a data set, which stands in the marker
-        for name in (
-            "summary",
-            "result",
-            "seeds",
-            "same_score",
-            "every",
-            "answer",
-            "sweep",
-            "ablation",
-            "whole",
-        )
-    },
+    "published": rendered.published_of,
+    # of a data set, which stands in the marker
+    "summary": rendered.render_summary,
+    "result": rendered.render_result,
+    "seeds": rendered.render_seeds,
+    "same_score": rendered.render_same_score,
+    "every": rendered.render_every,
+    "answer": rendered.render_answer,
+    "sweep": rendered.render_sweep,
+    "ablation": rendered.render_ablation,
+    "whole": rendered.render_whole,
 }
 
 
@@ -328,12 +306,8 @@ def render(text: str, folders: tuple[Path, ...] = (RECORDED,)) -> str:
             raise runtime.UserError(
                 f"<!-- {name} --> is no block of a page. There is: {', '.join(BLOCKS)}"
             )
-        content = (
-            rendered.published_of(tables.measured_results(folders))
-            if name == "published"
-            else BLOCKS[name](*words)
-        )
-        return f"{match[1]}{content}\n{match[4]}"
+        given = [tables.measured_results(folders)] if name == "published" else words
+        return f"{match[1]}{BLOCKS[name](*given)}\n{match[4]}"
 
     return re.sub(r"(<!-- (\w+)((?: \w+)*) -->\n).*?(<!-- /\2 -->)", block, text, flags=re.S)
 

@@ -20,8 +20,11 @@ from .tables import METHODS, RECORDED, TABLE_METHODS, own_name
 NOTHING = "Not measured yet."
 
 
-def table(header: list[str], rows: list[list]) -> str:
-    """A Markdown table; the cells' pipes are escaped."""
+def table(header: list[str] | str, rows: list[list]) -> str:
+    """A Markdown table; the cells' pipes are escaped. A header of fixed words is one string, its
+    cells parted by " | ".
+    """
+    header = header.split(" | ") if isinstance(header, str) else header
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
@@ -40,6 +43,11 @@ def with_sd(row: dict, metric: str) -> str:
     return f"{row[metric]:.2f}" + (f" ± {row['sd'][metric]:.2f}" if row.get("draws", 1) > 1 else "")
 
 
+def fpr_cells(entry: dict) -> list[str]:
+    """FPR95 of an entry on each set, then FPR95 / AUROC of their mean, as text."""
+    return [*(with_sd(row, "fpr95") for row in entry["sets"]), both(entry["average"])]
+
+
 def result_rows(name: str) -> list[tuple]:
     """(title, result entry, result, path) of each measured method of a data set's table,
     out of the recorded results.
@@ -56,15 +64,10 @@ def recorded_study(name: str, study: str) -> dict | None:
     return report.read_result(path) if path.exists() else None
 
 
-def render_published() -> str:
-    """The papers' tables, published beside measured; pages.render gives it
-    the results of its folders.
-    """
-    return published_of(tables.measured_results((RECORDED,)))
-
-
 def published_of(measured: dict) -> str:
-    """Every table under its title, then what its measured numbers were made of."""
+    """The papers' tables, published beside measured, each under its title, then what their numbers
+    were made of.
+    """
     parts = []
     for id_set in tables.shown_sets(measured):
         for name, one in tables.TABLES.items():
@@ -73,12 +76,8 @@ def published_of(measured: dict) -> str:
                 f"### {one.title} ({tables.display(id_set)}, `--table {name}`)\n\n"
                 f"{table(head, rows)}"
             )
-    return "\n\n".join(
-        [
-            *parts,
-            "### Notes\n\n" + "\n".join(f"- {line}" for line in tables.describe_notes(measured)),
-        ]
-    )
+    notes = "\n".join(f"- {line}" for line in tables.describe_notes(measured))
+    return "\n\n".join([*parts, f"### Notes\n\n{notes}"])
 
 
 def render_summary(name: str) -> str:
@@ -87,32 +86,27 @@ def render_summary(name: str) -> str:
     """
     printed = published_averages(name)
     here = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
-    rows = [
-        (title, here[title], printed.get((loss or "pretrained", score), "-"))
-        for title, loss, score in TABLE_METHODS
-        if title in here and (loss, score) in ((None, "msp"), (None, "energy"))
-    ]
-    usual = recipes.resolve("tune", name, "sr")
+
+    def rows_of(wanted):
+        return [
+            (title, *here[title], printed.get((loss or "pretrained", score), "-"))
+            for title, loss, score in TABLE_METHODS
+            if title in here and wanted(loss, score)
+        ]
+
+    rows, usual = [], recipes.resolve("tune", name, "sr")
     for result in whole_runs(name):
         recipe = result["snapshot"]["recipe"]
         same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
         title = f"SR, alpha {recipe['alpha']:g}" + ", with the random crop" * (
             recipe["padding"] > 0
         )
-        rows.append(
-            (
-                title,
-                (energy_entry(result), result),
-                printed.get(("sr", "energy"), "-") if same else "-",
-            )
-        )
-    rows += [
-        (title, here[title], printed.get((loss, score), "-"))
-        for title, loss, score in TABLE_METHODS
-        if title in here and loss not in (None, "sr")
-    ]
+        published = printed.get(("sr", "energy"), "-") if same else "-"
+        rows.append((title, report.entry_of(result, "energy"), result, published))
+    before = rows_of(lambda loss, score: loss is None and score in ("msp", "energy"))
+    rows = [*before, *rows, *rows_of(lambda loss, _: loss not in (None, "sr"))]
     return table(
-        ["method", "FPR95 / AUROC here", "as published", "ID error here", "epochs here"],
+        "method | FPR95 / AUROC here | as published | ID error here | epochs here",
         [
             [
                 title,
@@ -121,7 +115,7 @@ def render_summary(name: str) -> str:
                 f"{result['id']['error']:.2f}",
                 result["snapshot"]["recipe"]["epochs"],
             ]
-            for title, (entry, result), published in rows
+            for title, entry, result, published in rows
         ],
     )
 
@@ -220,7 +214,7 @@ def render_seeds(name: str) -> str:
         for method, values in found.items()
     ]
     return (
-        table(["method", "FPR95, average", "AUROC, average", "ID error"], rows)
+        table("method | FPR95, average | AUROC, average | ID error", rows)
         + f"\n\nMean ± sd over {len(files)} training seeds, percent."
     )
 
@@ -246,7 +240,7 @@ def render_same_score(name: str) -> str:
                 ]
             )
     return (
-        table(["network", "ID error", "mean ‖h‖₁", "`msp`, average", "`energy`, average"], rows)
+        table("network | ID error | mean ‖h‖₁ | `msp`, average | `energy`, average", rows)
         if rows
         else NOTHING
     )
@@ -322,16 +316,8 @@ def render_answer(name: str) -> str:
     ]
     gains = [(old["fpr95"] - new["fpr95"], standard_error(old, new)) for old, new in pairs]
     return table(
-        [
-            "OOD set",
-            "FPR95, energy",
-            "FPR95, SR",
-            "difference",
-            "standard error",
-            "AUROC, energy",
-            "AUROC, SR",
-            "difference",
-        ],
+        "OOD set | FPR95, energy | FPR95, SR | difference | standard error | "
+        "AUROC, energy | AUROC, SR | difference",
         lines,
     ) + (
         f"\n\nFPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
@@ -377,20 +363,8 @@ def render_snapshots() -> str:
             ]
         )
     return table(
-        [
-            "snapshot",
-            "ID",
-            "network",
-            "loss",
-            "outliers",
-            "epochs",
-            "s an epoch",
-            "seed",
-            "ID accuracy, %",
-            "trained in",
-            "stored as",
-            "MB",
-        ],
+        "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
+        "trained in | stored as | MB",
         rows,
     )
 
@@ -447,13 +421,8 @@ def render_sweep(name: str) -> str:
         for row in record["rows"]
     ]
     return table(
-        [
-            "alpha",
-            "accuracy, held-out ID",
-            "mean ‖h‖₁",
-            *(noise["name"] for noise in record["ood"]),
-            "mean of the noises",
-        ],
+        "alpha | accuracy, held-out ID | mean ‖h‖₁ | "
+        f"{' | '.join(noise['name'] for noise in record['ood'])} | mean of the noises",
         rows,
     ) + (
         f"\n\nFPR95 / AUROC in percent. {made_from(record)}; "
@@ -469,23 +438,12 @@ def render_ablation(name: str) -> str:
     if record is None:
         return NOTHING
     rows = [
-        [
-            row["name"],
-            f"{row['error']:.2f}",
-            f"{row['mean_l1']:.2f}",
-            *(with_sd(cell, "fpr95") for cell in row["sets"]),
-            both(row["average"]),
-        ]
+        [row["name"], f"{row['error']:.2f}", f"{row['mean_l1']:.2f}", *fpr_cells(row)]
         for row in record["rows"]
     ]
     return table(
-        [
-            "fine-tuning",
-            "ID error",
-            "mean ‖h‖₁",
-            *map(own_name, record["rows"][0]["sets"]),
-            "average",
-        ],
+        "fine-tuning | ID error | mean ‖h‖₁ | "
+        f"{' | '.join(map(own_name, record['rows'][0]['sets']))} | average",
         rows,
     ) + (
         f"\n\n{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
@@ -513,11 +471,6 @@ def whole_runs(name: str) -> list[dict]:
     )
 
 
-def energy_entry(result: dict) -> dict:
-    """The entry of the energy score in a result."""
-    return next(entry for entry in result["scores"] if entry["score"] == "energy")
-
-
 def render_whole(name: str) -> str:
     """Whole SR runs with and without the random crop and the norm after the network they
     were made from, energy score.
@@ -527,35 +480,23 @@ def render_whole(name: str) -> str:
         (name, "wrn", "pretrained", "energy"), (None, None)
     )[1]
     for result in [before] * bool(before) + whole_runs(name):
-        network, entry = result["snapshot"], energy_entry(result)
-        own = (
-            [network["recipe"].get(key) for key in ("padding", "alpha")]
-            if network.get("loss")
-            else ["-", "-"]
-        )
+        network, entry = result["snapshot"], report.entry_of(result, "energy")
+        own = network["recipe"] if network.get("loss") else {"padding": "-", "alpha": "-"}
         rows.append(
             [
                 f"`{network['name']}`",
-                *own,
+                own.get("padding"),
+                own.get("alpha"),
                 network["recipe"]["epochs"],
                 f"{result['id']['error']:.2f}",
                 f"{result['id']['mean_l1']:.2f}",
-                *(with_sd(cell, "fpr95") for cell in entry["sets"]),
-                both(entry["average"]),
+                *fpr_cells(entry),
             ]
         )
     if not rows:
         return NOTHING
     return table(
-        [
-            "whole run",
-            "padding of the crop",
-            "alpha",
-            "epochs",
-            "ID error",
-            "mean ‖h‖₁",
-            *map(own_name, entry["sets"]),
-            "average",
-        ],
+        "whole run | padding of the crop | alpha | epochs | ID error | mean ‖h‖₁ | "
+        f"{' | '.join(map(own_name, entry['sets']))} | average",
         rows,
     )

@@ -8,8 +8,6 @@ each number, with what it was made of.
 """
 
 import argparse
-import csv
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -227,7 +225,8 @@ def why_not(score: str, stage: str) -> str:
 def build(name: str, id_set: str, measured: dict) -> list[Row]:
     """The rows of a table, in the order of published.json."""
     rows = []
-    for (method, network, score, stage), printed in published_rows(TABLES[name], id_set).items():
+    for key, printed in published_rows(TABLES[name], id_set).items():
+        _, network, score, stage = key
         entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
         here = {PLACES[row["set"]]: row for row in entry["sets"]} if entry else {}
         whole = (
@@ -246,18 +245,8 @@ def build(name: str, id_set: str, measured: dict) -> list[Row]:
             for s in (*OFFICIAL, "average")
             if s in printed
         }
-        rows.append(
-            Row(
-                method,
-                network,
-                score,
-                stage,
-                cells,
-                printed.get(None, {}).get("id_error"),
-                result,
-                "" if entry else why_not(score, stage),
-            )
-        )
+        error, note = printed.get(None, {}).get("id_error"), "" if entry else why_not(score, stage)
+        rows.append(Row(*key, cells, error, result, note))
     return rows
 
 
@@ -414,35 +403,7 @@ def shown_sets(measured: dict) -> list[str]:
 
 def render_csv(measured: dict) -> str:
     """RESULTS.csv: a line for each row, OOD set and metric of every table."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "table",
-            "id_set",
-            "method",
-            "network",
-            "score",
-            "stage",
-            "ood_set",
-            "metric",
-            "published",
-            "flag",
-            "measured",
-            "sd",
-            "difference",
-            "n",
-            "drawn",
-            "draws",
-            "id_error_published",
-            "id_error",
-            "epochs",
-            "seed",
-            "precision",
-            "snapshot_sha256",
-            "note",
-        ]
-    )
+    lines = []
     for id_set in shown_sets(measured):
         for name, table in TABLES.items():
             for row in build(name, id_set, measured):
@@ -457,38 +418,29 @@ def render_csv(measured: dict) -> str:
                     sd = here.get("sd", {}) if here.get("draws", 1) > 1 else {}
                     for metric in table.metrics:
                         record, value = printed.get(metric), here.get(KEYS[metric])
-                        writer.writerow(
-                            [
-                                name,
-                                id_set,
-                                row.method,
-                                row.network,
-                                row.score,
-                                row.stage,
-                                ood_set,
-                                metric,
-                                number(record and record["value"]),
-                                (record or {}).get("flag", {}).get("kind", ""),
-                                number(value),
-                                number(sd.get(KEYS[metric])),
-                                number(difference(record, value), sign=True),
-                                *(
-                                    here[key] if "n" in here else ""
-                                    for key in ("n", "drawn", "draws")
-                                ),
-                                number(error and error["value"]),
-                                number(own_error),
-                                snapshot.get("recipe", {}).get("epochs", ""),
-                                snapshot.get("seed", ""),
-                                result.get("precision", ""),
-                                snapshot.get("sha256", ""),
-                                note,
-                            ]
+                        line = {"table": name, "id_set": id_set}
+                        line |= {key: getattr(row, key) for key in ROW_KEYS}
+                        line |= {"ood_set": ood_set, "metric": metric}
+                        line["published"] = number(record and record["value"])
+                        line["flag"] = (record or {}).get("flag", {}).get("kind", "")
+                        line["measured"] = number(value)
+                        line["sd"] = number(sd.get(KEYS[metric]))
+                        line["difference"] = number(difference(record, value), sign=True)
+                        counted = here if "n" in here else {}
+                        line |= {key: counted.get(key, "") for key in ("n", "drawn", "draws")}
+                        line["id_error_published"] = number(error and error["value"])
+                        line["id_error"] = number(own_error)
+                        line["epochs"] = snapshot.get("recipe", {}).get("epochs", "")
+                        line["seed"] = snapshot.get("seed", "")
+                        line["precision"] = result.get("precision", "")
+                        lines.append(
+                            {**line, "snapshot_sha256": snapshot.get("sha256", ""), "note": note}
                         )
-    return text.getvalue()
+    return report.csv_text(lines, "\n")
 
 
 MEAN = "mean of the sets here"
+ROW_KEYS = ("method", "network", "score", "stage")
 
 
 def lines_of(row: Row):
@@ -497,22 +449,12 @@ def lines_of(row: Row):
     """
     for at, (place, cell) in enumerate(row.cells.items()):
         note = row.note or ("" if cell.official else "paper's images not at hand")
-        yield (
-            place,
-            cell.printed,
-            cell.row if cell.official else {},
-            row.error if at == 0 else None,
-            note,
-        )
+        error = row.error if at == 0 else None
+        yield place, cell.printed, cell.row if cell.official else {}, error, note
     for place, cell in row.cells.items():
         if cell.row and not cell.official:
-            yield (
-                MEAN if place == "average" else own_name(cell.row),
-                {},
-                cell.row,
-                None,
-                "not the paper's images",
-            )
+            name = MEAN if place == "average" else own_name(cell.row)
+            yield name, {}, cell.row, None, "not the paper's images"
 
 
 def difference(record: dict | None, value: float | None) -> float | None:
@@ -525,12 +467,8 @@ def render_tex(measured: dict) -> str:
     """LaTeX tabulars, one a table; they need no package."""
     escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", OTHER: r"$^\dagger$", "#": r"\#"})
     parts = [
-        "\n".join(
-            [
-                "% made by reproduce.py --table; CIFAR/README.md tells what stands in these tables",
-                *(f"% {line}" for line in describe_notes(measured)),
-            ]
-        )
+        "% made by reproduce.py --table; CIFAR/README.md tells what stands in these tables"
+        + "".join(f"\n% {line}" for line in describe_notes(measured))
     ]
     for id_set in shown_sets(measured):
         for name, table in TABLES.items():
@@ -540,18 +478,8 @@ def render_tex(measured: dict) -> str:
             ]
             words = head.count(" & ") - 2 * head.count("here")  # columns of words before the pairs
             columns = "l" * words + "r" * (2 * head.count("here")) + "l"
-            parts.append(
-                "\n".join(
-                    [
-                        f"% {table.title} ({id_set})",
-                        rf"\begin{{tabular}}{{{columns}}}",
-                        r"\hline",
-                        head,
-                        r"\hline",
-                        *body,
-                        r"\hline",
-                        r"\end{tabular}",
-                    ]
-                )
-            )
+            rule, end = r"\hline", r"\end{tabular}"
+            begin = rf"\begin{{tabular}}{{{columns}}}"
+            title = f"% {table.title} ({id_set})"
+            parts.append("\n".join([title, begin, rule, head, rule, *body, rule, end]))
     return "\n\n".join(parts) + "\n"
