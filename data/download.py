@@ -415,6 +415,18 @@ def list_all(names, sets, data):
     return 0
 
 
+def list_published():
+    """Trained networks of other people, which are fetched by hand: address, place, checksum."""
+    known = json.loads((HERE / "published.json").read_text(encoding="utf-8"))["networks"]
+    folder = HERE.parent / "CIFAR" / "snapshots" / "published"
+    rows = [("test.py --model", "there", "from", "sha256")]
+    for name, entry in known.items():
+        there = "yes" if (folder / f"{name}.pt").is_file() else "no"
+        rows.append((f"published/{name}", there, entry["from"], entry["sha256"]))
+    print(f"\nPublished networks, by hand: put the file as NAME.pt into {folder}")
+    print_table(rows)
+
+
 def resolve_names(words, sources):
     """Names of sets for names, aliases and groups, in the order given, each once."""
     names = []
@@ -486,6 +498,8 @@ def main(argv=None):
         by_hand = [name for name in names if name in sources.get("by_hand", ())]
         fetched = [name for name in names if name not in by_hand]
         status = action(fetched, sources["sets"], data) if fetched else 0
+        if args.list and not args.names:
+            list_published()
         return max(status, place_by_hand(by_hand, sources.get("by_hand"), data))
     except DownloadError as error:
         print(f"download.py: {error}", file=sys.stderr)

@@ -8,6 +8,8 @@ from pathlib import Path
 from utils.loaders import ID_SETS
 from utils.runtime import CIFAR, UserError, write_text
 
+from . import published
+
 SNAPSHOTS = CIFAR / "snapshots"
 
 
@@ -91,7 +93,8 @@ def all_snapshots():
     files = [
         f
         for f in SNAPSHOTS.rglob("*.pt")
-        if not {REPLACED, SWEEP.name} & set(f.relative_to(SNAPSHOTS).parts)
+        if not {REPLACED, SWEEP.name, published.PUBLISHED.name}
+        & set(f.relative_to(SNAPSHOTS).parts)
     ]
     with contextlib.suppress(OSError):
         for folder in map(Path, FOLDERS.read_text().splitlines()):
@@ -120,6 +123,8 @@ def find_snapshots(name):
     for path in (Path(name).expanduser(), resolve_folder(name)):
         if path.is_file():
             return [path.resolve()]
+    if name.startswith(published.PREFIX):
+        return [published.find_published(name)]
     wanted = re.sub(r"\.pt$", "", name)
     wanted, folder = Path(wanted).name, Path(wanted).parent.name
     files = [f for f in all_snapshots() if folder in ("", folder_of(f).name)]
