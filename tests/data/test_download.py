@@ -471,9 +471,11 @@ def test_list_as_a_user_runs_it(tmp_path):
         check=False,
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == download.resolve_names(
+    sets, networks = done.stdout.split("\n\n")
+    assert [line.split()[0] for line in sets.splitlines()[1:]] == download.resolve_names(
         ["all"], SHIPPED
     )
+    assert networks.count("published/") == 6 + networks.count("snapshots/published")
 
 
 def test_shipped_groups():

@@ -4,6 +4,7 @@ errors that name the image.
 
 import importlib
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from utils import loaders, runtime
 from utils.evaluation import network as network_module
-from utils.evaluation.network import Network, multiply_adds
+from utils.evaluation.network import Network, multiply_adds, take_known_set
 from utils.loaders import normalise
 from utils.runtime import UserError
 from utils.scores import SCORES, Score, as_user_error, choose
@@ -396,3 +397,15 @@ def test_old_outputs_go_when_there_are_too_many(tmp_path, monkeypatch):
     for seed in (1, 2, 3):
         network_in(tmp_path).outputs(images_of(5, seed))
     assert len(list(tmp_path.rglob("*.npz"))) == 1
+
+
+def test_a_known_set_is_taken_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text, place in (("cifar10", ("cifar10", None)), ("here", (None, "here"))):
+        description, args = {"dataset": None}, Namespace(id=text)
+        take_known_set(description, args)
+        assert (description["dataset"], args.id) == place
+    (tmp_path / "cifar10").mkdir()  # a folder of one's own comes first
+    args = Namespace(id="cifar10")
+    take_known_set({}, args)
+    assert args.id == "cifar10"

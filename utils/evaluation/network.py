@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import models
 from utils import runtime, scores, snapshots
-from utils.loaders import MEAN, STD, Batches, ImageSet, check_fits
+from utils.loaders import ID_SETS, MEAN, STD, Batches, ImageSet, check_fits
 from utils.runtime import (
     CIFAR,
     Cache,
@@ -115,11 +115,22 @@ def check_needs(model: torch.nn.Module, score: scores.Score) -> None:
         )
 
 
+def take_known_set(description: dict, args: Namespace) -> None:
+    """``--id cifar10``: the images of a snapshot are those of a known set, found by its name, where
+    nothing of that name lies in the current folder.
+    """
+    name = vars(args).get("id")
+    if name in ID_SETS and not Path(name).exists():
+        description.update(dataset=name, data=name)
+        args.id = None
+
+
 def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
     """(network, description) of a snapshot file; args: device, ngpu, precision, compile,
     test_bs and arch of test.py.
     """
     model, description = snapshots.load_model(file, args.arch)
+    take_known_set(description, args)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
     network = Network(
