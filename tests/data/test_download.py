@@ -475,7 +475,7 @@ def test_list_as_a_user_runs_it(tmp_path):
     assert [line.split()[0] for line in sets.splitlines()[1:]] == download.resolve_names(
         ["all"], SHIPPED
     )
-    assert networks.count("published/") == 6 + networks.count("snapshots/published")
+    assert networks.count("\npublished/") == 6
 
 
 def test_shipped_groups():
