@@ -11,7 +11,7 @@ from torch import nn
 
 from utils import loaders
 from utils.evaluation.network import Network
-from utils.evaluation.validation import Validation, format_grid, noise_sets, tune_scores
+from utils.evaluation.validation import Validation, format_grid, noise_sets, tune_scores, varied
 from utils.loaders import readers
 from utils.runtime import UserError
 from utils.scores import SCORES, choose
@@ -135,3 +135,9 @@ def test_a_score_of_one_s_own_stays_one(network, train_set, tmp_path, monkeypatc
 def test_too_few_training_images_are_refused(network, train_set):
     with pytest.raises(UserError, match="--tune-scores needs more"):
         Validation(network, train_set.subset(np.arange(1)))
+
+
+def test_a_searched_percentile_counts_where_the_data_set_has_a_clip_value():
+    (plain,), (typed,) = (choose(text, "imagenet") for text in ("react", "react:c=2"))
+    assert varied(plain, "imagenet", {"p": 80.0}).hyper == {"p": 80.0, "c": 0.0}
+    assert varied(typed, "imagenet", {"p": 80.0}).hyper == {"p": 80.0, "c": 2.0}

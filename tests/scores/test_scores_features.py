@@ -565,6 +565,16 @@ def test_imagenet_defaults():
     assert SCORES["dice"]("imagenet").p == 70
     assert (SCORES["dice+react"]("imagenet").p, SCORES["dice+react"]("imagenet").c) == (10, 1)
     assert SCORES["knn"]("imagenet").k == 1000
+
+
+def test_a_chosen_percentile_is_not_overruled_by_a_data_sets_clip_value():
+    for name, percentile in (("react", "p"), ("dice+react", "clip_p")):
+        chosen = SCORES[name]("imagenet", **{percentile: 95})
+        assert chosen.c == 0 and chosen.label == f"{name}:{percentile}=95,c=0".replace(
+            "clip_p=95,c=0", "c=0,clip_p=95"
+        )
+        assert SCORES[name]("imagenet", **{percentile: 95, "c": 2}).c == 2
+        assert SCORES[name]("cifar10", **{percentile: 95}).label == f"{name}:{percentile}=95"
     assert SCORES["react"]("cifar100").c == 0
 
 

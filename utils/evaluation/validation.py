@@ -124,7 +124,12 @@ def tune_scores(
 
 def varied(score, dataset, hyper):
     """The same score with other hyper-parameters; one of the user's own keeps its name."""
-    made = type(score)(dataset, **{**score.hyper, **hyper})
+    own = {  # a data set's own value gives way to what is searched, one that was typed does not
+        key: value
+        for key, value in score.hyper.items()
+        if score.yields.get(key) not in hyper or key in getattr(score, "chosen", ())
+    }
+    made = type(score)(dataset, **{**own, **hyper})
     vars(made).update({key: value for key, value in vars(score).items() if key in ("name", "own")})
     return made
 

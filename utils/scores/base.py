@@ -64,6 +64,7 @@ class Score:
     defaults = {}
     # {"imagenet": {"k": 1000}}: what a data set's name begins with -> what differs from defaults
     per_dataset = {}
+    yields = {}  # {"c": "p"}: a data set's own c does not count where p is chosen
     rule = ""  # what a default stands for, where it is not the paper's own value
     grid = {}  # {"k": (10, 50, 100)}
 
@@ -78,7 +79,10 @@ class Score:
             (v for family, v in self.per_dataset.items() if str(dataset).startswith(family)), {}
         )
         self.standard = {**self.defaults, **special}  # the defaults for this data set
-        self.hyper = dict(self.standard)
+        self.hyper = {
+            key: self.defaults[key] if self.yields.get(key) in chosen else value
+            for key, value in self.standard.items()
+        }
         for key, value in chosen.items():
             try:
                 self.hyper[key] = type(self.defaults[key])(value)

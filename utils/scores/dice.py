@@ -80,6 +80,7 @@ class DICEReAct(DICE):
     formula = "energy of (W*M) min(h,c) + b, M from the unclipped means"
     defaults = {"p": 90.0, "c": 0.0, "clip_p": 90.0}
     per_dataset = {"imagenet": {"p": 10.0, "c": 1.0}}
+    yields = {"c": "clip_p"}
     grid = {"p": (10.0, 50.0, 90.0), "clip_p": (85.0, 90.0, 95.0)}
 
     def check(self) -> None:

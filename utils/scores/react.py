@@ -28,6 +28,7 @@ class ReAct(Score):
     )
     defaults = {"p": 90.0, "c": 0.0}
     per_dataset = {"imagenet": {"c": 1.0}}
+    yields = {"c": "p"}
     grid = {"p": (80.0, 85.0, 90.0, 95.0, 99.0)}
 
     def check(self) -> None:
