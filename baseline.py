@@ -71,6 +71,7 @@ def main(argv=None):
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
     loss = options.make_loss(args.loss, "pretrain", args.recipe)
+    loaders.use_streaming(args.stream, args.prefetch)
     train_set, test_set, num_classes = loaders.load_id_pair(args)
     outliers = loaders.load_outliers(args, train_set.images.shape[-1]) if loss.outliers else None
 

@@ -35,6 +35,7 @@ def main(argv=None):
         print(scores.format_list())
         return
     runtime.make_folder(args.save)  # before the work, not after it
+    loaders.use_streaming(args.stream, args.prefetch)
     records = []
     for file in results.announce(args.model, args.load):
         if args.export:

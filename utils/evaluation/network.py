@@ -27,6 +27,8 @@ from utils.runtime import (
     prepare,
 )
 
+from .shards import Shards
+
 CACHE = CIFAR / "cache"
 # To be raised when the same weights and images give other outputs than before, also after an input
 # step: what is cached is not read then. A test holds the outputs of fixed networks and
@@ -183,9 +185,7 @@ class Network:
         """
         missing = {
             kind: sum(
-                len(images)
-                for images in image_sets
-                if not self.cache.path(self.key(images, kind)).exists()
+                len(images) for images in image_sets if not self.has(self.key(images, kind), images)
             )
             for kind in (EAGER, COMPILED)
         }
@@ -201,7 +201,7 @@ class Network:
     def outputs(self, images: ImageSet) -> scores.Outputs:
         """Outputs of an ImageSet: logits (N,C) and features (N,D) float32 in the set's order."""
         self.plan([images])
-        arrays = self.cached(lambda: self.key(images), lambda: self.run(images, self.forward))
+        arrays = self.cached(lambda: self.key(images), images, self.forward)
         return self.with_head(arrays, images)
 
     def stepped_outputs(self, images: ImageSet, score: scores.Score) -> scores.Outputs:
@@ -231,9 +231,7 @@ class Network:
             *own,
         )
         key = f"{self.place(images)}-step-{self.device.type}-{inputs}"
-        arrays = self.cached(
-            lambda: key, lambda: self.run(images, lambda x: self.forward_stepped(x, score))
-        )
+        arrays = self.cached(lambda: key, images, lambda x: self.forward_stepped(x, score))
         return self.with_head(arrays, images)
 
     def with_head(self, arrays, images):
@@ -256,36 +254,58 @@ class Network:
                 "or trained in a way that diverged"
             ) from None
 
-    def cached(self, key: Callable[[], str], make: Callable[[], dict]) -> dict[str, np.ndarray]:
-        """Arrays from memory or the cache, or those of ``make()``, which are written there.
+    def shards(self, key: str, images: ImageSet) -> Shards:
+        """The outputs of a streamed set on disk."""
+        return Shards(self.cache.folder / f"{key}.stream", len(images))
 
-        The key is asked for again after making: outputs that could not be compiled are eager ones.
+    def has(self, key: str, images: ImageSet) -> bool:
+        """Whether the outputs of a set are there."""
+        if images.streamed:
+            return self.shards(key, images).done == len(images)
+        return self.cache.path(key).exists()
+
+    def cached(
+        self, key: Callable[[], str], images: ImageSet, forward: Callable
+    ) -> dict[str, np.ndarray]:
+        """Arrays from memory or the cache, or those of a pass by ``forward``, which are written
+        there; of a streamed set they are maps of files.
+
+        The key is asked for again after the pass: outputs that could not be compiled are eager
+        ones.
         """
-        arrays = self.memory.get(key()) or self.cache.load(key())
-        if arrays is None:
-            arrays = make()
-            self.cache.save(key(), arrays)
+        arrays = self.memory.get(key())
+        if arrays is None and images.streamed:
+            shards = self.shards(key(), images)
+            if shards.done < len(images):
+                shards.write(self.run(images, forward, shards.done))
+            arrays = shards.arrays()
+        elif arrays is None:
+            arrays = self.cache.load(key())
+            if arrays is None:
+                arrays = self.gather(len(images), self.run(images, forward))
+                self.cache.save(key(), arrays)
         self.memory[key()] = arrays
         return arrays
 
-    def run(self, images, forward):
-        """Fill preallocated arrays batch by batch; the device is waited for once a
-        batch, when it copies out.
+    def run(self, images, forward, first=0):
+        """(logits, features) float32 of each batch from an image on; the device is waited for once
+        a batch, when it copies out.
         """
         batches = Batches(images, self.batch_size, self.device, statistics=(self.mean, self.std))
-        arrays, start = None, 0
-        for x, _ in tqdm(
-            batches, images.name, len(batches), unit="batch", disable=None, leave=False
-        ):
-            parts = forward(x)
-            if arrays is None:
-                arrays = {
-                    name: np.empty((len(images), part.shape[1]), np.float32)
-                    for name, part in zip(("logits", "features"), parts)
-                }
-            for array, part in zip(arrays.values(), parts):
-                array[start : start + len(x)] = part.float().cpu().numpy()
-            start += len(x)
+        bar = {"unit": "batch", "disable": None, "leave": False}
+        total, done = len(batches), first // self.batch_size
+        for x, _ in tqdm(batches.from_image(first), images.name, total, initial=done, **bar):
+            yield tuple(part.float().cpu().numpy() for part in forward(x))
+
+    def gather(self, count, batches):
+        """The batches' parts in preallocated arrays (count,...) of their names."""
+        arrays, start = {}, 0
+        for parts in batches:
+            for name, part in zip(("logits", "features"), parts):
+                if name not in arrays:
+                    arrays[name] = np.empty((count, part.shape[1]), np.float32)
+                arrays[name][start : start + len(part)] = part
+            start += len(parts[0])
         return arrays
 
     @torch.inference_mode()

@@ -40,3 +40,4 @@ from .sets import (
     make_set,
     outlier_statistics,
 )
+from .streaming import use_streaming

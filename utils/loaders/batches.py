@@ -67,7 +67,7 @@ def flip_and_crop(images, padding, generator):
 
 class Batches:
     """Batches (x float32 (B,3,H,W) normalised, y int64 (B,) or None) of an ImageSet
-    that lives on the device.
+    that lives on the device, or is decoded as it streams by.
 
     Training (``augment``): ``epoch(generator)`` shuffles, augments and keeps the last, smaller
     batch. With ``steps`` it gives exactly that many full batches, shuffling anew each time the set
@@ -85,7 +85,10 @@ class Batches:
         steps=None,
         statistics=(MEAN, STD),
     ):
-        self.images = images.images.permute(0, 2, 3, 1).to(device)
+        self.device, self.streamed = device, images.streamed
+        self.images = (
+            images.images if self.streamed else images.images.permute(0, 2, 3, 1).to(device)
+        )
         self.labels = None if images.labels is None else images.labels.to(device)
         self.batch_size = batch_size
         self.augment = augment
@@ -97,16 +100,34 @@ class Batches:
         return self.steps or math.ceil(len(self.images) / self.batch_size)
 
     def __iter__(self):
-        for start in range(0, len(self.images), self.batch_size):
+        return self.from_image(0)
+
+    def from_image(self, first):
+        """The batches from an image on, in the set's order."""
+        if self.streamed:
+            parts = torch.arange(first, len(self.images)).split(self.batch_size)
+            for index, images in zip(parts, self.images.read(parts)):
+                part = slice(int(index[0]), int(index[-1]) + 1)
+                labels = None if self.labels is None else self.labels[part]
+                yield normalise(to_device(images, self.device), self.mean, self.std), labels
+            return
+        for start in range(first, len(self.images), self.batch_size):
             part = slice(start, start + self.batch_size)
             labels = None if self.labels is None else self.labels[part]
             yield normalise(self.images[part], self.mean, self.std), labels
 
     def epoch(self, generator):
-        for index in self.order(generator):
-            index = to_device(index, self.images.device)
+        order = self.order(generator)
+        decoded = self.images.read(order) if self.streamed else None
+        for index in order:
+            index = to_device(index, self.device)
             labels = None if self.labels is None else self.labels[index]
-            yield self.augmented(self.images.index_select(0, index), labels, generator)
+            images = (
+                to_device(next(decoded), self.device)
+                if self.streamed
+                else self.images.index_select(0, index)
+            )
+            yield self.augmented(images, labels, generator)
 
     def augmented(self, images, labels, generator):
         """A batch (x, y) of the images uint8 (B,H,W,3) and their labels (B,)."""

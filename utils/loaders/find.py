@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.runtime import DATA, UserError, short_path
 
-from . import readers, splits
+from . import readers, splits, streaming
 from .sets import (
     DATASETS,
     OOD_SETS,
@@ -97,6 +97,11 @@ def load(
         pixels, labels, classes = read_official(path, split)
     elif path.name.endswith(readers.ARRAY_ENDINGS):
         pixels, labels, classes = readers.read_array(path, split)
+    elif streaming.is_streamed(place, size):
+        images = streaming.stream(place, name, size, entry.crop_only, skip_bad)
+        tell(images, split, place.told)
+        note_bad(images)
+        return images
     else:
         pixels, labels, classes, bad = readers.read_images(
             path, data, size, entry.crop_only, skip_bad, place.inside
@@ -108,15 +113,21 @@ def load(
     images = make_set(pixels, labels, name, classes, source=str(path / place.inside))
     images.skipped, images.names = tuple(bad), names
     tell(images, split, place.told)
+    note_bad(images)
+    return images
+
+
+def note_bad(images):
+    """Say on stderr which images of a set could not be read."""
+    bad = images.skipped
     if bad:
         print(
             (
-                f"note: {name}: {len(bad)} of {len(bad) + len(images)} images could not be read "
-                f"and are left out ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})"
+                f"note: {images.name}: {len(bad)} of {len(bad) + len(images)} images could not be "
+                f"read and are left out ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})"
             ),
             file=sys.stderr,
         )
-    return images
 
 
 def locate(path: Path, split: str, strict: bool = False) -> splits.Place:

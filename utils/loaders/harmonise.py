@@ -5,6 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from utils.runtime import UserError
+
 from .sets import ImageSet, make_set
 
 
@@ -18,6 +20,8 @@ def harmonise(images: ImageSet, quality: int) -> ImageSet:
     the finest details, where filters differ, from all sets alike; the JPEG gives all the same
     traces.
     """
+    if images.streamed:
+        raise UserError(f"--harmonise has '{images.name}' in memory: --stream off")
     pixels = images.images.permute(0, 2, 3, 1).numpy()
     height, width = pixels.shape[1:3]
     small = (max(3 * width // 4, 1), max(3 * height // 4, 1))

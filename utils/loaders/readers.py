@@ -278,6 +278,19 @@ def read_image(source, name, size, crop_only):
             return np.asarray(fit_image(image, size, crop_only))
 
 
+def unreadable(source, name, error):
+    """The UserError of an image that cannot be decoded."""
+    return UserError(
+        f"{source.path}: image '{name}' cannot be read ({type(error).__name__}: {error}). "
+        "Mend or remove it, or go on without it: --skip-bad"
+    )
+
+
+def no_image(source):
+    """The UserError of a folder or archive without images."""
+    return UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
+
+
 def decode(source, size, crop_only=False, skip_bad=False, progress=None):
     """Decode every image of a Folder or Archive: uint8 (N,size,size,3),
     labels from class folders, classes, bad names.
@@ -286,7 +299,7 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
     that names it, or is left out and named in the returned list with ``skip_bad``.
     """
     if not source.names:
-        raise UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
+        raise no_image(source)
     labels, classes = labels_of(source)
     side = crop_side(size)
     pixels = np.empty((len(source.names), side, side, 3), np.uint8)
@@ -297,10 +310,7 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
             pixels[i] = read_image(source, name, size, crop_only)
         except Exception as error:
             if not skip_bad:
-                raise UserError(
-                    f"{source.path}: image '{name}' cannot be read ({type(error).__name__}: "
-                    f"{error}). Mend or remove it, or go on without it: --skip-bad"
-                ) from None
+                raise unreadable(source, name, error) from None
             readable[i] = False
     if not readable.any():
         raise UserError(f"{source.path}: none of its {len(source.names)} images can be read")
@@ -344,9 +354,7 @@ def read_images(path, data, size, crop_only, skip_bad, inside=""):
     changed is decoded again.
     """
     source = open_source(path, inside)
-    files = [path / name for name in source.names] if path.is_dir() else [path]
-    parts = [str(path.resolve()), inside, str(size), str(crop_only), str(DECODING)]
-    parts += map(stamp, files)
+    parts = decoding_parts(source, path, size, crop_only)
     cache = Cache(Path(data) / "cache")
     digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape")).hexdigest()
     name = f"{path.name}-{digest[:16]}"
@@ -375,6 +383,16 @@ def cached_images(arrays, digest, source, side):
         return None
     labels, classes = labels_of(source)
     return pixels, None if labels is None else labels[readable], classes, bad
+
+
+def decoding_parts(source, path, size, crop_only):
+    """What the pixels of a folder, list or archive depend on, as texts."""
+    files = [path]
+    if not isinstance(source, Archive):
+        files = [source.path / name for name in source.names]
+    inside = source.inside if isinstance(source, Archive) else ""
+    parts = [str(path.resolve()), inside, str(size), str(crop_only), str(DECODING)]
+    return parts + [stamp(file) for file in files]
 
 
 def open_source(path, inside=""):

@@ -52,10 +52,15 @@ class ImageSet:
     def __len__(self):
         return len(self.images)
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the images stay on disk (streaming.py); ``images`` then stands for the tensor."""
+        return not torch.is_tensor(self.images)
+
     def subset(self, index, name=None):
         """The images of an index array as a set of their own."""
         labels = None if self.labels is None else self.labels[index].numpy()
-        pixels = self.images.permute(0, 2, 3, 1)[index].contiguous().numpy()
+        pixels = self.images[index].permute(0, 2, 3, 1).contiguous().numpy()
         return make_set(pixels, labels, name or self.name, self.classes, self.source)
 
     def describe(self):

@@ -165,10 +165,18 @@ def add_common(parser):
         help="0 = CPU (default: 1); more than one device is not used",
     )
     parser.add(
+        "--stream",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="leave the images of folders and archives on disk and decode them as they are used; "
+        "auto: where they would take much of the free memory (default: auto)",
+    )
+    parser.add(
         "--prefetch",
         type=count,
         default=0,
-        help="accepted and without effect: images are resident, there are no workers",
+        metavar="N",
+        help="processes that decode images which stream (default: 0, one a core)",
     )
 
 
@@ -233,7 +241,7 @@ def add_training(parser: Parser, stage: str) -> None:
         "--preset", default=None, choices=tuple(recipes.PRESETS), help=f"{presets} (default: paper)"
     )
     # what was typed can be told
-    parser.set_defaults(data=None, device=None, precision=None, compile=None)
+    parser.set_defaults(data=None, device=None, precision=None, compile=None, stream=None)
     parser.add(
         "--resume",
         action="store_true",
@@ -294,6 +302,7 @@ USUAL = {
     "device": "auto",
     "precision": "auto",
     "compile": "auto",
+    "stream": "auto",
     "preset": "paper",
 }
 # options that no recipe has

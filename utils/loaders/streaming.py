@@ -1,0 +1,186 @@
+"""Images that stay on disk: listed once, decoded by worker processes, given in order.
+
+A batch is decoded by one worker, and each worker is at most ``AHEAD`` batches ahead of what is
+used, so that memory holds a few batches whatever the set's size.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from utils.runtime import UserError
+
+from . import readers
+from .sets import ImageSet
+from .splits import Place
+
+AHEAD = 2  # batches a worker
+SHARE = 0.4  # of the memory that is free: what a resident set may take
+
+wanted = {"stream": "auto", "workers": 0}
+
+
+def use_streaming(stream: str = "auto", workers: int = 0) -> dict:
+    """Have sets from folders, lists and archives stream: "on", "off", or "auto", where they would
+    take more than ``SHARE`` of the free memory. ``workers``: decoding processes, 0 = one a core.
+    Returns what was, for ``use_streaming(**before)``.
+    """
+    before = dict(wanted)
+    wanted.update(stream=stream, workers=workers)
+    return before
+
+
+def free_memory() -> float:
+    """Bytes of memory that are free here; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(
+            next(line for line in lines if line.startswith("MemAvailable")).split()[1]
+        )
+    except (OSError, StopIteration, ValueError, IndexError):
+        return float("inf")
+
+
+def is_streamed(place: Place, size: int | tuple[int, int]) -> bool:
+    """Whether a folder, list or archive is to stream; UserError where that is wanted of an archive
+    that can only be read from its beginning.
+    """
+    if wanted["stream"] == "off":
+        return False
+    path = place.path
+    if wanted["stream"] == "auto":
+        count = len(readers.open_source(path, place.inside).names)
+        if 3 * count * readers.crop_side(size) ** 2 <= SHARE * free_memory():
+            return False
+    if path.name.endswith((".gz", ".tgz", ".bz2", ".xz")):
+        raise UserError(
+            f"{path}: a compressed tar is read from its beginning for every image. Unpack it, or "
+            "keep its images in memory: --stream off"
+        )
+    return True
+
+
+class StreamedPixels(Dataset):
+    """Stands where a resident set has its uint8 tensor (N,3,H,W): ``pixels[index]`` decodes those
+    images here and now, ``read`` many batches by worker processes.
+    """
+
+    def __init__(self, place: Place, index: np.ndarray, size, crop_only: bool):
+        self.place, self.index, self.size, self.crop_only = place, index, size, crop_only
+        side = readers.crop_side(size)
+        self.shape = (len(index), 3, side, side)
+        self.source, self.process = None, None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index) -> torch.Tensor:
+        """uint8 (B,3,H,W) in channels_last memory of a slice or indices, (3,H,W) of one index."""
+        found = self.index[index]
+        pixels = torch.from_numpy(self.decode(np.atleast_1d(found))).permute(0, 3, 1, 2)
+        return pixels if np.ndim(found) else pixels[0]
+
+    def decode(self, places: np.ndarray) -> np.ndarray:
+        """uint8 (B,H,W,3) of the images at these places of the listing."""
+        if self.process != os.getpid():  # a worker has file handles of its own
+            self.source = readers.open_source(self.place.path, self.place.inside)
+            self.process = os.getpid()
+        side = readers.crop_side(self.size)
+        pixels = np.empty((len(places), side, side, 3), np.uint8)
+        for row, place in zip(pixels, places):
+            name = self.source.names[place]
+            try:
+                row[:] = readers.read_image(self.source, name, self.size, self.crop_only)
+            except Exception as error:
+                raise readers.unreadable(self.source, name, error) from None
+        return pixels
+
+    def read(self, batches: list) -> Iterator[torch.Tensor]:
+        """uint8 (B,H,W,3) of each index array, in their order, decoded by worker processes."""
+        yield from in_order(lambda index: self.decode(self.index[np.asarray(index)]), batches)
+
+    def readable(self) -> np.ndarray:
+        """bool (N,): which images can be decoded; a pass over all of them."""
+
+        def check(index):
+            good = []
+            for place in self.index[index]:
+                try:
+                    good.append(len(self.decode(np.array([place]))))
+                except UserError:
+                    good.append(0)
+            return np.array(good, dtype=np.uint8)
+
+        parts = np.array_split(np.arange(len(self)), max(1, len(self) // 100))
+        return torch.cat(list(in_order(check, parts))).numpy().astype(bool)
+
+
+class Calls(Dataset):
+    """``function`` of each item as a data set; a worker's UserError comes as its text."""
+
+    def __init__(self, function: Callable, items: list):
+        self.function, self.items = function, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i):
+        try:
+            return torch.from_numpy(self.function(self.items[i])), ""
+        except UserError as error:
+            return torch.empty(0, dtype=torch.uint8), str(error)
+
+
+def in_order(function: Callable, items: list) -> Iterator[torch.Tensor]:
+    """``function`` (item -> array) of every item as a tensor, in the items' order, by workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(wanted["workers"] or cores, len(items))
+    loader = DataLoader(
+        Calls(function, items),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        multiprocessing_context="fork" if workers and os.name == "posix" else None,
+    )
+    for result, error in loader:
+        if error:
+            raise UserError(error)
+        yield result
+
+
+def stream(place: Place, name: str, size, crop_only: bool, skip_bad: bool) -> ImageSet:
+    """The ImageSet of a folder, list or archive whose images stay on disk.
+
+    Its fingerprint is of the files' names, sizes and times of change and of the labels: pixels are
+    not read for it. With ``skip_bad`` one pass finds the images that cannot be read.
+    """
+    path = place.path
+    source = readers.open_source(path, place.inside)
+    if not source.names:
+        raise readers.no_image(source)
+    labels, classes = readers.labels_of(source)
+    pixels = StreamedPixels(place, np.arange(len(source.names)), size, crop_only)
+    good = pixels.readable() if skip_bad else np.ones(len(pixels), bool)
+    if not good.any():
+        raise UserError(f"{source.path}: none of its {len(good)} images can be read")
+    names = np.array(source.names, dtype=object)
+    pixels = StreamedPixels(place, np.flatnonzero(good), size, crop_only)
+    parts = readers.decoding_parts(source, path, size, crop_only)
+    digest = hashlib.sha256("\n".join(["stream", *parts]).encode(errors="surrogateescape"))
+    for array in (good, labels):
+        digest.update(b"" if array is None else array.tobytes())
+    return ImageSet(
+        pixels,
+        None if labels is None else torch.from_numpy(labels[good]),
+        name,
+        digest.hexdigest(),
+        classes,
+        str(path / place.inside),
+        tuple(names[~good]),
+        tuple(names[good]),
+    )
