@@ -25,6 +25,7 @@ from utils.runtime import (
     compile_inference,
     inference_batch,
     prepare,
+    ranks,
 )
 
 from .shards import Shards
@@ -276,12 +277,14 @@ class Network:
         arrays = self.memory.get(key())
         if arrays is None and images.streamed:
             shards = self.shards(key(), images)
-            if shards.done < len(images):
-                shards.write(self.run(images, forward, shards.done))
+            done = min(ranks.in_turn(shards.done)) if ranks.size() > 1 else shards.done
+            if done < len(images):
+                shards.write(self.run(images, forward, done), done)
+                ranks.meet()
             arrays = shards.arrays()
         elif arrays is None:
             arrays = self.cache.load(key())
-            if arrays is None:
+            if not ranks.everyone(arrays is not None):
                 arrays = self.gather(len(images), self.run(images, forward))
                 self.cache.save(key(), arrays)
         self.memory[key()] = arrays
@@ -289,13 +292,19 @@ class Network:
 
     def run(self, images, forward, first=0):
         """(logits, features) float32 of each batch from an image on; the device is waited for once
-        a batch, when it copies out.
+        a batch, when it copies out. Of several ranks each computes every so-manieth batch, and has
+        all of them.
         """
         batches = Batches(images, self.batch_size, self.device, statistics=(self.mean, self.std))
         bar = {"unit": "batch", "disable": None, "leave": False}
         total, done = len(batches), first // self.batch_size
-        for x, _ in tqdm(batches.from_image(first), images.name, total, initial=done, **bar):
-            yield tuple(part.float().cpu().numpy() for part in forward(x))
+        own = batches.from_image(first, ranks.size(), ranks.rank())
+        made = (tuple(part.float().cpu().numpy() for part in forward(x)) for x, _ in own)
+        if ranks.size() > 1:
+            rounds = -(-(len(images) - first) // (self.batch_size * ranks.size()))
+            every = (ranks.in_turn(next(made, None)) for _ in range(rounds))
+            made = (parts for turn in every for parts in turn if parts is not None)
+        yield from tqdm(made, images.name, total, initial=done, **bar)
 
     def gather(self, count, batches):
         """The batches' parts in preallocated arrays (count,...) of their names."""

@@ -20,6 +20,7 @@ from utils.runtime import (
     make_folder,
     portable,
     printable,
+    ranks,
     short_path,
     write_bytes,
     write_json,
@@ -279,6 +280,8 @@ def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None
     Those are an .npz with one array ``score/set`` each. A result of another snapshot that has this
     name is kept under another one.
     """
+    if ranks.rank():
+        return
     set_aside(path, record["snapshot"]["sha256"])
     write_json(path.with_name(path.name + ".json"), record)
     lines = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.runtime import make_folder, write_json
+from utils.runtime import make_folder, ranks, write_json
 
 SHARD = 10_000  # images
 
@@ -51,10 +51,16 @@ class Shards:
             for name, (_, width) in files.items()
         }
 
-    def write(self, batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Append (logits, features) of the batches from image ``done`` on, in order."""
+    def write(self, batches: Iterator[tuple[np.ndarray, np.ndarray]], done: int) -> None:
+        """Append (logits, features) of the batches from image ``done`` on, in order; of several
+        ranks the first one writes.
+        """
+        if ranks.rank():
+            for _ in batches:
+                pass
+            return
         make_folder(self.folder)
-        done, files, pending = self.done, {}, []
+        files, pending = {}, []
         if done:
             files = json.loads((self.folder / "done.json").read_text())["files"]
         waiting = 0

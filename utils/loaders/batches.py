@@ -85,7 +85,7 @@ class Batches:
         steps=None,
         statistics=(MEAN, STD),
     ):
-        self.device, self.streamed = device, images.streamed
+        self.device, self.streamed = torch.device(device), images.streamed
         self.images = (
             images.images if self.streamed else images.images.permute(0, 2, 3, 1).to(device)
         )
@@ -102,16 +102,19 @@ class Batches:
     def __iter__(self):
         return self.from_image(0)
 
-    def from_image(self, first):
-        """The batches from an image on, in the set's order."""
+    def from_image(self, first, each=1, begin=0):
+        """The batches from an image on, in the set's order; or each so-manieth of them, from number
+        ``begin`` on.
+        """
         if self.streamed:
-            parts = torch.arange(first, len(self.images)).split(self.batch_size)
+            parts = torch.arange(first, len(self.images)).split(self.batch_size)[begin::each]
             for index, images in zip(parts, self.images.read(parts)):
                 part = slice(int(index[0]), int(index[-1]) + 1)
                 labels = None if self.labels is None else self.labels[part]
                 yield normalise(to_device(images, self.device), self.mean, self.std), labels
             return
-        for start in range(first, len(self.images), self.batch_size):
+        step = self.batch_size
+        for start in range(first + begin * step, len(self.images), each * step):
             part = slice(start, start + self.batch_size)
             labels = None if self.labels is None else self.labels[part]
             yield normalise(self.images[part], self.mean, self.std), labels

@@ -234,7 +234,8 @@ def missing_message(name, split, data, path=None):
     )
     # A set without an address of its own may have one of its kind that can be downloaded.
     lines = [line for line in ((name,), *SIX_SETS, OUTLIERS) if name in line]
-    kin = [other for line in lines for other in line if DATASETS[other].download]
+    known = SOURCES["by_hand"]  # whose place data/download.py prints
+    kin = [other for line in lines for other in line if DATASETS[other].download or other in known]
     return (
         f"data set '{name}' ({split}) not found; looked for {places} and folders or archives "
         "of that name. Place it there"

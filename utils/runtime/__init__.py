@@ -1,5 +1,6 @@
 """Device, seeds, disk and exit status: what every other room stands on."""
 
+from . import ranks
 from .cache import Cache
 from .device import (
     autocast,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from . import ranks
 from .memory import keep_freed_memory
 from .output import guard_streams
 
@@ -31,36 +32,51 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
         sys.path.append(os.getcwd())
     if keep_memory:
         keep_freed_memory()
+    ranks.join()
     try:
         return main() or 0
     except UserError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"{program}: {' '.join(str(error).split())}")
         return 2
     except (MemoryError, RuntimeError) as error:
+        if ranks.size() > 1 and ranks.lost(error):
+            say(
+                f"{program}: another process of this run has ended; its error is on stderr too. "
+                "Start all of them again; a training with --resume goes on after its last epoch"
+            )
+            return 2
         if not out_of_memory(error):
             raise
-        print(
-            (
-                f"{program}: out of memory "
-                f"({str(error).partition(chr(10))[0][:200] or 'too large an array'}). Try fewer or "
-                "smaller images at once: --batch_size, --oe_batch_size, --test_bs, --image-size"
-            ),
-            file=sys.stderr,
+        say(
+            f"{program}: out of memory "
+            f"({str(error).partition(chr(10))[0][:200] or 'too large an array'}). Try fewer or "
+            "smaller images at once: --batch_size, --oe_batch_size, --test_bs, --image-size"
         )
         return 2
     except OSError as error:
         where = error.filename or "while reading or writing"
-        print(
-            (
-                f"{program}: {error.strerror or error}: {where}. Mend that (rights, space, "
-                "the path), then run the same command again"
-            ),
-            file=sys.stderr,
+        say(
+            f"{program}: {error.strerror or error}: {where}. Mend that (rights, space, "
+            "the path), then run the same command again"
         )
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"\n{program}: interrupted. {interrupt}", file=sys.stderr)
         return 130
+    except Exception:
+        if ranks.rank():  # its traceback is to be seen
+            sys.stderr = sys.__stderr__
+        raise
+    finally:
+        ranks.leave()
+
+
+def say(text: str) -> None:
+    """Print an error on stderr, with the number of a rank that is silent otherwise."""
+    if ranks.rank():
+        print(f"rank {ranks.rank()}: {text}", file=sys.__stderr__)
+    else:
+        print(text, file=sys.stderr)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from . import ranks
 from .errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +34,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_files(contents: dict) -> None:
     """Write files that belong together, {path: bytes}:
-    none is renamed to its own name before all are whole on disk.
+    none is renamed to its own name before all are whole on disk. Of several ranks the first one
+    writes.
     """
+    if ranks.rank():
+        return
     temporaries = {}
     try:
         for path, data in contents.items():

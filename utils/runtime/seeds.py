@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 import torch
 
+from . import ranks
+
 STREAMS = 2  # the version of ``Streams`` that new runs are made with; recorded in every recipe
 
 
@@ -39,10 +41,12 @@ class Streams:
         self.seed, self.stage, self.version = seed, stage, version
 
     def seed_network(self, epoch: int) -> None:
-        """Seed what the network draws in an epoch: dropout."""
-        seed_all(self.seed, epoch) if self.version == 1 else seed_all(
-            self.seed, self.stage, "network", epoch
-        )
+        """Seed what the network draws in an epoch: dropout, on every rank for its own images."""
+        own = [f"rank {ranks.rank()}"] if ranks.rank() else []
+        if self.version == 1:
+            seed_all(self.seed, epoch, *own)
+        else:
+            seed_all(self.seed, self.stage, "network", epoch, *own)
 
     def images(self, epoch: int) -> torch.Generator:
         """Generator of an epoch's order and augmentation of the ID images."""

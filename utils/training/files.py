@@ -169,6 +169,22 @@ class RunFiles:
         return Path(tempfile.mkdtemp(prefix=prefix, dir=replaced))
 
 
+class NoFiles(RunFiles):
+    """The files of a run as the ranks beside the first one have them: read, never touched."""
+
+    def start(self) -> bool:
+        return False
+
+    def go_on(self) -> dict:
+        return load_state(self.folder, self.stem)
+
+    def withdraw(self) -> None:
+        """The first rank does."""
+
+    def install(self) -> None:
+        """The first rank does."""
+
+
 def finished_files(folder: Path, stem: str) -> list[Path]:
     """The files of a finished run of this name."""
     pattern = re.escape(stem) + r"(_epoch_\d+|_best|_training_results)\.(pt|json|csv)"

@@ -10,12 +10,13 @@ from torch.nn.functional import cross_entropy, normalize
 import models
 from utils import loaders, runtime, snapshots
 from utils.losses import losses_of
-from utils.runtime import UserError, autocast
+from utils.runtime import UserError, autocast, ranks
 
 
 def prepare_training(model, device, compile="auto"):
     """``prepare`` for training, with the fused operators on a CPU unless compile is "off"."""
-    models.use_kernels(fused=compile != "off")
+    # the fused BatchNorm knows this process's images alone
+    models.use_kernels(fused=compile != "off" and ranks.size() == 1)
     if device.type == "cuda":
         # thousands of batches of one shape pay for the search
         torch.backends.cudnn.benchmark = True
@@ -49,8 +50,9 @@ def describe_computing(device, precision: str, compile: str = "auto") -> dict:
     return {
         "device": device.type,
         "precision": precision,
-        "fused": fuse,
+        "fused": fuse and ranks.size() == 1,
         "threads": torch.get_num_threads(),
+        **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
     }
 
 
@@ -145,25 +147,31 @@ def check_features(model, name: str, stage: str, recipe: dict) -> None:
 
 
 def prepare(model, images, args, device, precision: str):
-    """The model ready to be trained on batches of this ImageSet;
-    UserError when it does not take its images.
+    """The model ready to be trained on batches of this ImageSet, by all ranks together;
+    UserError when it does not take its images, or the ranks cannot share a batch evenly.
     """
+    for key in ("batch_size", "oe_batch_size"):
+        if args.recipe.get(key, 0) % ranks.size():
+            raise UserError(
+                f"{args.recipe[key]} images a step (--{key}) cannot be shared evenly by "
+                f"{ranks.size()} processes. Take another number of them: the batch is the recipe's"
+            )
     check_features(model, args.loss, args.stage, args.recipe)
     model = prepare_training(model, device, args.compile)
     loaders.check_fits(model, images)
-    if device.type == "cuda" and args.compile == "on":
+    if device.type == "cuda" and args.compile == "on" and ranks.size() == 1:
         model.train()
         count = args.batch_size + args.recipe.get("oe_batch_size", 0)
         example = torch.zeros(count, *images.images.shape[1:], device=device)
         compile_training(model, example.contiguous(memory_format=torch.channels_last), precision)
-    return model
+    return ranks.share(model)
 
 
 def make_optimizer(model, loss, args):
     """SGD with Nesterov momentum of the network and the loss's head, if it has one;
     weight decay on every parameter, as the papers' code has it.
     """
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [*model.parameters(), *loss.projection.parameters()],
         lr=args.learning_rate,
         momentum=args.momentum,
@@ -171,6 +179,8 @@ def make_optimizer(model, loss, args):
         nesterov=args.momentum > 0,
         fused=True,
     )
+    ranks.share_gradients(optimizer, model)
+    return optimizer
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ import time
 import torch
 
 from utils import snapshots
-from utils.runtime import UserError, write_text
+from utils.runtime import UserError, ranks, write_text
 
-from .files import RunFiles, load_state
+from .files import NoFiles, RunFiles, load_state
 
 COLUMNS = ["epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"]
 CHECK_EVERY = 25  # steps between looks at the losses: reading a value makes the device wait
@@ -74,13 +74,16 @@ class Run:
     """
 
     def __init__(self, folder, stem, model, optimizer, args, description, head=None):
-        self.files, self.stem, self.args = RunFiles(folder, stem), stem, args
+        self.files = NoFiles(folder, stem) if ranks.rank() else RunFiles(folder, stem)
+        self.stem, self.args = stem, args
         self.model, self.optimizer, self.head = model, optimizer, head
         self.first_epoch, self.rows, self.best, self.best_epoch = 0, [], math.inf, None
         self.description = {**description, "recipe": args.recipe}
+        ranks.meet()  # all have read what they begin with, before the first one moves it
         if args.resume:
-            self.check_sources(load_state(folder, stem))
-            self.restore(self.files.go_on())
+            with ranks.first_alone():
+                self.check_sources(load_state(folder, stem))
+                self.restore(self.files.go_on())
         else:
             if self.files.start():
                 print(
@@ -187,7 +190,7 @@ class Run:
             self.save_snapshot(epoch, test_error, best=True)
         self.write_log()
         self.save_state(epoch)
-        for file in obsolete:
+        for file in [] if ranks.rank() else obsolete:
             snapshots.remove_snapshot(file)
         detail = "".join(f" | {name} {value:.4f}" for name, value in terms.items())
         print(
