@@ -2,6 +2,7 @@
 
     python reproduce.py digits                       # needs no download; a few minutes
     python reproduce.py cifar10                      # the papers' recipes; hours on a CPU
+    python reproduce.py cifar10 --seeds 1,2,3 --jobs 3   # three trainings at a time, mean and sd
     python reproduce.py cifar10 --preset quick       # a short schedule, in folders of its own
     python reproduce.py cifar10 --table sr           # published beside measured: CIFAR/README.md
     python reproduce.py cifar10 --table all --train  # what is missing is trained
@@ -20,7 +21,7 @@ import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
 import sys
 
 from utils import loaders, runtime
-from utils.paper import every, methods, studies, tables
+from utils.paper import every, methods, seeds, studies, tables
 from utils.training import options, recipes
 
 
@@ -40,6 +41,25 @@ def parse(argv: list[str] | None):
         help="default: wrn; with --table: every network of the table, or only the one named",
     )
     parser.add("--seed", type=options.count, default=1, help="of training (default: 1)")
+    parser.add(
+        "--seeds",
+        type=seeds.parse_seeds,
+        default=None,
+        metavar="LIST",
+        help="the chain for each of these training seeds, as 1,2,3; mean and sd over them",
+    )
+    parser.add(
+        "--jobs",
+        type=options.positive_int,
+        default=1,
+        metavar="K",
+        help="with --seeds: so many at a time, each on its own cores and GPU (default: 1)",
+    )
+    parser.add(
+        "--own-folders",
+        action="store_true",
+        help="snapshots of this seed in folders of their own, pretrained_s2 for --seed 2",
+    )
     parser.add(
         "--preset", default="paper", choices=tuple(recipes.PRESETS), help="recipes (default: paper)"
     )
@@ -74,6 +94,10 @@ def parse(argv: list[str] | None):
     chosen = [f"--{name.replace('_', '-')}" for name in studied if getattr(args, name)]
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)}: one at a time")
+    if args.seeds and (chosen or args.seed != 1):
+        parser.error(f"--seeds is about the chain: no {chosen[0] if chosen else '--seed'}")
+    if args.jobs > 1 and not args.seeds:
+        parser.error("--jobs goes with --seeds")
     if args.train and not args.table:
         parser.error("--train goes with --table")
     if (args.sweep or args.ablation) and (args.fresh or args.preset != "paper"):
@@ -98,6 +122,8 @@ def main(argv=None):
         every.run(args)
     elif args.table:
         methods.paper_table(args)
+    elif args.seeds:
+        seeds.chains(args)
     else:
         methods.chain(args)
 

@@ -73,16 +73,13 @@ def train(name, stage):
         optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         optimizer.step()
-        curve.append([float(term) for term in terms.values()])
+        curve.append([float(term.detach()) for term in terms.values()])
     return np.array(curve), {key: value.numpy() for key, value in model.state_dict().items()}
 
 
 def every_loss():
-    return {
-        (stage, name): train(name, stage)
-        for stage in ("tune", "pretrain")
-        for name in losses_of(stage)
-    }
+    stages = {name: stage for stage in ("pretrain", "tune") for name in losses_of(stage)}
+    return {(stage, name): train(name, stage) for name, stage in stages.items()}
 
 
 def second_derivative():

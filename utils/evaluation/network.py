@@ -300,11 +300,9 @@ class Network:
         total, done = len(batches), first // self.batch_size
         own = batches.from_image(first, ranks.size(), ranks.rank())
         made = (tuple(part.float().cpu().numpy() for part in forward(x)) for x, _ in own)
-        if ranks.size() > 1:
-            rounds = -(-(len(images) - first) // (self.batch_size * ranks.size()))
-            every = (ranks.in_turn(next(made, None)) for _ in range(rounds))
-            made = (parts for turn in every for parts in turn if parts is not None)
-        yield from tqdm(made, images.name, total, initial=done, **bar)
+        rounds = -(-(len(images) - first) // (self.batch_size * ranks.size()))
+        every = ranks.interleaved(made, rounds)
+        yield from tqdm(every, images.name, total, initial=done, **bar)
 
     def gather(self, count, batches):
         """The batches' parts in preallocated arrays (count,...) of their names."""

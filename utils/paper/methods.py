@@ -188,6 +188,7 @@ def train(
         for preset in (args.preset, USUAL["preset"])
     )
     preset = USUAL["preset"] if recipe == usual else args.preset
+    folder += f"_s{args.seed}" * getattr(args, "own_folders", False)
     place = snapshots.SNAPSHOTS / (folder if recipe == usual else f"{folder}_{preset}")
     recipe |= {"seed": args.seed, "arch": args.arch}
     last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
@@ -210,7 +211,7 @@ def train(
             for word in (f"--{key}", str(value))
         ),
     ]
-    if place.name != folder:
+    if place.name not in ("pretrained", f"tune_{loss}"):
         command += ["--save", f"./snapshots/{place.name}"]
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
         command += ["--load", str(parent)]

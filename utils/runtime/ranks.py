@@ -9,6 +9,7 @@ process. What sums over a batch inside the network, BatchNorm, sums over the ran
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -78,6 +79,17 @@ def in_turn(own: Any) -> list:
     found = [None] * size()
     dist.all_gather_object(found, own)
     return found
+
+
+def interleaved(own: Iterator, rounds: int) -> Iterator:
+    """Every rank's items in turn: the first of each, then the second of each. In the last of the
+    rounds some have none.
+    """
+    if size() == 1:
+        yield from own
+        return
+    for _ in range(rounds):
+        yield from (item for item in in_turn(next(own, None)) if item is not None)
 
 
 def lost(error: BaseException) -> bool:

@@ -1,0 +1,148 @@
+"""A data set's chain for several training seeds, some at a time, each on cores of its own."""
+
+import argparse
+import csv
+import io
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from utils import runtime
+from utils.evaluation import report
+from utils.training import options
+
+from .rendered import table
+from .tables import file_name
+
+POLL = 0.2  # seconds between looks at the running chains
+
+
+def places(jobs: int) -> list[dict]:
+    """What each of ``jobs`` chains at a time has to itself: a share of the cores, and a GPU of those
+    at hand, in turn.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    gpus = torch.cuda.device_count()
+    made = []
+    for job in range(jobs):
+        own = cores[job::jobs]
+        threads = max(len(own) or (os.cpu_count() or 1) // jobs, 1)
+        made.append(
+            {
+                "cores": own,
+                "environment": {
+                    "OMP_NUM_THREADS": str(threads),
+                    **({"CUDA_VISIBLE_DEVICES": str(job % gpus)} if gpus else {}),
+                },
+            }
+        )
+    return made
+
+
+def start(command: list[str], place: dict, log: Path) -> subprocess.Popen:
+    """Begin a chain on its cores; what it prints goes to a log."""
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-u", str(runtime.ROOT / "reproduce.py"), *command],
+            env={**os.environ, **place["environment"]},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    if place["cores"]:
+        os.sched_setaffinity(process.pid, place["cores"])
+    return process
+
+
+def words_of(args: argparse.Namespace, seed: int) -> list[str]:
+    """The command of one seed's chain, without ``reproduce.py``."""
+    chosen = {"arch": args.arch, "preset": args.preset}
+    words = [args.dataset, "--seed", str(seed)]
+    words += ["--own-folders"] * (seed != 1)
+    words += ["--fresh"] * args.fresh
+    usual = {"arch": "wrn", "preset": "paper"}
+    words += [w for k, v in chosen.items() if v != usual[k] for w in (f"--{k}", str(v))]
+    return words + options.common_words(args)
+
+
+def chains(args: argparse.Namespace) -> Path:
+    """Run the chain of every seed, at most ``args.jobs`` at a time; print mean and sd of their
+    tables, and write them as CSV, whose path is returned. UserError names the log of one that
+    fails; the others end first.
+    """
+    folder = runtime.make_folder(report.RESULTS)
+    waiting, running, failed = list(args.seeds), {}, []
+    free = places(min(args.jobs, len(waiting)))
+    while waiting or running:
+        while waiting and free:
+            seed, place = waiting.pop(0), free.pop(0)
+            words, log = words_of(args, seed), folder / f"{args.dataset}_s{seed}.log"
+            print(
+                f"$ python reproduce.py {' '.join(words)}   > {runtime.short_path(log)}", flush=True
+            )
+            running[seed] = (start(words, place, log), place, log)
+        time.sleep(POLL)
+        for seed, (process, place, log) in list(running.items()):
+            if process.poll() is not None:
+                del running[seed]
+                free.append(place)
+                failed += [(seed, log)] * bool(process.returncode)
+    if failed:
+        raise runtime.UserError(
+            f"the chain of seed {', '.join(str(seed) for seed, _ in failed)} failed; its error is at "
+            f"the end of {runtime.short_path(failed[0][1])}. The same command goes on"
+        )
+    rows = mean_over_seeds(
+        [
+            folder / f"{file_name(argparse.Namespace(**{**vars(args), 'seed': seed}), 'table')}.csv"
+            for seed in args.seeds
+        ]
+    )
+    text = io.StringIO()
+    head = ["method", "fpr95", "fpr95_sd", "auroc", "auroc_sd", "id_error", "id_error_sd"]
+    csv.writer(text).writerows([head, *([name, *values] for name, values in rows.items())])
+    path = folder / f"{file_name(argparse.Namespace(**{**vars(args), 'seed': 1}), 'seeds')}.csv"
+    runtime.write_text(path, text.getvalue())
+    shown = [
+        [name, *(f"{values[i]:.2f} ± {values[i + 1]:.2f}" for i in (0, 2, 4))]
+        for name, values in rows.items()
+    ]
+    print("\n" + table(["method", "FPR95, average", "AUROC, average", "ID error"], shown))
+    print(f"\nmean ± sd over {len(args.seeds)} training seeds: {runtime.short_path(path)}")
+    return path
+
+
+def mean_over_seeds(files: list[Path]) -> dict[str, list[float]]:
+    """{method: [mean, sd of FPR95, of AUROC, of the ID error]} of the averages in tables of one seed
+    each, in percent.
+    """
+    found = {}
+    for file in files:
+        with file.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                if row["set"] == "average":
+                    values = [float(row[key]) for key in ("fpr95", "auroc", "id_error")]
+                    found.setdefault(row["method"], []).append(values)
+    return {
+        method: [
+            round(value, 4)
+            for column in zip(*values)
+            for value in (statistics.mean(column), statistics.stdev(column))
+        ]
+        for method, values in found.items()
+        if len(values) == len(files)
+    }
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds with commas between, "1,2,3" -> [1, 2, 3]; argparse's error unless there are two or
+    more, each once.
+    """
+    seeds = [options.count(word) for word in text.split(",")]
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"'{text}' are not two or more different seeds")
+    return seeds
