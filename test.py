@@ -37,7 +37,7 @@ def main(argv=None):
     runtime.make_folder(args.save)  # before the work, not after it
     loaders.use_streaming(args.stream, args.prefetch)
     records = []
-    for file in results.announce(args.model, args.load):
+    for file in results.announce(args.model, args.load, args.download):
         if args.export:
             print("\n" + export.export(file, args))
         if args.images:

@@ -54,7 +54,7 @@ def load_test_script():
 
 
 def parse(command):
-    words = shlex.split(command)
+    words = shlex.split(re.sub(r"^torchrun (--\S+ )+", "python ", command))
     if words[0] == "make":
         targets = [word for word in words[1:] if "=" not in word]
         makefile = (runtime.ROOT / "Makefile").read_text()

@@ -16,7 +16,16 @@ from tqdm import tqdm
 
 import models
 from utils import runtime, scores, snapshots
-from utils.loaders import ID_SETS, MEAN, STD, Batches, ImageSet, check_fits
+from utils.loaders import (
+    ID_SETS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MEAN,
+    STD,
+    Batches,
+    ImageSet,
+    check_fits,
+)
 from utils.runtime import (
     CIFAR,
     Cache,
@@ -139,6 +148,9 @@ def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
     network = Network(
         model, runtime.sha256_file(file), device, precision, args.test_bs, arch=description["arch"]
     )
+    package = description["arch"].partition(":")[0]
+    if package in models.PACKAGES and "recipe" not in description:  # trained elsewhere
+        network.mean, network.std = IMAGENET_MEAN, IMAGENET_STD
     return network.compiling(args.compile), description
 
 

@@ -15,6 +15,7 @@ from utils.training.options import (
 )
 
 from .protocol import PROTOCOLS, USUAL
+from .published import is_published
 from .report import RESULTS
 
 
@@ -149,6 +150,11 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "generated noise, and print the grid (default: off)",
     )
     add(
+        "--download",
+        action="store_true",
+        help="fetch the weights of --model torchvision:NAME where torch's cache lacks them",
+    )
+    add(
         "--list-scores",
         action="store_true",
         help="print every score's name, formula, needs and paper",
@@ -158,4 +164,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args = parser.parse_args(words)
     if not args.model and not args.list_scores:
         parser.error("--model is missing")
+    if args.model and is_published(args.model) and not args.arch:
+        args.arch = args.model
     return argparse.Namespace(**vars(args), command=words)

@@ -29,6 +29,7 @@ from utils.runtime import (
 
 from .network import COMPILED
 from .protocol import Case, Rows, departures
+from .published import find_weights, is_published
 
 RESULTS = CIFAR / "results"
 FLAGS = {
@@ -119,8 +120,13 @@ def format_summaries(measured, out_as_pos=False):
     )
 
 
-def announce(model: str, folder: str | None) -> Iterator[Path]:
+def announce(model: str, folder: str | None, download: bool = False) -> Iterator[Path]:
     """The snapshot files that --model and --load mean, each printed when its turn comes."""
+    if is_published(model):
+        file = find_weights(model, download)
+        print(f"\n{file.name}")
+        yield file
+        return
     found = []  # all of them before the first is scored
     for name in filter(None, (part.strip() for part in model.split(","))):
         files = (
