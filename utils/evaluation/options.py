@@ -15,8 +15,8 @@ from utils.training.options import (
 )
 
 from .protocol import PROTOCOLS, USUAL
-from .published import is_published
 from .report import RESULTS
+from .torchvision_weights import is_published
 
 
 def jpeg_quality(text: str) -> int:

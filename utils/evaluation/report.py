@@ -29,7 +29,7 @@ from utils.runtime import (
 
 from .network import COMPILED
 from .protocol import Case, Rows, departures
-from .published import find_weights, is_published
+from .torchvision_weights import find_weights, is_published
 
 RESULTS = CIFAR / "results"
 FLAGS = {

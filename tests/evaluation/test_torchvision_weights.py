@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from utils import scores
-from utils.evaluation import network, protocol, published
+from utils.evaluation import network, protocol, torchvision_weights
 from utils.runtime import UserError
 
 torchvision = pytest.importorskip("torchvision")
@@ -23,12 +23,12 @@ def hub(tmp_path, monkeypatch):
 
 def test_a_file_is_named_and_checked(hub):
     with pytest.raises(UserError, match=r"resnet50-0676ba61\.pth.*--download"):
-        published.find_weights("torchvision:resnet50")
+        torchvision_weights.find_weights("torchvision:resnet50")
     (hub / "resnet50-0676ba61.pth").write_bytes(b"other")
     with pytest.raises(UserError, match="damaged"):
-        published.find_weights("torchvision:resnet50")
+        torchvision_weights.find_weights("torchvision:resnet50")
     with pytest.raises(UserError, match="no weights"):
-        published.find_weights("torchvision:resnet5")
+        torchvision_weights.find_weights("torchvision:resnet5")
 
 
 def photographs(folder, count, classes):
