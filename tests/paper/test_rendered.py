@@ -168,3 +168,11 @@ def test_what_has_not_been_measured_says_so(recorded):
         for name in tables.TABLES
         for line in map(str, tables.grid(name, "cifar10", {}))
     )
+
+
+def test_a_recorded_score_is_named_by_the_defaults_of_today():
+    """ash-s was recorded with p=95, its default then."""
+    for recorded, p, label in (("ash-s", 95.0, "ash-s:p=95"), ("ash-s:p=65", -1.0, "ash-s")):
+        entry = {"score": recorded, "hyper": {"p": p}}
+        assert rendered.label_of(entry, "cifar10") == label
+    assert rendered.label_of({"score": "ash-s", "hyper": {"p": 90.0}}, "imagenet") == "ash-s"
