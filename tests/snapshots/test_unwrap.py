@@ -127,3 +127,19 @@ def test_safetensors(net, tmp_path, monkeypatch):
     monkeypatch.setattr(snapshots.unwrap.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install safetensors"):
         snapshots.load_model(tmp_path / "theirs.safetensors")
+
+
+@pytest.mark.parametrize("arch", ("wrn", "resnet18"))
+@pytest.mark.parametrize("body", ("backbone.", "encoder.module.", ""))
+def test_contrastive_files_load_without_a_classifier(arch, body, tmp_path, capsys):
+    net = models.build(arch, 10, layers=10, widen_factor=1)
+    state = {n: v for n, v in net.state_dict().items() if not n.startswith("fc.")}
+    state = prefixed(state, body)
+    if body:
+        state |= {"head.0.weight": torch.zeros(9, 9), "head.2.bias": torch.zeros(128)}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "cifar100_simclr.pt")
+    loaded, about = snapshots.load_model(tmp_path / "cifar100_simclr.pt")
+    assert (about["arch"], about["classifier"], about["dataset"]) == (arch, False, "cifar100")
+    assert about["num_classes"] == 100 and "no classifier" in capsys.readouterr().err
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(loaded(x)[1], net.eval()(x)[1])

@@ -17,6 +17,7 @@ from tqdm import tqdm
 import models
 from utils import runtime, scores, snapshots
 from utils.loaders import (
+    DATASETS,
     ID_SETS,
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -134,6 +135,8 @@ def take_known_set(description: dict, args: Namespace) -> None:
     name = vars(args).get("id")
     if name in ID_SETS and not Path(name).exists():
         description.update(dataset=name, data=name)
+        if description.get("classifier") is False:  # its head is no one's
+            description["num_classes"] = DATASETS[name].num_classes
         args.id = None
 
 

@@ -17,7 +17,7 @@ import torch
 
 import models
 from models.foreign import clean_name, count_classes, strip_prefix
-from utils.loaders import ID_SETS
+from utils.loaders import DATASETS, ID_SETS
 from utils.runtime import UserError, json_bytes, sha256_file, write_files
 
 from . import unwrap
@@ -168,18 +168,26 @@ def check_arch(arch: object, place: str | Path) -> None:
         )
 
 
+def known_network(state: dict) -> dict:
+    """What names and shapes tell of a file's network; {} where no network here fits."""
+    return next(filter(None, map(models.infer, unwrap.spellings(state))), {})
+
+
+def dataset_named(path: Path) -> str | None:
+    """The ID set that a file's name begins with."""
+    name = Path(path).name
+    return next((d for d in sorted(ID_SETS, key=len, reverse=True) if name.startswith(d)), None)
+
+
 def describe(path, state, arch=None):
     """The description beside a snapshot, or what names and shapes tell of a file that has none.
 
     ``arch`` (``--arch``, possibly ``module:function``) is believed over both.
     """
-    description, name = read_description(path), Path(path).name
+    description = read_description(path)
     if description is None:
-        known = filter(None, map(models.infer, unwrap.spellings(state)))
-        description = next(known, {})
-        description["dataset"] = next(
-            (d for d in sorted(ID_SETS, key=len, reverse=True) if name.startswith(d)), None
-        )
+        description = known_network(state)
+        description["dataset"] = dataset_named(path)
     elif description.get("sha256") not in (None, sha256_file(path)):
         raise UserError(
             f"{path} is damaged: its sha256 is not the one in "
@@ -225,8 +233,18 @@ def build_model(description):
 
 def load_model(path, arch=None):
     """(model in eval mode on the CPU, description) of a snapshot file."""
-    state = read_weights(path)
-    description = describe(path, state, arch)
+    state, body = read_weights(path), None
+    if arch is None and read_description(path) is None and not known_network(state):
+        classes = DATASETS[dataset_named(path)].num_classes if dataset_named(path) else 10
+        body = unwrap.body_of(state, classes)
+    description = describe(path, body or state, arch)
+    if body:
+        state, description["classifier"], description["loss"] = body, False, "contrastive"
+        print(
+            f"note: {Path(path).name} has no classifier: scores of its features are what it can be "
+            "asked for, and an ID error means nothing",
+            file=sys.stderr,
+        )
     model = build_model(description)
     load_weights(model, state, path)
     return model.eval(), description

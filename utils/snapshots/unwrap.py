@@ -12,7 +12,7 @@ from pathlib import Path, PosixPath
 import numpy as np
 import torch
 
-from models.foreign import clean_names
+from models.foreign import clean_names, infer
 from utils.runtime import UserError, printable
 
 # where training scripts put the weights, the first that is there counts
@@ -22,6 +22,8 @@ KEYS = (
 )
 # counters that averaging and profiling leave among the weights: last part of their names
 COUNTERS = ("n_averaged", "total_ops", "total_params")
+# what contrastive training calls its network, beside which lies a head that is thrown away
+BODIES = ("backbone", "encoder", "encoder_q", "base_encoder", "f")
 SHOWN = 6  # keys that an error names
 ADVICE = "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt')"
 
@@ -159,3 +161,24 @@ def spellings(state: dict) -> list[dict]:
     while (shorter := unprefixed(found[-1])) is not None:
         found.append(shorter)
     return found
+
+
+def body_of(state: dict, num_classes: int) -> dict | None:
+    """The weights of a contrastive file (``backbone.*`` and a projection head, or the network
+    without a classifier) with a head of zeros in the place of the missing one; None where no
+    network known here fits.
+    """
+    parts = {name.partition(".")[0] for name in state}
+    names = [part for part in BODIES if part in parts]
+    inner = {n.partition(".")[2]: v for n, v in state.items() if n.partition(".")[0] in names}
+    for body in spellings(clean_names(inner) if inner else state):
+        if "fc.weight" in body:
+            continue
+        for width in sorted({len(value) for value in body.values() if value.ndim == 1}):
+            head = {
+                "fc.weight": torch.zeros(num_classes, width),
+                "fc.bias": torch.zeros(num_classes),
+            }
+            if infer({**body, **head}):
+                return {**body, **head}
+    return None
