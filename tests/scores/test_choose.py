@@ -28,6 +28,14 @@ def test_hyper_parameters_reach_the_score():
     assert knn.label == "knn:k=7"
 
 
+def test_M_is_the_ancestors_name_of_mahalanobis():
+    found = choose("M,M:eps=0.1,zscore(M+energy)")
+    assert [score.label for score in found[:2]] == ["mahalanobis", "mahalanobis:eps=0.1"]
+    assert "mahalanobis" in [member.name for member in found[2].members]
+    with pytest.raises(UserError, match="unknown score 'm'"):
+        choose("m")
+
+
 def test_all_is_every_score_and_mahalanobis_with_its_input_step():
     labels = [score.label for score in choose("all", "cifar10")]
     assert labels == [*SCORES, "mahalanobis:eps=0.0014"]

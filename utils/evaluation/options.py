@@ -67,7 +67,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--ood",
         default=USUAL.ood,
         metavar="LIST",
-        help="comma list of data set names and folder:PATH (default: the papers' six sets)",
+        help="comma list of data set names, folder:PATH and NAME=PATH (default: the papers' six sets)",
     )
     add(
         "--images",

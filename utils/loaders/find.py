@@ -1,6 +1,7 @@
 """Find a data set by name or path and read it; the sets that a protocol or a loss asks for."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from utils.runtime import DATA, UserError, short_path
 
 from . import readers, splits, streaming
+from .keys import parts_of_npz
 from .sets import (
     DATASETS,
     OOD_SETS,
@@ -21,6 +23,7 @@ from .sets import (
     make_set,
 )
 
+NAMED = re.compile(r"[\w.+-]+")  # what a set may be called in NAME=PATH
 LIST_NAMES = {"textures": "texture"}  # a set's name here -> in OpenOOD's lists
 
 
@@ -96,7 +99,7 @@ def load(
     if read_official:
         pixels, labels, classes = read_official(path, split)
     elif path.name.endswith(readers.ARRAY_ENDINGS):
-        pixels, labels, classes = readers.read_array(path, split)
+        pixels, labels, classes = readers.read_array(path, split, place.inside)
     elif streaming.is_streamed(place, size):
         images = streaming.stream(place, name, size, entry.crop_only, skip_bad)
         tell(images, split, place.told)
@@ -145,6 +148,11 @@ def locate(path: Path, split: str, strict: bool = False) -> splits.Place:
         if parts:
             inside, kind, told = splits.choose_part(parts, split, path, strict)
             return splits.Place(path, inside, told, kind)
+    elif path.is_file() and path.name.endswith(".npz"):
+        parts = parts_of_npz(path)
+        if parts:
+            key, kind, told = splits.choose_part(parts, split, path, strict)
+            return splits.Place(path, key, told, kind)
     return splits.Place(path)
 
 
@@ -190,9 +198,14 @@ def tell(images: ImageSet, split: str, told: str) -> None:
 
 
 def name_or_path(item):
-    """(name, path or None) of a NAME, a PATH or folder:PATH;
-    a path's set is called as its file or folder.
+    """(name, path or None) of a NAME, a PATH, folder:PATH or NAME=PATH;
+    a path's set is called as its file or folder unless it is named.
     """
+    given, equals, place = item.partition("=")
+    # what is there under the whole text is a path with a = in it
+    if equals and NAMED.fullmatch(given) and place and not Path(item).expanduser().exists():
+        kind, _, path = place.partition(":")
+        return given, path if path and kind in ("folder", "path", "file") else place
     kind, _, path = item.partition(":")
     path = path if path and kind in ("folder", "path", "file") else item
     endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS + (".mat",)
@@ -329,7 +342,7 @@ def where_to_get(name, data=DATA):
 
 
 def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
-    """ImageSets of an --ood value: comma-separated names or folder:PATH / path:PATH items;
+    """ImageSets of an --ood value: comma-separated names, folder:PATH / path:PATH or NAME=PATH items;
     "" = the protocol's sets.
     """
     given = [item.strip() for item in text.split(",") if item.strip()]
@@ -355,7 +368,8 @@ def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
     repeated = [s.name for i, s in enumerate(sets) if s.name in [t.name for t in sets[:i]]]
     if repeated:
         raise UserError(
-            f"--ood names '{repeated[0]}' twice; a path's set is called as its file or folder"
+            f"--ood names '{repeated[0]}' twice; a path's set is called as its file or folder. "
+            "Name it otherwise: --ood NAME=PATH"
         )
     return sets
 

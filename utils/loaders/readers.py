@@ -19,6 +19,7 @@ from data.download import IMAGE_ENDINGS
 from utils.runtime import Cache, UserError, check_regular, open_regular
 
 from . import bounds, splits
+from .keys import label_key
 from .lists import LIST_ENDING, Listed
 from .pickles import load_plain
 
@@ -85,9 +86,9 @@ def read_svhn(path, split):
         raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
 
 
-def read_array(path, split):
+def read_array(path, split, inside=""):
     """.npy or .npz of uint8 images (N,H,W,3), (N,3,H,W) or grey (N,H,W);
-    an .npz may hold labels and classes.
+    an .npz may hold labels and classes. ``inside``: the key of the images of one part of it.
     """
     try:
         with open_regular(path) as file:
@@ -96,7 +97,9 @@ def read_array(path, split):
             if isinstance(content, np.ndarray):
                 images, labels, classes = content, None, None
             else:
-                keys = [key for key in ("images", "data", "x", "arr_0") if key in content.files]
+                wanted = (inside,) if inside else ("images", "data", "x", "arr_0")
+                named = (label_key(inside),) if inside else ("labels", "y")
+                keys = [key for key in wanted if key in content.files]
                 if not keys:
                     raise UserError(
                         f"{path} holds {', '.join(content.files) or 'nothing'}; "
@@ -104,8 +107,7 @@ def read_array(path, split):
                     )
                 images = np.asarray(content[keys[0]])  # a member that is no array comes as bytes
                 labels = next(
-                    (np.asarray(content[key]) for key in ("labels", "y") if key in content.files),
-                    None,
+                    (np.asarray(content[key]) for key in named if key in content.files), None
                 )
                 classes = (
                     tuple(map(str, content["classes"])) if "classes" in content.files else None
@@ -141,9 +143,11 @@ def check_pixels(images, where):
 
 
 def check_labels(labels, count, where):
-    """int64 (N,) labels or None."""
+    """int64 (N,) labels of (N,) or (N,1), or None."""
     if labels is None:
         return None
+    if labels.shape == (count, 1):  # as Keras and MedMNIST write them
+        labels = labels[:, 0]
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
             f"{where}: labels are {labels.dtype} of shape {labels.shape}, not {count} integers"

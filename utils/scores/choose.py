@@ -130,7 +130,8 @@ def parse_score(text: str, dataset: str | None, common: dict) -> Score:
     if text.lower().startswith(f"{ZScore.name}("):
         return parse_sum(text, dataset, common)
     name, _, options = text.partition(":")
-    known = scores.SCORES.get(name.lower())
+    # [SR]'s code and its ancestors write --score M
+    known = scores.SCORES.get("mahalanobis" if name == "M" else name.lower())
     if known is None and (not options or "=" in options.split(":")[0]):
         raise ValueError(f"unknown score '{name}'. There is: {there()}")
     if known is None:
