@@ -9,7 +9,9 @@ import pytest
 import torch
 from conftest import noise, stop_at_step, write_own
 
+import tune
 from utils.losses import LOSSES, losses_of
+from utils.training import options
 
 SMALL = "--layers 10 --widen-factor 1 --batch_size 16 --device cpu"
 
@@ -236,3 +238,12 @@ def test_pretraining_with_other_losses(make_project, own):
         "--outliers is not an option of --loss ce",
     )
     project.refuse(f"baseline.py own --id {own} --loss logitnorm --tau 0", "tau 0")
+
+
+@pytest.mark.parametrize(
+    "words, outliers", [("", 256), ("-b 8", 16), ("-b 8 --oe_batch_size 256", 256)]
+)
+def test_outliers_keep_their_ratio_to_id_images_unless_typed(words, outliers, monkeypatch):
+    monkeypatch.setattr("utils.loaders.is_there", lambda *given: True)
+    args = tune.parse(["cifar10", "--loss", "oe", *words.split()])
+    assert options.settle(args, "tune").recipe["oe_batch_size"] == outliers

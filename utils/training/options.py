@@ -341,6 +341,7 @@ def settle(
     }
     arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
     recipe = recipes.resolve(stage, args.dataset, args.loss, run["preset"], arch)
+    recipe = recipes.follow(recipe, typed)
     recipe.update(shape)
     recipe.update({key: value for key, value in recorded.items() if key in recipe})
     for key in sorted(set(typed) & set(recipe)):

@@ -12,6 +12,7 @@ lines of ``LAYERS`` in ``layers`` win.
 """
 
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from utils import runtime
@@ -165,6 +166,17 @@ def resolve(
 ) -> dict[str, Any]:
     """The recipe as a dict option -> value."""
     return {k: given.value for k, given in origins(stage, dataset, loss, preset, arch).items()}
+
+
+def follow(recipe: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with what follows from ``chosen`` options, where these name no value of it:
+    outliers a step keep their ratio to ID images.
+    """
+    recipe = dict(recipe)
+    if "oe_batch_size" in recipe and chosen.get("batch_size"):
+        ratio = recipe["oe_batch_size"] / recipe["batch_size"]
+        recipe["oe_batch_size"] = max(1, round(chosen["batch_size"] * ratio))
+    return recipe
 
 
 def departures(description: dict) -> dict[str, tuple]:
