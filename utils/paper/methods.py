@@ -22,21 +22,9 @@ def chain(args: argparse.Namespace) -> None:
     """Train, fine-tune, score; one table, one figure."""
     start = time.perf_counter()
     loaders.check_chain(args.dataset, args.data, own_id=args.id is not None)
-    stem = f"{args.dataset}_{arch_name(args.arch)}"
-    pretrained = train(["baseline.py"], "pretrained", f"{stem}_pretrained", "pretrain", None, args)
-    losses = list(dict.fromkeys(loss for _, loss, _ in METHODS if loss))
-    tuned = {
-        loss: train(
-            ["tune.py", "--loss", loss],
-            f"tune_{loss}",
-            f"{stem}_s{args.seed}_tune",
-            "tune",
-            loss,
-            args,
-            pretrained,
-        )
-        for loss in losses
-    }
+    pretrained = train(None, args)
+    losses = dict.fromkeys(loss for _, loss, _ in METHODS if loss)
+    tuned = {loss: train(loss, args, pretrained) for loss in losses}
 
     baseline = evaluate(pretrained, [score for _, loss, score in METHODS if not loss], args)
     measured = {loss: evaluate(file, [LOSSES[loss].score], args) for loss, file in tuned.items()}
@@ -132,10 +120,8 @@ def snapshot_of(
     A run of the preset ``code`` counts, where its recipe is the paper's and the usual folder has
     none.
     """
-    folder = stage if stage == "pretrained" else f"tune_{stage}"
-    stem = f"{args.dataset}_{args.arch}_" + (
-        "pretrained" if pretrained is None else f"s{args.seed}_tune"
-    )
+    loss = None if stage == "pretrained" else stage
+    folder, stem = place_of(loss, args)
     places = {
         file.parent.name
         for file in snapshots.all_snapshots()
@@ -154,35 +140,28 @@ def snapshot_of(
         + ("" if args.train else "; its rows are not measured (--train trains it)"),
         file=sys.stderr,
     )
-    if not args.train:
-        return None
-    command = ["baseline.py"] if pretrained is None else ["tune.py", "--loss", stage]
-    return train(
-        command,
-        folder,
-        stem,
-        "pretrain" if pretrained is None else "tune",
-        None if pretrained is None else stage,
-        args,
-        pretrained,
-    )
+    return train(loss, args, pretrained) if args.train else None
 
 
-def train(
-    command: list[str],
-    folder: str,
-    stem: str,
-    stage: str,
-    loss: str | None,
-    args: argparse.Namespace,
-    parent: Path | None = None,
-) -> Path:
-    """Path of a stage's snapshot, trained unless it is there:
+def place_of(loss: str | None, args: argparse.Namespace) -> tuple[str, str]:
+    """(usual folder, stem) of the snapshots of a loss, or of pre-training."""
+    stem = f"{args.dataset}_{arch_name(args.arch)}"
+    if loss is None:
+        return "pretrained", f"{stem}_pretrained"
+    return f"tune_{loss}", f"{stem}_s{args.seed}_tune"
+
+
+def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None) -> Path:
+    """Path of the snapshot of a loss, or of pre-training, trained unless it is there:
     with this recipe, and made from this parent.
 
     A preset that changes the stage has folders of its own, ``tune_sr_quick``: it takes no place of
     a run of the papers' recipe.
     """
+    stage, command = (
+        ("tune", ["tune.py", "--loss", loss]) if loss else ("pretrain", ["baseline.py"])
+    )
+    folder, stem = place_of(loss, args)
     recipe, usual = (
         recipes.resolve(stage, args.dataset, loss, preset, args.arch)
         for preset in (args.preset, USUAL["preset"])

@@ -108,25 +108,13 @@ def draw_density(ax, id_scores, ood_scores, window, bins=70):
         ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
     lost = np.sum(~np.isfinite(id_scores)) + np.sum(~np.isfinite(ood_scores))
     if lost:
-        ax.text(
-            0.99,
-            0.93,
-            f"{lost} not finite",
-            transform=ax.transAxes,
-            ha="right",
-            va="top",
-            fontsize=9,
-        )
+        at = {"transform": ax.transAxes, "ha": "right", "va": "top"}
+        ax.text(0.99, 0.93, f"{lost} not finite", **at, fontsize=9)
     # An observed score (the 9,500th of 10,000), not one between two: infinite scores stay legal.
     threshold = np.quantile(id_scores, 0.95, method="inverted_cdf") if len(id_scores) else np.nan
     if np.isfinite(threshold):
-        ax.axvline(
-            threshold,
-            color="black",
-            linestyle="--",
-            linewidth=1.1,
-            label="95 % of ID lie to the left",
-        )
+        line = {"color": "black", "linestyle": "--", "linewidth": 1.1}
+        ax.axvline(threshold, **line, label="95 % of ID lie to the left")
     ax.set(xlim=window, ylim=(0, None))
     ax.locator_params(axis="y", nbins=3)
     ax.locator_params(axis="x", nbins=6)
@@ -295,11 +283,10 @@ def plot_sparsity(before, after, path_stem, labels=("Pretrained", "SR"), near_ze
         need(features.ravel(), f"the array of features '{label}'")
         share = 100 * (np.abs(features) < near_zero).mean(axis=1)
         heights, edges = np.histogram(share, np.linspace(0, 100, 51))
+        percent = 100 * heights / len(share)
+        left.stairs(percent, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
         left.stairs(
-            100 * heights / len(share), edges, fill=True, color=colour, alpha=0.35, linewidth=0
-        )
-        left.stairs(
-            100 * heights / len(share),
+            percent,
             edges,
             color=colour,
             linestyle=dash,
@@ -346,33 +333,14 @@ def plot_training_curves(rows, path_stem, title=None):
     left, right = fig.subplots(1, 2)
     terms = as_numbers([row.get("ce") for row in rows])
     several = bool(np.isfinite(terms).any())
-    left.plot(
-        epoch,
-        train,
-        color=BLUE,
-        marker=marker,
-        markersize=4,
-        label="Train, all terms" if several else "Train",
-    )
-    if several:
-        left.plot(
-            epoch,
-            terms,
-            color=BLUE,
-            linestyle=":",
-            marker=marker,
-            markersize=4,
-            label="Train, cross-entropy",
-        )
-    left.plot(
-        epoch,
-        test,
-        color=ORANGE,
-        linestyle="--",
-        marker=marker,
-        markersize=4,
-        label="Test, cross-entropy" if several else "Test",
-    )
+    curves = [
+        (train, BLUE, "-", "Train, all terms" if several else "Train"),
+        *[(terms, BLUE, ":", "Train, cross-entropy")] * several,
+        (test, ORANGE, "--", "Test, cross-entropy" if several else "Test"),
+    ]
+    for values, colour, dash, label in curves:
+        style = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4}
+        left.plot(epoch, values, **style, label=label)
     left.set(xlabel="Epoch", ylabel="Loss (nats)")
     left.legend()
     last = np.flatnonzero(np.isfinite(error))[-1:]

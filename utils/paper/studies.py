@@ -18,10 +18,10 @@ import numpy as np
 from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.evaluation.validation import noise_sets
-from utils.training import arch_name, files, options, recipes
+from utils.training import files, options, recipes
 
 from . import plots
-from .methods import run_script
+from .methods import place_of, run_script
 from .tables import file_name
 
 # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
@@ -207,9 +207,7 @@ def find_parent(args: argparse.Namespace) -> Path:
     """Path of the pre-trained snapshot that short fine-tunings start from; UserError if its
     training is not at its end.
     """
-    file = snapshots.find_one(
-        "./snapshots/pretrained", f"{args.dataset}_{arch_name(args.arch)}_pretrained"
-    )
+    file = snapshots.find_one("./snapshots/pretrained", place_of(None, args)[1])
     description = snapshots.read_description(file) or {}
     if description.get("recipe") and not snapshots.is_complete(description):
         raise runtime.UserError(
@@ -226,7 +224,7 @@ def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: f
     place = snapshots.SWEEP / "_".join(
         [folder.name, *(f"{key}_{value:g}" for key, value in changes.items())]
     )
-    stem = f"{args.dataset}_{arch_name(args.arch)}_s{args.seed}_tune"
+    stem = place_of("sr", args)[1]
     file = snapshots.snapshot_path(place, stem, EPOCHS - 1)
     recipe = recipe_of(args, changes)
     if not is_made(file, recipe, parent):
