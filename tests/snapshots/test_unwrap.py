@@ -90,16 +90,18 @@ def test_what_is_refused_is_named(content, words, tmp_path):
 
 class Evil:
     def __reduce__(self):
-        return (open, ("/tmp/should_not_be_there", "w"))
+        return (open, ("should_not_be_there", "w"))
 
 
-def test_code_in_a_file_does_not_run(tmp_path):
+def test_code_in_a_file_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {}, "args": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(UserError, match="open"):
         snapshots.load_model(tmp_path / "evil.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": Evil()}))
     with pytest.raises(UserError):
         snapshots.load_model(tmp_path / "plain.pt")
+    assert not (tmp_path / "should_not_be_there").exists()
 
 
 def test_a_shared_prefix_that_is_the_networks_own_stays(tmp_path, monkeypatch):

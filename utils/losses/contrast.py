@@ -21,6 +21,7 @@ class Contrast(Loss):
     score = "mahalanobis++"
     views = 2
     head = True
+    features = True
     warmup = 0.1
     final = 1e-3
     help = {"tau": "temperature of the cosines"}
