@@ -23,6 +23,7 @@ import stat
 import sys
 import tarfile
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -34,6 +35,7 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer or a byte
+SLOWEST, SLOW_AFTER = 1000, 60  # bytes a second; below that a transfer ends after so many seconds
 ATTEMPTS = 3  # per address; each goes on where the one before broke off
 # that are read
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
@@ -148,6 +150,7 @@ def transfer(url, part, limit):
             raise BrokenTransfer("the server sent another range than asked for")
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
+        start, begun = time.monotonic(), have
         with (
             open(part, "ab" if have else "wb") as file,
             tqdm(
@@ -155,8 +158,14 @@ def transfer(url, part, limit):
             ) as bar,
         ):
             while (total or have) <= limit:
+                seconds = time.monotonic() - start
+                if seconds > SLOW_AFTER and have - begun < SLOWEST * seconds:
+                    raise DownloadError(
+                        f"{have - begun} bytes came in {seconds:.0f} seconds, slower than "
+                        f"{SLOWEST} a second"
+                    )
                 try:
-                    chunk = response.read(CHUNK)
+                    chunk = response.read1(CHUNK)
                 except (OSError, http.client.HTTPException) as error:
                     raise BrokenTransfer(f"broke off after {have} bytes: {error}") from None
                 if not chunk:

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -170,7 +171,10 @@ def kernels() -> ctypes.CDLL | None:
 def build(compiler: list[str], library: Path) -> None:
     """Compile under a temporary name, then rename: another process never loads half a file."""
     library.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+    for left in library.parent.glob("build-*"):  # of a killed process: a build takes seconds
+        if time.time() - left.stat().st_mtime > 600:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
         part = Path(folder) / "fused"
         subprocess.run(
             [*compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"],

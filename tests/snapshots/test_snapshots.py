@@ -422,7 +422,13 @@ def test_two_processes_do_not_train_in_one_folder(place):
     first, second = RunFiles(place / "x", "a"), RunFiles(place / "x", "a")
     first.start()
     first.save_state(
-        epoch=0, **{key: 0 for key in ("model", "optimizer", "recipe", "rows", "best", "data")}
+        epoch=-1,
+        model={},
+        optimizer={"state": {}, "param_groups": []},
+        recipe={},
+        rows=[],
+        best=1.0,
+        data="",
     )
     for attempt in (second.start, second.go_on):
         with pytest.raises(UserError, match="another process is training a in .*--save"):

@@ -299,11 +299,29 @@ class Network:
             arrays = shards.arrays()
         elif arrays is None:
             arrays = self.cache.load(key())
+            arrays = arrays if arrays and self.fits(arrays, len(images)) else None
             if not ranks.everyone(arrays is not None):
                 arrays = self.gather(len(images), self.run(images, forward))
                 self.cache.save(key(), arrays)
         self.memory[key()] = arrays
         return arrays
+
+    def fits(self, arrays: dict[str, np.ndarray], count: int) -> bool:
+        """Whether arrays are outputs of this network for so many images: a file in the cache may
+        hold anything.
+        """
+        weight, _ = head_arrays(self.model)
+        widths = {"logits": None, "features": None}
+        if weight is not None:
+            widths = {"logits": weight.shape[0], "features": weight.shape[1]}
+        return set(arrays) == set(widths) and all(
+            array.dtype == np.float32
+            and array.ndim == 2
+            and len(array) == count
+            and widths[name] in (None, array.shape[1])
+            and np.isfinite(array).all()
+            for name, array in arrays.items()
+        )
 
     def run(self, images, forward, first=0):
         """(logits, features) float32 of each batch from an image on; the device is waited for once

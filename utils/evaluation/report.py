@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import re
 import zlib
@@ -21,6 +20,7 @@ from utils.runtime import (
     portable,
     printable,
     ranks,
+    read_json,
     short_path,
     write_bytes,
     write_json,
@@ -308,8 +308,8 @@ def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None
 def read_result(path: Path) -> dict:
     """The record of a result file; UserError naming the file when it is not one."""
     try:
-        record = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+        record = read_json(path)
+    except (UserError, OSError) as error:
         raise UserError(
             f"{path} is not a result file: {error}. Move it away, or make it anew"
         ) from None

@@ -39,12 +39,15 @@ def write_files(contents: dict) -> None:
     """
     if ranks.rank():
         return
-    temporaries = {}
+    temporaries, replaced = {}, []
     try:
         for path, data in contents.items():
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporaries[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            remove_left(path)
+            handle, temporaries[path] = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.name}.{os.getpid()}_"
+            )
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -53,17 +56,40 @@ def write_files(contents: dict) -> None:
         for path in list(temporaries):
             os.replace(temporaries[path], path)
             del temporaries[path]
+            replaced.append(path.name)
     except BaseException as error:
         for temporary in temporaries.values():
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise UserError(
-                f"the disk is full: {path} was not written; "
-                "the file that was there before is unharmed. Free some space, "
+                f"the disk is full: {path} was not written"
+                + (f", {', '.join(replaced)} was; " if replaced else "; ")
+                + "a file of that name that was there before is unharmed. Free some space, "
                 "then run the same command again (a training that had begun: with --resume)"
             ) from None
         raise
+
+
+def remove_left(path: Path) -> None:
+    """Remove what killed processes left of writing this file: no process of that number is here."""
+    start = f".{path.name}."
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            number, _, rest = entry.name.removeprefix(start).partition("_")
+            if entry.name.startswith(start) and rest and number.isdecimal() and is_gone(number):
+                os.unlink(entry.path)
+
+
+def is_gone(process: str) -> bool:
+    """Whether no process of that number is running on this machine."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def make_folder(path: str | Path) -> Path:

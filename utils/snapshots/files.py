@@ -8,7 +8,6 @@ loaded with ``weights_only``.
 import contextlib
 import hashlib
 import io
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,9 +17,10 @@ import torch
 import models
 from models.foreign import clean_name, count_classes, strip_prefix
 from utils.loaders import DATASETS, ID_SETS
-from utils.runtime import UserError, json_bytes, sha256_file, write_files
+from utils.runtime import UserError, json_bytes, read_json, sha256_file, write_files
 
 from . import unwrap
+from .schema import check_description
 
 
 def to_bytes(content):
@@ -93,9 +93,9 @@ def align_names(state: dict, own: dict) -> dict:
     return max(tries, key=lambda names: len(names.keys() & own.keys()))  # the first of equal ones
 
 
-def load_weights(model, state, path):
-    """Load strictly; only BatchNorm's num_batches_tracked, which old files lack,
-    may be missing. UserError otherwise.
+def matched(model, state, path, note=True):
+    """The weights under the names of the model, which may be on the meta device; UserError unless
+    names and shapes are its own, num_batches_tracked apart.
     """
     own = model.state_dict()
     state = align_names(state, own)
@@ -105,7 +105,7 @@ def load_weights(model, state, path):
     }
     # counters and the like, which no network here has: without effect on what it computes
     harmless = [name for name, value in state.items() if name not in own and value.ndim == 0]
-    if harmless:
+    if harmless and note:
         print(
             f"note: {Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
             "not have, left out",
@@ -117,6 +117,10 @@ def load_weights(model, state, path):
         f"has {n} of shape {tuple(state[n].shape)} instead of {tuple(own[n].shape)}"
         for n in own
         if n in state and state[n].shape != own[n].shape
+    ] + [
+        f"has {n} of {str(state[n].dtype).removeprefix('torch.')} numbers"
+        for n in own
+        if n in state and own[n].is_floating_point() and not state[n].is_floating_point()
     ]
     if missing or extra or shapes:
         what = [
@@ -128,6 +132,14 @@ def load_weights(model, state, path):
             f"{path} is a snapshot of another network or number of classes: "
             f"it {'; '.join(filter(None, what))}"
         )
+    return state
+
+
+def load_weights(model, state, path):
+    """Load strictly; only BatchNorm's num_batches_tracked, which old files lack,
+    may be missing. UserError otherwise.
+    """
+    state = matched(model, state, path)
     model.load_state_dict(
         {
             name: value.float() if value.is_floating_point() else value
@@ -143,16 +155,7 @@ def read_description(path: Path) -> dict | None:
     file = Path(path).with_suffix(".json")
     if not file.exists():
         return None
-    try:
-        description = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not readable as JSON ({error})") from None
-    if not isinstance(description, dict):
-        raise UserError(
-            f"{file} does not describe a snapshot. Remove it, and names and shapes are read "
-            "off the file instead"
-        )
-    return description
+    return check_description(read_json(file), file)
 
 
 def check_arch(arch: object, place: str | Path) -> None:
@@ -203,13 +206,18 @@ def describe(path, state, arch=None):
             f"and there is no {Path(path).with_suffix('.json').name} beside it. Name its network: "
             f"--arch module:function. It holds {unwrap.listed(list(state))}"
         )
-    description.setdefault("num_classes", count_classes(state))
+    if description.get("num_classes") is None:
+        description["num_classes"] = count_classes(state)
+    if description["arch"] in models.MODELS:
+        with torch.device("meta"):  # before any of its memory is asked for
+            shape = build_model(description)
+        matched(shape, state, path, note=False)
     return description
 
 
 def is_complete(description):
     """Whether a description is that of the last epoch of a run of this project's scripts."""
-    epochs = description.get("recipe", {}).get("epochs")
+    epochs = (description.get("recipe") or {}).get("epochs")
     return epochs is not None and description.get("epoch") == epochs - 1
 
 

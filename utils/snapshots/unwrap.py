@@ -1,19 +1,23 @@
 """Checkpoints of other people: where in a file its weights are, and what it is that has none."""
 
 import argparse
-import codecs
 import importlib.util
+import io
 import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PosixPath
+from typing import BinaryIO
 
-import numpy as np
 import torch
 
 from models.foreign import clean_names, infer
-from utils.runtime import UserError, printable
+from utils.loaders import bounds
+from utils.runtime import UserError, check_regular, open_regular, printable
+
+from .schema import check_weights
 
 # where training scripts put the weights, the first that is there counts
 KEYS = (
@@ -24,22 +28,42 @@ KEYS = (
 COUNTERS = ("n_averaged", "total_ops", "total_params")
 # what contrastive training calls its network, beside which lies a head that is thrown away
 BODIES = ("backbone", "encoder", "encoder_q", "base_encoder", "f")
+ARRAY = ("scalar", "_reconstruct")  # by which NumPy writes a number and an array
 SHOWN = 6  # keys that an error names
 ADVICE = "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt')"
 
 
-def plain_objects() -> list:
-    """What a weights-only load may build beside tensors: argparse's Namespace and NumPy's numbers
-    and arrays, none of which runs code of the file.
+class LeftOut:
+    """Stands for NumPy's values beside the weights: none is built, as the state of a dtype or an
+    array that a file gives may lead to memory which is not the file's.
     """
-    core = np._core.multiarray
-    named = [
-        (getattr(core, name), f"numpy.{room}.multiarray.{name}")
-        for name in ("scalar", "_reconstruct")
-        for room in ("core", "_core")
-    ]
-    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdSU"}
-    return [argparse.Namespace, np.dtype, np.ndarray, codecs.encode, PosixPath, *kinds, *named]
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def plain_objects() -> list:
+    """What a weights-only load may build beside tensors, none of which runs code of the file."""
+    core = [f"numpy.{room}.multiarray.{name}" for room in ("core", "_core") for name in ARRAY]
+    names = ("numpy.dtype", "numpy.ndarray", "_codecs.encode", *core)
+    return [argparse.Namespace, PosixPath, *((LeftOut, name) for name in names)]
+
+
+def check_packing(file: BinaryIO) -> None:
+    """ValueError where a .pt says that it holds more than its own length: torch packs nothing, and
+    would unpack without limit what another program has packed.
+    """
+    if zipfile.is_zipfile(file):
+        length = file.seek(0, io.SEEK_END)
+        bounds.check_directory(file, "it")
+        with zipfile.ZipFile(file) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > length:
+            raise ValueError(f"{size >> 20} MB packed into {length >> 10} kB")
+    file.seek(0)
 
 
 def load_content(path: Path) -> object:
@@ -50,9 +74,14 @@ def load_content(path: Path) -> object:
         return load_safetensors(path)
     try:
         # torch warns of files that it then refuses
-        with warnings.catch_warnings(), torch.serialization.safe_globals(plain_objects()):
+        with (
+            open_regular(path) as file,
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(plain_objects()),
+        ):
+            check_packing(file)
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(refusal(path, error)) from None
 
@@ -67,6 +96,7 @@ def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_regular(path)
         return load_file(path)
     except Exception as error:  # its own kinds of error
         raise UserError(
@@ -112,6 +142,7 @@ def find_weights(content: object, path: Path) -> dict[str, torch.Tensor]:
             f"note: {Path(path).name}: {listed(left_out)} beside the weights, left out",
             file=sys.stderr,
         )
+    check_weights(kept, path)
     return clean_names(kept)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from utils import snapshots
 from utils.runtime import UserError, make_folder, write_bytes
+from utils.snapshots.schema import check_state
 
 try:
     import fcntl
@@ -245,14 +246,7 @@ def load_state(folder: str | Path, stem: str) -> dict:
             f"nothing to resume: {stem}.resume.pt does not exist in {folder}. "
             f"There is: {there}. {advice}"
         )
-    state = snapshots.read_pt(path)
-    needed = {"epoch", "model", "optimizer", "recipe", "rows", "best", "data"}
-    if not (isinstance(state, dict) and needed <= set(state)):
-        raise UserError(
-            f"{path} is not the state of an interrupted run. "
-            "Remove it and run the same command without --resume"
-        )
-    return state
+    return check_state(snapshots.read_pt(path), path)
 
 
 def goes_on(folder: str | Path, stem: str, recipe: dict, sources: dict) -> bool:
@@ -264,7 +258,7 @@ def goes_on(folder: str | Path, stem: str, recipe: dict, sources: dict) -> bool:
     path = find_state(folder, stem)
     if path is None:
         return False
-    state = snapshots.read_pt(path)
+    state = check_state(snapshots.read_pt(path), path)
     made = {"preset": "paper", "precision": "auto", **state.get("recipe", {})}
     return agrees(made, recipe) and all(state.get(name) == value for name, value in sources.items())
 

@@ -89,16 +89,9 @@ def describe_network(args, num_classes, train_set, computed):
 
 
 def describe_parent(path: Path, arch: str | None) -> dict:
-    """The description of a pre-trained snapshot; its weights are read only
-    where no .json lies beside it.
-    """
+    """The description of a pre-trained snapshot, whose weights have the shapes it says."""
     own = arch if ":" in (arch or "") else None
-    known = snapshots.read_description(path)
-    if not known:
-        return snapshots.describe(path, snapshots.read_weights(path), own)
-    if own is None and "arch" in known:
-        snapshots.check_arch(known["arch"], path.with_suffix(".json"))
-    return {**known, "arch": own or known.get("arch")}
+    return snapshots.describe(path, snapshots.read_weights(path), own)
 
 
 def load_parent(model, path: Path, description: dict) -> None:

@@ -405,7 +405,7 @@ def check_loss(name: str, stage: str, recipe: dict) -> None:
     """
     try:
         loss = make_loss(name, stage, recipe)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: a state's value that is no number
         raise UserError(f"--loss {name}: {error}") from None
     candidates = sampling.CANDIDATES * recipe.get("oe_batch_size", 0)
     if loss.chooses_outliers and candidates < recipe["batch_size"]:

@@ -127,9 +127,19 @@ class Run:
                     file=sys.stderr,
                 )
         snapshots.load_weights(self.model, state["model"], f"the state of {self.stem}")
-        if self.head is not None and "head" in state:
-            self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            if self.head is not None and "head" in state:
+                self.head.load_state_dict(state["head"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for weight, kept in self.optimizer.state.items():
+                buffer = kept.get("momentum_buffer")
+                if buffer is not None and buffer.shape != weight.shape:
+                    raise ValueError(f"{tuple(buffer.shape)} beside {tuple(weight.shape)}")
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"the state of {self.stem} is of another network or optimiser: {error}. "
+                "Start anew without --resume"
+            ) from None
         self.first_epoch, self.rows, self.best = state["epoch"] + 1, state["rows"], state["best"]
         self.best_epoch = state["best_epoch"]
         print(f"resuming {self.stem} at epoch {self.first_epoch} of {self.args.epochs}")
