@@ -105,12 +105,6 @@ def matched(model, state, path, note=True):
     }
     # counters and the like, which no network here has: without effect on what it computes
     harmless = [name for name, value in state.items() if name not in own and value.ndim == 0]
-    if harmless and note:
-        print(
-            f"note: {Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
-            "not have, left out",
-            file=sys.stderr,
-        )
     state = {name: value for name, value in state.items() if name not in harmless}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [
@@ -131,6 +125,12 @@ def matched(model, state, path, note=True):
         raise UserError(
             f"{path} is a snapshot of another network or number of classes: "
             f"it {'; '.join(filter(None, what))}"
+        )
+    if harmless and note:
+        print(
+            f"note: {Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
+            "not have, left out",
+            file=sys.stderr,
         )
     return state
 
