@@ -94,8 +94,8 @@ def main(argv=None):
     optimizer = training.make_optimizer(model, loss, args)
     streams = runtime.Streams(args.seed, "pretrain", args.streams)
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
-    train_batches = loaders.Batches(train_set, args.test_bs, device) if loss.head else None
-    test_batches = loaders.Batches(test_set, args.test_bs, device)
+    train_batches = loaders.Batches(train_set, args.test_bs, device, statistics=args.statistics)
+    test_batches = loaders.Batches(test_set, args.test_bs, device, statistics=args.statistics)
     run = training.Run(
         snapshots.resolve_folder(args.save),
         stem_of(args),

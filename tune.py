@@ -92,7 +92,7 @@ def main(argv=None):
     optimizer = training.make_optimizer(model, loss, args)
     streams = runtime.Streams(args.seed, "tune", args.streams)
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
-    test_batches = loaders.Batches(test_set, args.test_bs, device)
+    test_batches = loaders.Batches(test_set, args.test_bs, device, statistics=args.statistics)
     _, error_before = training.evaluate(model, test_batches, device, precision)
     print(f"ID error before fine-tuning {error_before:.2f} %")
     run = training.Run(

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import math
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +20,15 @@ from utils import runtime, scores, snapshots
 from utils.loaders import (
     DATASETS,
     ID_SETS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     MEAN,
+    STATISTICS,
     STD,
     Batches,
     ImageSet,
     check_fits,
+    described_statistics,
+    shown,
+    typed_statistics,
 )
 from utils.runtime import (
     CIFAR,
@@ -151,10 +154,36 @@ def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
     network = Network(
         model, runtime.sha256_file(file), device, precision, args.test_bs, arch=description["arch"]
     )
-    package = description["arch"].partition(":")[0]
-    if package in models.PACKAGES and "recipe" not in description:  # trained elsewhere
-        network.mean, network.std = IMAGENET_MEAN, IMAGENET_STD
+    network.mean, network.std = choose_statistics(description, args)
     return network.compiling(args.compile), description
+
+
+def choose_statistics(description: dict, args: Namespace) -> tuple[tuple, tuple]:
+    """(mean, std) for the images of a snapshot: as typed, as its description says, ImageNet's for a
+    package's network, else this project's; what is assumed of a file of others is printed.
+    """
+    given = vars(args)
+    try:
+        typed = typed_statistics(given.get("mean"), given.get("std"))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    described = described_statistics(description)
+    if typed and described and typed != described:
+        print(
+            f"note: the network was trained with {shown(described)}; as typed, images are "
+            f"normalised with {shown(typed)}",
+            file=sys.stderr,
+        )
+    known = typed or described
+    if known or "recipe" in description:
+        return known or STATISTICS["cifar"]
+    elsewhere = description["arch"].partition(":")[0] in models.PACKAGES
+    assumed = STATISTICS["imagenet" if elsewhere else "cifar"]
+    print(
+        f"images are normalised with {shown(assumed)}, assumed: the file does not say "
+        "(--mean, --std)"
+    )
+    return assumed
 
 
 class Network:

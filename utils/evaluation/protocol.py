@@ -120,6 +120,8 @@ class Protocol:
     tune_scores: bool = False  # hyper-parameters chosen on held-out ID images
     T: float | None = beside(None)
     noise: float | None = beside(None)
+    mean: str | None = None  # what images are normalised with; None: as the network was trained
+    std: str | None = None
     image_size: int | None = None  # side that images are brought to; None: the data set's own
     id: str | None = None  # ID images of one's own
     data: str = beside(str(DATA))

@@ -40,4 +40,5 @@ from .sets import (
     make_set,
     outlier_statistics,
 )
+from .statistics import STATISTICS, channels, described_statistics, shown, typed_statistics
 from .streaming import use_streaming

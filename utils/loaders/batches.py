@@ -174,7 +174,7 @@ class TrainingBatches:
     images, or an empty x_out.
 
     x (B,3,H,W) and x_out (M,3,H,W) float32, flipped, cropped and normalised, y int64 (B,). args:
-    batch_size and padding, and for outliers oe_batch_size, outlier_padding and outlier_norm;
+    batch_size, padding and statistics, and for outliers oe_batch_size, outlier_padding and outlier_norm;
     ``streams`` gives the random numbers. A loss that chooses its outliers gets ``CANDIDATES`` times
     as many to choose of, one of pairs both views of each image.
     """
@@ -182,7 +182,15 @@ class TrainingBatches:
     def __init__(self, images, outliers, args, device, streams, loss=Loss):
         self.streams, self.outliers = streams, None
         kind = PairedBatches if loss.views == 2 else Batches
-        self.images = kind(images, args.batch_size, device, augment=True, padding=args.padding)
+        statistics = getattr(args, "statistics", (MEAN, STD))
+        self.images = kind(
+            images,
+            args.batch_size,
+            device,
+            augment=True,
+            padding=args.padding,
+            statistics=statistics,
+        )
         candidates = CANDIDATES if getattr(loss, "chooses_outliers", False) is True else 1
         if outliers is not None:
             self.outliers = Batches(
@@ -192,7 +200,7 @@ class TrainingBatches:
                 augment=True,
                 padding=args.outlier_padding,
                 steps=len(self.images),
-                statistics=outlier_statistics(args.outlier_norm),
+                statistics=outlier_statistics(args.outlier_norm, statistics),
             )
 
     def __len__(self):

@@ -172,8 +172,8 @@ def make_set(pixels, labels, name, classes=None, source=""):
     )
 
 
-def outlier_statistics(norm):
+def outlier_statistics(norm, own=(MEAN, STD)):
     """(mean, std) that outliers are normalised with: the ID images',
     or ImageNet's as the published code of [SR].
     """
-    return (IMAGENET_MEAN, IMAGENET_STD) if norm == "imagenet" else (MEAN, STD)
+    return (IMAGENET_MEAN, IMAGENET_STD) if norm == "imagenet" else own

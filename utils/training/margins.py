@@ -21,7 +21,7 @@ def mean_energy(model, images: loaders.ImageSet, args, device, precision: str) -
     """Mean of E = -logsumexp f over an ImageSet, without augmentation, in evaluation mode."""
     model.eval()
     total = []
-    for x, _ in loaders.Batches(images, args.test_bs, device):
+    for x, _ in loaders.Batches(images, args.test_bs, device, statistics=args.statistics):
         with autocast(device, precision):
             logits, _ = model(x)
         total.append(-torch.logsumexp(logits.double(), dim=1).sum())

@@ -81,6 +81,7 @@ def describe_network(args, num_classes, train_set, computed):
         "train_images": len(train_set),
         "classes": list(train_set.classes or ()),
         "image_size": train_set.images.shape[-1],
+        **dict(zip(("mean", "std"), map(list, args.statistics))),
         **({"split": args.split} if getattr(args, "split", None) else {}),
         "seed": args.seed,
         "computed": computed,

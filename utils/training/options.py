@@ -128,6 +128,16 @@ def add_common(parser):
         help="share of each class to split off for testing, of own ID images without a test part "
         "(default: that of the training)",
     )
+    for name in ("--mean", "--std"):
+        parser.add(
+            name,
+            type=loaders.channels,
+            default=None,
+            metavar="NAME|R,G,B",
+            help=f"that images are normalised with: {', '.join(loaders.STATISTICS)}, or three "
+            "numbers for values of 0 to 1 (default: the trained network's, else cifar, "
+            f"{loaders.shown(loaders.STATISTICS['cifar'])})",
+        )
     parser.add(
         "--image-size",
         type=positive_int,
@@ -306,7 +316,7 @@ USUAL = {
     "preset": "paper",
 }
 # options that no recipe has
-OF_A_RUN = (*USUAL, "id", "split", "image_size", "skip_bad", "outliers", "load")
+OF_A_RUN = (*USUAL, "id", "split", "mean", "std", "image_size", "skip_bad", "outliers", "load")
 OF_OUTLIERS = ("outliers", "oe_batch_size", "outlier_norm", "outlier_padding")
 
 
@@ -334,6 +344,7 @@ def settle(
     # own images: the size the network was trained at
     if parent and run.get("id") and run.get("image_size") is None:
         run["image_size"] = parent.get("image_size")
+    statistics = choose_statistics(run, parent or {})
     shape = {
         k: parent[k]
         for k in ("arch", "layers", "widen_factor")
@@ -381,11 +392,30 @@ def settle(
             **recipe,
             "stage": stage,
             "auto_margins": auto,
+            "statistics": statistics,
             "streams": made["streams"],
             "recipe": made,
             "given": given,
         }
     )
+
+
+def choose_statistics(run: dict, parent: dict) -> tuple[tuple, tuple]:
+    """(mean, std) of a run: as typed, as the network was trained that is fine-tuned, or CIFAR's.
+
+    UserError where the first two differ: its first layer has learnt the others.
+    """
+    try:
+        typed = loaders.typed_statistics(run.get("mean"), run.get("std"))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    trained = loaders.described_statistics(parent)
+    if typed and trained and typed != trained:
+        raise UserError(
+            f"the network was trained with {loaders.shown(trained)}, not with "
+            f"{loaders.shown(typed)}. Leave --mean and --std out"
+        )
+    return typed or trained or loaders.STATISTICS["cifar"]
 
 
 def refuse_options_of_others(args: argparse.Namespace, stage: str) -> None:

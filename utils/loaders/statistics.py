@@ -1,0 +1,62 @@
+"""The mean and standard deviation that images are normalised with, by name or as numbers."""
+
+import argparse
+import math
+
+from .sets import IMAGENET_MEAN, IMAGENET_STD, MEAN, STD
+
+# name -> (mean, std) of R, G, B in 0..1, as they are found in published training code
+STATISTICS = {
+    "cifar": (MEAN, STD),  # [Energy], [SR]: this project's, for CIFAR-10 and CIFAR-100 alike
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def channels(text: str) -> str:
+    """A value of --mean or --std as typed: a name of STATISTICS, or three numbers "0.5,0.4,0.4"."""
+    if text in STATISTICS:
+        return text
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 3 or not all(0 <= value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is neither three numbers of at least 0, as 0.5,0.5,0.5, nor one of "
+            f"{', '.join(STATISTICS)}"
+        )
+    return text
+
+
+def typed_statistics(mean: str | None, std: str | None) -> tuple[tuple, tuple] | None:
+    """(mean, std), three numbers each, of what was typed; a name for one of them stands for both.
+    None where nothing was typed. ValueError: numbers for one alone, a std of 0.
+    """
+    if mean is None and std is None:
+        return None
+    mean, std = mean or std, std or mean
+    found = tuple(
+        STATISTICS[text][which] if text in STATISTICS else tuple(map(float, text.split(",")))
+        for which, text in enumerate((mean, std))
+    )
+    if mean == std and mean not in STATISTICS:
+        raise ValueError(f"--mean and --std both are {mean}. Give each its own three numbers")
+    if min(found[1]) <= 0:
+        raise ValueError(f"--std {std} divides by 0")
+    return found
+
+
+def described_statistics(description: dict) -> tuple[tuple, tuple] | None:
+    """(mean, std) that a snapshot's description says it was trained with, or None."""
+    if "mean" not in description or "std" not in description:
+        return None
+    return tuple(description["mean"]), tuple(description["std"])
+
+
+def shown(statistics: tuple[tuple, tuple]) -> str:
+    """Both as text: "mean 0.491,0.482,0.447 and std 0.247,0.244,0.262"."""
+    mean, std = (",".join(f"{value:.4g}" for value in part) for part in statistics)
+    return f"mean {mean} and std {std}"
