@@ -299,9 +299,7 @@ class TestArrays:
         with pytest.raises(UserError, match=f"{name}.*{words}"):
             self.read(tmp_path / name, images=images)
 
-    @pytest.mark.parametrize(
-        "labels", (np.zeros(3, int), np.zeros((4, 1), int), np.zeros(4), np.array(list("abcd")))
-    )
+    @pytest.mark.parametrize("labels", (np.zeros(3, int), np.zeros(4), np.array(list("abcd"))))
     def test_wrong_labels(self, tmp_path, labels):
         with pytest.raises(UserError, match="a.npz.*labels are"):
             self.read(tmp_path / "a.npz", images=self.IMAGES, labels=labels)

@@ -209,7 +209,7 @@ def test_a_provided_snapshot_is_whole_and_right_on_a_part_of_the_images(entry):
     network = Network(
         model, "unused", torch.device("cpu"), "fp32", cache=snapshots.SNAPSHOTS / "no-cache"
     )
-    outputs = network.run(some, network.forward)
+    outputs = network.gather(len(some), network.run(some, network.forward))
     assert (
         abs(
             int((np.asarray(outputs["logits"]).argmax(1) == some.labels.numpy()).sum())

@@ -94,7 +94,7 @@ def reference(model):
     images = loaders.load(loaders.PHOTOGRAPHS, "test")
     images = images.subset(np.arange(REFERENCE))
     network = Network(model, "reference", next(model.parameters()).device, "fp32")
-    logits = network.run(images, network.forward)["logits"]
+    logits = network.gather(len(images), network.run(images, network.forward))["logits"]
     return {
         "set": images.name,
         "fingerprint": images.fingerprint,
