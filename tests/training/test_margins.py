@@ -53,7 +53,7 @@ def test_the_mean_energy_is_that_of_all_images_in_evaluation_mode():
             return self.fc(features), features
 
     images, net = loaders.make_set(noise(23, 8, 0), None, "some"), Net().train()
-    args = argparse.Namespace(test_bs=5)
+    args = argparse.Namespace(test_bs=5, statistics=(loaders.MEAN, loaders.STD))
     found = margins.mean_energy(net, images, args, torch.device("cpu"), "fp32")
     x = loaders.batches.normalise(images.images.permute(0, 2, 3, 1)).mean(dim=(2, 3)).numpy()
     logits = x @ net.fc.weight.detach().numpy().T + net.fc.bias.detach().numpy()
