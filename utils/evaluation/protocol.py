@@ -46,27 +46,15 @@ class Rules:
         return found
 
 
-CIFAR_FAR = ("far", ("mnist", "svhn", "textures", "places365"))
-IMAGENET_GROUPS = (
-    ("near", ("ssb_hard", "ninco")),
-    ("far", ("inaturalist", "textures", "openimage_o")),
-)
 PROTOCOLS = {
     "paper": Rules("the papers' six sets", draws=True),
     "full": Rules("the papers' six sets, whole"),
     "openood": Rules(
-        "OpenOOD v1.5",
-        {
-            "cifar10": (("near", ("cifar100", "tin")), CIFAR_FAR),
-            "cifar100": (("near", ("cifar10", "tin")), CIFAR_FAR),
-        },
-        lists="{id}",
-        metrics="openood",
-        out_as_pos=True,
+        "OpenOOD v1.5", loaders.OPENOOD_GROUPS, lists="{id}", metrics="openood", out_as_pos=True
     ),
     "imagenet200": Rules(
         "OpenOOD v1.5, ImageNet-200",
-        {"": IMAGENET_GROUPS},
+        {"": loaders.IMAGENET_GROUPS},
         lists="imagenet200",
         metrics="openood",
         out_as_pos=True,
@@ -74,7 +62,7 @@ PROTOCOLS = {
     ),
     "imagenet1k": Rules(
         "OpenOOD v1.5, ImageNet-1k",
-        {"": IMAGENET_GROUPS},
+        {"": loaders.IMAGENET_GROUPS},
         lists="imagenet",
         metrics="openood",
         out_as_pos=True,
@@ -82,17 +70,15 @@ PROTOCOLS = {
     ),
     "fsood": Rules(
         "OpenOOD v1.5, full spectrum",
-        {"": IMAGENET_GROUPS},
-        shifted=("imagenet_c", "imagenet_r", "imagenet_v2"),
+        {"": loaders.IMAGENET_GROUPS},
+        shifted=loaders.SHIFTED,
         lists="imagenet",
         metrics="openood",
         out_as_pos=True,
         resize=256 / 224,
     ),
     "imagenet4": Rules(
-        "ReAct and DICE on ImageNet-1k",
-        {"": (("", ("inaturalist", "sun", "places_mos", "textures")),)},
-        resize=256 / 224,
+        "ReAct and DICE on ImageNet-1k", {"": loaders.IMAGENET_FOUR}, resize=256 / 224
     ),
 }
 

@@ -23,22 +23,27 @@ from .pictures import load_pictures
 from .sets import (
     DATASETS,
     ID_SETS,
+    IMAGENET_FOUR,
+    IMAGENET_GROUPS,
     IMAGENET_MEAN,
     IMAGENET_STD,
     MEAN,
     NO_DOWNLOAD,
     OOD_SETS,
+    OPENOOD_GROUPS,
     OUTLIER_SETS,
     OUTLIERS,
     PHOTOGRAPHS,
+    SHIFTED,
     SIX_SETS,
     SOURCES,
     STAND_INS,
+    STATISTICS,
     STD,
     DataSet,
     ImageSet,
     make_set,
     outlier_statistics,
 )
-from .statistics import STATISTICS, channels, described_statistics, shown, typed_statistics
+from .statistics import channels, described_statistics, shown, typed_statistics
 from .streaming import use_streaming

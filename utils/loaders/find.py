@@ -13,6 +13,7 @@ from . import readers, splits, streaming
 from .keys import parts_of_npz
 from .sets import (
     DATASETS,
+    LIST_NAMES,
     OOD_SETS,
     OUTLIER_SETS,
     OUTLIERS,
@@ -24,7 +25,6 @@ from .sets import (
 )
 
 NAMED = re.compile(r"[\w.+-]+")  # what a set may be called in NAME=PATH
-LIST_NAMES = {"textures": "texture"}  # a set's name here -> in OpenOOD's lists
 
 
 def ood_names(dataset, data=DATA):

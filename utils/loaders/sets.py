@@ -154,6 +154,31 @@ NO_DOWNLOAD = "digits"
 PHOTOGRAPHS = "china_patches"
 
 
+# Groups of OOD sets, (name, sets), as other benchmarks have them: of OpenOOD v1.5 for an ID set, of
+# OpenOOD and of [DICE] for ImageNet; and OpenOOD's ID images that were taken otherwise.
+CIFAR_FAR = ("far", ("mnist", "svhn", "textures", "places365"))
+OPENOOD_GROUPS = {
+    "cifar10": (("near", ("cifar100", "tin")), CIFAR_FAR),
+    "cifar100": (("near", ("cifar10", "tin")), CIFAR_FAR),
+}
+IMAGENET_GROUPS = (
+    ("near", ("ssb_hard", "ninco")),
+    ("far", ("inaturalist", "textures", "openimage_o")),
+)
+IMAGENET_FOUR = (("", ("inaturalist", "sun", "places_mos", "textures")),)
+SHIFTED = ("imagenet_c", "imagenet_r", "imagenet_v2")
+LIST_NAMES = {"textures": "texture"}  # a set's name here -> in OpenOOD's lists
+
+# (mean, std) of R, G, B in 0..1, by the names of --mean and --std, as published code has them
+STATISTICS = {
+    "cifar": (MEAN, STD),  # [Energy], [SR]: this project's, for CIFAR-10 and CIFAR-100 alike
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
 def make_set(pixels, labels, name, classes=None, source=""):
     """ImageSet of uint8 (N,H,W,3) pixels and labels (N,) or None."""
     pixels = np.ascontiguousarray(pixels)

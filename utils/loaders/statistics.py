@@ -3,16 +3,7 @@
 import argparse
 import math
 
-from .sets import IMAGENET_MEAN, IMAGENET_STD, MEAN, STD
-
-# name -> (mean, std) of R, G, B in 0..1, as they are found in published training code
-STATISTICS = {
-    "cifar": (MEAN, STD),  # [Energy], [SR]: this project's, for CIFAR-10 and CIFAR-100 alike
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
+from .sets import STATISTICS
 
 
 def channels(text: str) -> str:
