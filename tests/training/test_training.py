@@ -678,3 +678,17 @@ def test_a_loss_of_pairs_is_trained_resumed_and_scored_by_its_features(make_proj
     assert "mahalanobis++" in project.do(f"{test} --score knn:k=2,mahalanobis++")
     project.refuse(f"tune.py own --id {own} --load {weights_file}", "without a classifier")
     project.do(f"baseline.py own --id {own} {SMALL} --epochs 1 --load {weights_file}")
+
+
+def test_fine_tuning_begins_with_the_parents_weights(make_project, own):
+    """With next to no learning rate the network is still the parent's, not a new one."""
+    project = make_project()
+    project.do(f"baseline.py own --id {own} {SMALL} --epochs 1")
+    project.do(f"tune.py own --id {own} --epochs 1 --learning_rate 1e-9 --batch_size 16")
+    before, after = (
+        torch.load(next((project.snapshots / folder).glob("*_epoch_0.pt")), weights_only=True)
+        for folder in ("pretrained", "tune_sr")
+    )
+    for name, value in before.items():
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(after[name], value, atol=1e-3, rtol=0)
