@@ -83,8 +83,7 @@ def main(argv=None):
     }
     if outliers is not None:
         description["outliers"] = outliers.describe()
-    model = snapshots.build_model(description)
-    training.load_parent(model, parent, description)
+    model = training.load_parent(parent, description)
     model = training.prepare(model, train_set, args, device, precision)
     if args.auto_margins and not args.resume:
         args = training.with_margins(args, model, (train_set, outliers), device, precision)

@@ -451,6 +451,24 @@ def test_a_description_is_read_without_the_weights(place):
     assert snapshots.read_description(place / "none.pt") is None
 
 
+def test_a_parent_is_described_by_its_json_alone(place, monkeypatch):
+    """Weights of any size, or none: what is wrong with them is said when they are loaded."""
+    path = put(place / "pretrained" / "cifar10_wrn_pretrained_epoch_0.pt", dataset="cifar10")
+    made = json.loads(path.with_suffix(".json").read_text())
+    path.write_bytes(b"no weights")
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots.files, "sha256_file", None)
+        patched.setattr(snapshots, "read_weights", None)
+        assert network.describe_parent(path, None) == network.describe_parent(path, "wrn") == made
+        assert network.describe_parent(path, "own:net") == {**made, "arch": "own:net"}
+    with pytest.raises(UserError, match="not a readable"):
+        network.load_parent(path, made)
+    put(path, dataset="cifar10")
+    made.pop("num_classes")  # which the weights tell
+    path.with_suffix(".json").write_text(json.dumps({**made, "sha256": None}))
+    assert network.describe_parent(path, None)["num_classes"] == 3
+
+
 def test_only_the_state_of_a_run_is_resumed(place):
     folder = place / "pretrained"
     folder.mkdir(parents=True)

@@ -90,14 +90,21 @@ def describe_network(args, num_classes, train_set, computed):
 
 
 def describe_parent(path: Path, arch: str | None) -> dict:
-    """The description of a pre-trained snapshot, whose weights have the shapes it says."""
+    """The description of a pre-trained snapshot: its .json alone where that names the network
+    (``load_parent`` holds the weights against it), else what names and shapes tell.
+    """
     own = arch if ":" in (arch or "") else None
-    return snapshots.describe(path, snapshots.read_weights(path), own)
+    description = snapshots.read_description(path) or {}
+    if "arch" not in description or description.get("num_classes") is None:
+        return snapshots.describe(path, snapshots.read_weights(path), own)
+    if own is None:
+        snapshots.check_arch(description["arch"], path.with_suffix(".json"))
+    return {**description, "arch": own or description["arch"]}
 
 
-def load_parent(model, path: Path, description: dict) -> None:
-    """Load the weights of a pre-trained snapshot; UserError unless it is of this data set, its
-    classes and this network.
+def load_parent(path: Path, description: dict) -> torch.nn.Module:
+    """The network of this description with the weights of a pre-trained snapshot; UserError unless
+    that is of its data set, its classes and its shapes, before any memory of its own is taken.
     """
     state = snapshots.read_weights(path)
     parent = snapshots.describe(
@@ -122,7 +129,9 @@ def load_parent(model, path: Path, description: dict) -> None:
     loaders.check_classes(
         description["classes"], parent.get("classes"), f"{dataset}'s training images", path
     )
+    model = snapshots.build_model(description)
     snapshots.load_weights(model, state, path)
+    return model
 
 
 def check_features(model, name: str, stage: str, recipe: dict) -> None:
