@@ -6,6 +6,7 @@
     python test.py --model PATH.pt --score knn:k=100,mymodule:function --ood svhn,folder:PATH
     python test.py --model cifar10_wrn_pretrained --images FOLDER        # is each image in or out?
     python test.py --model cifar10_wrn_pretrained --export detector.onnx # or .pt2
+    python test.py --outputs TRAIN.npz ID.npz OOD.npz                    # of any other network
     python test.py --list-scores
 
 The table: FPR95, AUROC, AUPR (ID positive), mean ± sd over 10 draws of 2,000 OOD images.
@@ -18,7 +19,7 @@ import sys
 import time
 
 from utils import loaders, runtime, scores
-from utils.evaluation import export, options, several, verdicts
+from utils.evaluation import export, given, options, several, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
@@ -37,7 +38,7 @@ def main(argv=None):
     runtime.make_folder(args.save)  # before the work, not after it
     loaders.use_streaming(args.stream, args.prefetch)
     records = []
-    for file in results.announce(args.model, args.load, args.download):
+    for file in results.announce(args.model, args.load, args.download) if args.model else [None]:
         if args.export:
             print("\n" + export.export(file, args))
         if args.images:
@@ -48,7 +49,7 @@ def main(argv=None):
         case = load(file, args)
         id_error = outputs(case)
         records.append(report(case, rows(case, id_error), id_error, time.perf_counter() - start))
-    if "," in args.model:
+    if "," in (args.model or ""):
         several.report(records, args.save, args.out_as_pos)
 
 
@@ -63,10 +64,15 @@ def judge(file, args):
 
 
 def load(file, args):
-    """The network of a snapshot, the scores, and the image sets they are to tell apart."""
+    """The network of a snapshot, the scores, and the image sets they are to tell apart; or what
+    --outputs gives in the place of network and images.
+    """
+    if args.outputs:
+        return given.load(args)
     network, description = load_network(file, args)
     chosen = choose_scores(description, file, args)
     fitted = args.tune_scores or any("train" in score.needs for score in chosen)
+    fitted = fitted or bool(args.save_outputs)
     sets = load_sets(description, file, args, fitted)
     loaders.check_fits(network.model, sets.id)
     return Case(file, description, network, sets, chosen, args)
@@ -77,8 +83,9 @@ def outputs(case):
     case.network.plan(case.sets.all())
     for images in case.shared_sets():
         case.network.outputs(images)
-    found = case.network.outputs(case.sets.id)
-    id_error = 100 * float((found.logits.argmax(axis=1) != found.labels).mean())
+    if case.args.save_outputs:
+        given.save(case)
+    id_error = results.id_error_of(case.network.outputs(case.sets.id))
     if doubt := results.chance_note(id_error, case):
         print(f"warning: {doubt}", file=sys.stderr)
     return id_error

@@ -362,6 +362,28 @@ def test_saved_scores_give_the_metrics_again(digits):
     ]["sets"][0]["draws"] == 3
 
 
+def test_saved_outputs_give_the_same_digits_without_the_network(digits, tmp_path):
+    names = "energy,odin:eps=0,klmatching,knn,vim,mahalanobis,fdbd,dice+react,she,weiper"
+    words = f"--score {names} --seed 4 --num_to_avg 3"
+    digits.run(
+        f"test.py --model digits_wrn_pretrained {words} --ood blobs,gaussian "
+        f"--save-outputs {tmp_path}/kept --save {tmp_path}/network"
+    )
+    (folder,) = (tmp_path / "kept").iterdir()
+    ood = " ".join(f"{folder}/ood/{name}.npz" for name in ("blobs", "gaussian"))
+    result = digits.run(
+        f"test.py --outputs {folder}/train.npz {folder}/id.npz {ood} {words} "
+        f"--save {tmp_path}/files"
+    )
+    assert result.status == 0
+    of_network, of_files = (
+        json.loads(next((tmp_path / name).glob("*.json")).read_text())
+        for name in ("network", "files")
+    )
+    assert of_files["scores"] == of_network["scores"] and len(of_files["scores"]) == 10
+    assert of_files["id"]["error"] == of_network["id"]["error"]
+
+
 def test_tuned_scores_and_their_grid(digits):
     text = digits.do(
         "test.py --model digits_wrn_pretrained --score knn,msp --ood gaussian --tune-scores"

@@ -131,6 +131,22 @@ def check_needs(model: torch.nn.Module, score: scores.Score) -> None:
         )
 
 
+def checked_values(score: scores.Score, outputs: scores.Outputs, images: ImageSet) -> np.ndarray:
+    """(N,) float64 scores of a set's outputs; UserError where one is NaN, or they are not N."""
+    values = np.asarray(score.score(outputs), dtype=np.float64)
+    if values.shape != (len(images),):
+        raise UserError(
+            f"score '{score.label}' gave an array of shape {values.shape} for {len(images)} "
+            f"images of '{images.name}'"
+        )
+    if np.isnan(values).any():
+        raise UserError(
+            f"score '{score.label}' of image {int(np.argmax(np.isnan(values)))} "
+            f"of '{images.name}' is NaN"
+        )
+    return values
+
+
 def take_known_set(description: dict, args: Namespace) -> None:
     """``--id cifar10``: the images of a snapshot are those of a known set, found by its name, where
     nothing of that name lies in the current folder.
@@ -419,15 +435,4 @@ class Network:
             if "gradient" in score.needs
             else self.outputs(images)
         )
-        values = np.asarray(score.score(outputs), dtype=np.float64)
-        if values.shape != (len(images),):
-            raise UserError(
-                f"score '{score.label}' gave an array of shape {values.shape} for {len(images)} "
-                f"images of '{images.name}'"
-            )
-        if np.isnan(values).any():
-            raise UserError(
-                f"score '{score.label}' of image {int(np.argmax(np.isnan(values)))} "
-                f"of '{images.name}' is NaN"
-            )
-        return values
+        return checked_values(score, outputs, images)

@@ -14,6 +14,7 @@ from utils.training.options import (
     positive_int,
 )
 
+from .given import OF_IMAGES
 from .protocol import PROTOCOLS, USUAL
 from .report import RESULTS
 from .torchvision_weights import is_published
@@ -68,6 +69,19 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         default=USUAL.ood,
         metavar="LIST",
         help="comma list of data set names, folder:PATH and NAME=PATH (default: the papers' six sets)",
+    )
+    add(
+        "--outputs",
+        nargs="+",
+        metavar="NPZ",
+        help="TRAIN.npz ID.npz OOD.npz [NAME=OOD.npz ...]: score these outputs of any network in "
+        "the place of --model and images: logits (N,C), features (N,D), labels (N,), and the head's "
+        "weight (C,D) and bias (C,); - for TRAIN.npz where there is none",
+    )
+    add(
+        "--save-outputs",
+        metavar="DIR",
+        help="write the outputs of --model as such files, in a folder below DIR",
     )
     add(
         "--images",
@@ -162,7 +176,11 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_common(parser)
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(words)
-    if not args.model and not args.list_scores:
+    if args.outputs:
+        typed = [key for key in OF_IMAGES if getattr(args, key) != parser.get_default(key)]
+        if typed:
+            parser.error(f"--outputs stands for network and images; --{typed[0]} is not taken")
+    elif not args.model and not args.list_scores:
         parser.error("--model is missing")
     if args.model and is_published(args.model) and not args.arch:
         args.arch = args.model

@@ -119,6 +119,7 @@ class Protocol:
     # the positive class of the printed table: ID, or OOD; a result has both
     out_as_pos: bool = beside(False)
     harmonise: int | None = None  # JPEG quality that all images are brought to
+    outputs: list[str] | None = None  # files of outputs in the place of network and images
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> "Protocol":

@@ -26,6 +26,7 @@ from utils.runtime import (
     write_json,
     write_text,
 )
+from utils.scores import Outputs
 
 from .network import COMPILED
 from .protocol import Case, Rows, departures
@@ -60,7 +61,7 @@ def format_set_table(score, rows, id_error, out_as_pos=False, both=False, over="
     width = max(len(row["set"]) for row in rows) + 2
     lines = [
         (
-            f"{score}   (ID error {id_error:.2f} %; {positive} positive; "
+            f"{score}   (ID error {percent(id_error)}; {positive} positive; "
             f"mean ± sd over {over}, percent)"
         ),
         f"{'':{width}}" + "".join(f"{title:>14}" for title in columns),
@@ -77,6 +78,17 @@ def format_set_table(score, rows, id_error, out_as_pos=False, both=False, over="
         )
     flags = {flag for row in rows for flag in row["flags"]}
     return "\n".join(lines + [f"[{flag}]: {FLAGS[flag]}" for flag in FLAGS if flag in flags])
+
+
+def percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f} %"
+
+
+def id_error_of(outputs: Outputs) -> float | None:
+    """Percent of the images whose largest logit is not their label's; None without labels or logits."""
+    if outputs.labels is None or not outputs.logits.size:
+        return None
+    return 100 * float((outputs.logits.argmax(axis=1) != outputs.labels).mean())
 
 
 def format_table(case: Case, score, table, id_error):
@@ -189,13 +201,15 @@ def result_path(case: Case, labels: list[str]) -> Path:
     )
 
 
-def chance_note(id_error: float, case: Case) -> str | None:
+def chance_note(id_error: float | None, case: Case) -> str | None:
     """What to look at where a trained network's ID error is near that of guessing: its classes are
     in another order, or the images are not those it was trained on. Else None.
 
     Near is within a tenth of what is above chance and two standard errors. A network whose
     description says that it was no better is what it says.
     """
+    if id_error is None:
+        return None
     count, classes = len(case.sets.id), case.description["num_classes"]
     chance = 1 / classes
     near = chance + 0.1 * (1 - chance) + 2 * (chance * (1 - chance) / count) ** 0.5
@@ -210,7 +224,7 @@ def chance_note(id_error: float, case: Case) -> str | None:
     )
 
 
-def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dict:
+def make_record(case: Case, found: Rows, id_error: float | None, seconds: float) -> dict:
     """All that made a result: command, options, snapshot, images,
     how the outputs were computed; and its rows.
     """
@@ -232,7 +246,7 @@ def make_record(case: Case, found: Rows, id_error: float, seconds: float) -> dic
         "id": {
             **sets.id.describe(),
             "error": id_error,
-            "accuracy": 100 - id_error,
+            "accuracy": None if id_error is None else 100 - id_error,
             **({"warning": doubt} if (doubt := chance_note(id_error, case)) else {}),
             "mean_l1": float(abs(features).sum(axis=1).mean()),
         },
@@ -251,9 +265,12 @@ def about_images(case: Case) -> dict[str, np.ndarray]:
     """What --save-scores says of each image beside its scores: {names/set: (N,) file names, where
     they come from files; predictions/set: (N,) classes; labels/id: (N,)}.
     """
-    facts = {"labels/id": case.sets.id.labels.numpy()}
+    labels = case.sets.id.labels
+    facts = {} if labels is None else {"labels/id": labels.numpy()}
     for name, images in (("id", case.sets.id), *((ood.name, ood) for ood in case.sets.ood)):
-        facts[f"predictions/{name}"] = case.network.outputs(images).logits.argmax(axis=1)
+        logits = case.network.outputs(images).logits
+        if logits.size:
+            facts[f"predictions/{name}"] = logits.argmax(axis=1)
         if images.names:
             facts[f"names/{name}"] = np.array([printable(file) for file in images.names])
     return facts

@@ -4,6 +4,7 @@ from .batches import Batches, TrainingBatches, check_fits, flip_and_crop, normal
 from .find import (
     check_chain,
     check_classes,
+    check_names,
     has_parts,
     is_there,
     listed_path,
@@ -13,6 +14,7 @@ from .find import (
     load_named,
     load_outliers,
     missing_message,
+    name_or_path,
     ood_names,
     outlier_name,
     parse_ood,

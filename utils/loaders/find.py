@@ -365,13 +365,19 @@ def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
         )
         for name, path in map(name_or_path, items)
     ]
-    repeated = [s.name for i, s in enumerate(sets) if s.name in [t.name for t in sets[:i]]]
-    if repeated:
-        raise UserError(
-            f"--ood names '{repeated[0]}' twice; a path's set is called as its file or folder. "
-            "Name it otherwise: --ood NAME=PATH"
-        )
+    check_names([images.name for images in sets], "--ood")
     return sets
+
+
+def check_names(names: list[str], option: str) -> None:
+    """UserError where two OOD sets have one name, or one is called as the ID images are."""
+    for i, name in enumerate(names):
+        if name in (*names[:i], "id"):
+            what = "'id', as the ID images are called," if name == "id" else f"'{name}' twice"
+            raise UserError(
+                f"{option} names {what}; a path's set is called as its file or folder. "
+                f"Name it otherwise: {option} NAME=PATH"
+            )
 
 
 def load_id_pair(args):

@@ -23,19 +23,21 @@ class Paper(NamedTuple):
 class Outputs:
     """What one forward pass over N images left, and the linear head it went through.
 
-    logits (N,C) float32, features (N,D) float32 (the head's input), labels (N,) int64 or None,
-    weight (C,D) float32 and bias (C,) float32 of the head, so that
-    ``logits = features @ weight.T + bias``. ValueError: features or logits that are not finite;
-    some scores would answer them with a finite number.
+    logits (N,C) float32, features (N,D) float32 (the head's input; None, which becomes D = 0, where
+    only scores of logits are asked for), labels (N,) int64 or None, weight (C,D) float32 and bias
+    (C,) float32 of the head, so that ``logits = features @ weight.T + bias``. ValueError: features
+    or logits that are not finite; some scores would answer them with a finite number.
     """
 
     logits: np.ndarray
-    features: np.ndarray
+    features: np.ndarray | None = None
     labels: np.ndarray | None = None
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.features is None:
+            self.features = np.empty((len(self.logits), 0), np.float32)
         check_finite(self.features, "features")
         check_finite(self.logits, "logits")
 
