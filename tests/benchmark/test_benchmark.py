@@ -23,7 +23,7 @@ from utils.evaluation import protocol
 from utils.evaluation.network import Network
 from utils.loaders import normalise
 from utils.metrics import detection_metrics
-from utils.paper import pages
+from utils.paper import speed, tables
 
 CPU = torch.device("cpu")
 SMALL = argparse.Namespace(arch="wrn", layers=10, widen_factor=1)
@@ -105,8 +105,8 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
         for rows in parts.values()
     )
     assert {"machine", "arguments", "precision"} <= set(record)
-    monkeypatch.setattr(pages, "RECORDED", tmp_path)
-    page = pages.render_performance()
+    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    page = speed.render_performance()
     assert page.count("\n| ") == 1 + len(record["rows"]) and "FPR95" not in page
     moved = {
         "snapshot": "a/b",
@@ -117,17 +117,17 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
     out.write_text(json.dumps({**record, "accuracy": moved}))
     assert (
         "`a/b` (msp; 7 ID test images, 1 OOD sets) moves by at most 0.12 points of FPR95 and 0.04"
-        in pages.render_performance()
+        in speed.render_performance()
     )
     # another machine has one line: its ratio of every part that was measured there
     other = tmp_path / "benchmark_other.json"
     other.write_text(json.dumps({**record, "accuracy": moved}))
-    line = pages.render_performance().splitlines()[-1]
+    line = speed.render_performance().splitlines()[-1]
     ours = [rows[-1]["ratio"] for rows in parts.values() if "project" in rows[-1]["what"]]
     assert line.startswith("| `benchmark_other.json`") and line.endswith("| 0.12 |")
     assert all(f"| {ratio:.2f} |" in line for ratio in ours) and len(ours) >= 3
-    monkeypatch.setattr(pages, "RECORDED", tmp_path / "empty")
-    assert pages.render_performance() == "Not measured yet."
+    monkeypatch.setattr(tables, "RECORDED", tmp_path / "empty")
+    assert speed.render_performance() == "Not measured yet."
 
 
 def test_ratio_is_of_the_same_round(monkeypatch):

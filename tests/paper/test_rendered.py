@@ -12,7 +12,7 @@ from utils.paper import rendered, tables
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """An empty folder in the place of the recorded results."""
-    monkeypatch.setattr(rendered, "RECORDED", tmp_path)
+    monkeypatch.setattr(tables, "RECORDED", tmp_path)
     return tmp_path
 
 

@@ -3,7 +3,6 @@ curves, from result files and snapshots.
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +82,7 @@ def draw(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
         before, after = (id_features(named[method][0], args) for method in ("Energy", "SR"))
         made += plots.plot_sparsity(before, after, FOLDER / tables.file_name(args, "sparsity"))
     for method, (result, _, _) in named.items():
-        log = training_log(result)
+        log = snapshots.read_training_log(snapshots.find_one(result["snapshot"]["name"]))
         stage = result["snapshot"].get("loss", "pretrained")
         path = FOLDER / tables.file_name(args, f"training_{stage}")
         if log and path.with_suffix(".png") not in made:
@@ -123,13 +122,3 @@ def id_features(result: dict, args: argparse.Namespace) -> np.ndarray:
     file = snapshots.find_one(result["snapshot"]["name"])
     network, description = load_network(file, given)
     return network.outputs(load_id_set(description, file, given)).features
-
-
-def training_log(result: dict) -> list[dict]:
-    """Rows of the training CSV beside a result's snapshot, [] when there is none."""
-    file = snapshots.find_one(result["snapshot"]["name"])
-    path = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
-    if not path.exists():
-        return []
-    with open(path, newline="") as content:
-        return list(csv.DictReader(content))

@@ -1,12 +1,15 @@
 """The table of networks scored on harmonised images beside the usual ones."""
 
-from pathlib import Path
-
-from utils.evaluation import report
 from utils.evaluation.protocol import is_usual
 
-from .rendered import NOTHING, fpr_cells, table
-from .tables import RECORDED, own_name
+from . import tables
+from .markdown import NOTHING, fpr_cells, table
+from .tables import own_name
+
+
+def quality_of(result: dict) -> int | None:
+    """The JPEG quality that ``test.py --harmonise`` gave all images of a result, or None."""
+    return result.get("arguments", {}).get("harmonise")
 
 
 def render_harmonised(name: str) -> str:
@@ -14,45 +17,23 @@ def render_harmonised(name: str) -> str:
     precision on the images as they are.
     """
     usual, alike = {}, []
-    for path in sorted(RECORDED.glob(f"{name}_*.json")):
-        result = report.read_result(path)
-        if "scores" not in result:  # of a study
-            continue
-        quality = result["arguments"].get("harmonise")
-        if quality is not None:
-            alike.append((quality, result))
-        elif is_usual(result):
-            for entry in result["scores"]:
-                usual[key_of(result, entry)] = (result, entry)
-    rows, sets = [], []
-    for quality, result in alike:
+    for result in tables.recorded_results(name):
         for entry in result["scores"]:
-            if key_of(result, entry) in usual:
-                rows.append(row_of(*usual[key_of(result, entry)], "as they are"))
-                rows.append(row_of(result, entry, f"harmonised, JPEG {quality}"))
-                sets = [own_name(cell) for cell in entry["sets"]]
+            key = result["snapshot"]["sha256"], entry["score"], result["precision"]
+            if quality_of(result) is not None:
+                alike.append((key, result, entry))
+            elif is_usual(result):
+                usual[key] = (result, entry)
+    rows, sets = [], []
+    for key, result, entry in alike:
+        if key in usual:
+            rows.append(row_of(*usual[key], "as they are"))
+            rows.append(row_of(result, entry, f"harmonised, JPEG {quality_of(result)}"))
+            sets = map(own_name, entry["sets"])
     head = ["network", "score", "images", "ID error", *sets, "average"]
     return table(head, rows) if rows else NOTHING
 
 
-def results_of(name: str) -> set[Path]:
-    """Files of the harmonised results of a data set that have not been recorded."""
-    return {
-        path
-        for path in report.RESULTS.glob(f"{name}_*.json")
-        if report.read_result(path).get("arguments", {}).get("harmonise") is not None
-    }
-
-
-def key_of(result: dict, entry: dict) -> tuple:
-    return result["snapshot"]["sha256"], entry["score"], result["precision"]
-
-
-def row_of(result: dict, entry: dict, images: str) -> list[str]:
-    return [
-        f"`{result['snapshot']['name']}`",
-        f"`{entry['score']}`",
-        images,
-        f"{result['id']['error']:.2f}",
-        *fpr_cells(entry),
-    ]
+def row_of(result: dict, entry: dict, images: str) -> list:
+    names = [f"`{result['snapshot']['name']}`", f"`{entry['score']}`", images]
+    return [*names, result["id"]["error"], *fpr_cells(entry)]

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.stats import rankdata
 
-from .rendered import NOTHING, both, recorded_study, table
+from .markdown import NOTHING, both, table
+from .rendered import recorded_study
 
 FIGURES = "../../CIFAR/figures/recorded"  # from utils/scores/README.md
 SHOWN = 5  # scores that the sentence below the table names
@@ -56,12 +57,13 @@ def render_matrix(name: str) -> str:
     energy = labels.index("energy") + 1
     precisions = " and ".join(sorted({row["precision"] for row in record["rows"]}))
     errors = ", ".join(f"{row['error']:.2f}" for row in record["rows"])
-    return (
-        table(["`--score`", "mean rank", *(f"`{short(network)}`" for network in names)], rows)
-        + f"\n\nLowest mean rank over the networks: {first}; `energy` is at place {energy} of "
+    return table(
+        ["`--score`", "mean rank", *(f"`{short(network)}`" for network in names)],
+        rows,
+        f"Lowest mean rank over the networks: {first}; `energy` is at place {energy} of "
         f"{len(labels)}. Lowest FPR95 on each: {best}. FPR95 / AUROC, means over "
         f"{len(record['ood'])} OOD sets, {record['num_to_avg']} draws, ID positive, in percent; "
         f"rank 1 = lowest FPR95. ID errors: {errors}. Scored in {precisions} on "
         f"{record['id']['images']:,} ID test images; hyper-parameters are the scores' defaults."
-        f"\n\n![Mean FPR95 of every score on every network]({FIGURES}/{name}_scores_matrix.png)"
+        f"\n\n![Mean FPR95 of every score on every network]({FIGURES}/{name}_scores_matrix.png)",
     )

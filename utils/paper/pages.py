@@ -21,9 +21,8 @@ from utils.losses import LOSSES
 from utils.scores import SCORES, described_defaults
 from utils.training import options, recipes
 
-from . import benchmarks, harmonised, matrix, rendered, tables
-from .rendered import network_of, table
-from .tables import RECORDED
+from . import benchmarks, harmonised, matrix, provide, rendered, speed, tables
+from .markdown import table
 
 FIGURES = runtime.CIFAR / "figures"
 # of a data set's tables, studies, figures
@@ -39,17 +38,11 @@ def page_files() -> list[Path]:
 def render_scores() -> str:
     """Every score with its formula, needs, defaults and paper."""
     rows = []
-    for name, cls in SCORES.items():
-        rows.append(
-            [
-                f"`{name}`",
-                f"`{cls.formula}`",
-                ", ".join(cls().needs),
-                described_defaults(cls) or "-",
-                f"{cls.paper.authors}, {cls.paper.venue} ({cls.paper.link})",
-            ]
-        )
-    return table(["`--score`", "value (larger = more OOD)", "needs", "defaults", "paper"], rows)
+    for name, score in SCORES.items():
+        paper = f"{score.paper.authors}, {score.paper.venue} ({score.paper.link})"
+        needs, defaults = ", ".join(score().needs), described_defaults(score) or None
+        rows.append([f"`{name}`", f"`{score.formula}`", needs, defaults, paper])
+    return table("`--score` | value (larger = more OOD) | needs | defaults | paper", rows)
 
 
 def render_losses() -> str:
@@ -58,21 +51,11 @@ def render_losses() -> str:
     """
     rows = []
     for name, loss in LOSSES.items():
-        defaults = ", ".join(f"{key}={value}" for key, value in loss.defaults.items())
-        rows.append(
-            [
-                f"`{name}`",
-                loss.title,
-                f"`{loss.formula}`",
-                "yes" if loss.outliers else "no",
-                defaults or "-",
-                f"`{loss.score}`",
-                loss.paper,
-            ]
-        )
-    return table(
-        ["`--loss`", "method", "terms", "outliers", "defaults", "scored with", "paper"], rows
-    )
+        defaults = ", ".join(f"{key}={value}" for key, value in loss.defaults.items()) or None
+        needs = "yes" if loss.outliers else "no"
+        names = [f"`{name}`", loss.title, f"`{loss.formula}`"]
+        rows.append([*names, needs, defaults, f"`{loss.score}`", loss.paper])
+    return table("`--loss` | method | terms | outliers | defaults | scored with | paper", rows)
 
 
 def render_options() -> str:
@@ -82,46 +65,30 @@ def render_options() -> str:
         parser = options.Parser(prog=script)
         options.add_training(parser, stage)
         for action in parser._actions:
-            described = recipes.describe(action.dest, stage)
+            described = recipes.describe(action.dest, stage).removeprefix("default: ")
             if described:
-                rows.append(
-                    [f"`{action.option_strings[0]}`", script, described.removeprefix("default: ")]
-                )
-    return table(["option", "script", "default (origin)"], rows)
+                rows.append([f"`{action.option_strings[0]}`", script, described])
+    return table("option | script | default (origin)", rows)
 
 
 def render_images() -> str:
     """Every set that data/download.py knows, then those that stand in:
     what it is, its images, where it lies.
     """
-    sources, rows = loaders.SOURCES["sets"], []
-    for name, entry in sources.items():
-        rows.append(
-            [
-                f"`{name}`",
-                entry["title"],
-                f"{entry['images']:,}",
-                f"`{entry['layout']}`",
-                entry["licence"],
-            ]
-        )
+    rows = []
+    for name, entry in loaders.SOURCES["sets"].items():
+        images, path = f"{entry['images']:,}", f"`{entry['layout']}`"
+        rows.append([f"`{name}`", entry["title"], images, path, entry["licence"]])
     for name, entry in loaders.STAND_INS["sets"].items():
-        rows.append(
-            [
-                f"`{name}`",
-                f"in the place of `{entry['for']}`: {entry['kind']}",
-                "yours",
-                f"`ood/{name}.npz`",
-                "-",
-            ]
-        )
-    return table(["name", "what", "images", "path below the data folder", "licence"], rows)
+        what = f"in the place of `{entry['for']}`: {entry['kind']}"
+        rows.append([f"`{name}`", what, "yours", f"`ood/{name}.npz`", None])
+    return table("name | what | images | path below the data folder | licence", rows)
 
 
 def render_by_hand() -> str:
     """The sets of other protocols that nothing fetches: where they are, and where they go."""
     return table(
-        ["name", "what", "from", "path below the data folder", "what goes there"],
+        "name | what | from | path below the data folder | what goes there",
         [
             [f"`{name}`", entry["title"], entry["from"], f"`{entry['layout']}`", entry["what"]]
             for name, entry in loaders.SOURCES["by_hand"].items()
@@ -137,134 +104,11 @@ def render_loop() -> str:
     loops = [
         node
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.For)
-        and "backward"
-        in {
-            call.func.attr
-            for call in ast.walk(node)
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
-        }
+        if isinstance(node, ast.For) and ".backward()" in ast.unparse(node)
     ]
     loop = max(loops, key=lambda node: node.col_offset)
-    return (
-        "```python\n"
-        + textwrap.dedent("\n".join(source.splitlines()[loop.lineno - 1 : loop.end_lineno]))
-        + "\n```"
-    )
-
-
-def render_memory() -> str:
-    """Seconds and peak memory of the scores that keep or pass over all training features."""
-    rows, machines = [], []
-    for path in sorted(RECORDED.glob("benchmark_scores*.json")):
-        recorded = report.read_result(path)
-        machine = recorded["machine"]
-        machines.append(
-            f"`{path.name}`: {machine['device_name']}, {machine['threads']} "
-            f"thread{'s' * (machine['threads'] > 1)}, torch {machine['torch']}, "
-            f"commit {str(machine['commit'])[:7]}{', with changes' * machine['modified']}"
-        )
-        for record in recorded["records"]:
-            rows.append(
-                [
-                    f"`{record['score']}`",
-                    f"{record['images']:,} x {record['width']:,}",
-                    record["features_dtype"],
-                    f"{record['queries']:,}",
-                    f"{record['fit_s']:.1f}",
-                    f"{record['score_s']:.1f}",
-                    f"{record['peak_mib'] / 1024:.1f}",
-                ]
-            )
-    return (
-        table(
-            "score | training images x width | features in | queries | fit, s | score, s | "
-            "peak memory of the process, GiB",
-            rows,
-        )
-        + f"\n\n{'; '.join(machines)}."
-    )
-
-
-def render_performance() -> str:
-    """``benchmark.json`` row by row; what was recorded on other machines has a line each."""
-    paths = sorted(RECORDED.glob("benchmark*.json"))
-    records = {
-        path.stem: report.read_result(path)
-        for path in paths
-        if not path.name.startswith("benchmark_scores")
-    }
-    if not records:
-        return rendered.NOTHING
-    first = records.pop("benchmark", None)
-    parts = [performance_of(first)] if first else []
-    if records:
-        parts.append(other_machines(records))
-    return "\n\n".join(parts)
-
-
-def other_machines(records: dict[str, dict]) -> str:
-    """A line a machine: this project's and OpenVINO's ratios to the first row of each part."""
-    lines = {}
-    for name, record in records.items():
-        machine, accuracy = record["machine"], record["accuracy"]
-        lines[name] = cells = {
-            "machine": f"`{name}.json`: {machine['device_name']}, {record['precision']}, "
-            f"commit {str(machine['commit'])[:7]}"
-        }
-        for row in record["rows"]:
-            what = row["what"].strip()
-            if what.startswith(("this project", "OpenVINO")) and not what.endswith("eager"):
-                part = row["part"]
-                if not part.startswith("inference"):
-                    part = part.split(",")[0]
-                cells[part if "project" in what else f"{part}, OpenVINO"] = f"{row['ratio']:.2f}"
-        if accuracy:
-            cells["bf16 moves FPR95 by"] = f"{accuracy['largest']['fpr95']:.2f}"
-    columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
-    return table(columns, [[cells.get(c, "") for c in columns] for cells in lines.values()])
-
-
-def performance_of(record: dict) -> str:
-    """The table of one run of ``utils.benchmark`` and what it was measured on."""
-    rows = [
-        [
-            row["part"],
-            row["what"].strip(),
-            f"{row['rate']:,.0f}",
-            f"{row['ratio']:.2f}",
-            "-" if row["spread"] is None else f"{row['spread']:.0%}",
-            "-" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}",
-        ]
-        for row in record["rows"]
-    ]
-    machine, given, accuracy = record["machine"], record["arguments"], record["accuracy"]
-    caption = (
-        f"{machine['device_name']}, {machine['threads']} threads, torch {machine['torch']}, commit "
-        f"{str(machine['commit'])[:7]}; {network_of(given).upper()}, medians of {given['rounds']} "
-        "interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: "
-        "to the first row of the part. Spread: interquartile range over median. Peak: "
-        "what the first call adds; of evaluation the largest process."
-    )
-    for row in record["rows"]:
-        if "start_s" in row:
-            caption += (
-                f" Starting a process takes {row['start_s']:.1f} s of the evaluation's; "
-                f"without these starts its ratio is {row['ratio_after_start']:.2f}."
-            )
-    if accuracy:
-        names = ", ".join(dict.fromkeys(row["score"] for row in accuracy["rows"]))
-        caption += (
-            f"\n\nFrom fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} "
-            f"ID test images, {len({row['set'] for row in accuracy['rows']})} "
-            f"OOD sets) moves by at most {accuracy['largest']['fpr95']:.2f} points of FPR95 and "
-            f"{accuracy['largest']['auroc']:.2f} of AUROC."
-        )
-    return (
-        table(["part", "what", "per second", "ratio", "spread", "peak MiB"], rows)
-        + "\n\n"
-        + caption
-    )
+    lines = source.splitlines()[loop.lineno - 1 : loop.end_lineno]
+    return "```python\n" + textwrap.dedent("\n".join(lines)) + "\n```"
 
 
 BLOCKS = {
@@ -273,9 +117,9 @@ BLOCKS = {
     "losses": render_losses,
     "options": render_options,
     "images": render_images,
-    "memory": render_memory,
-    "performance": render_performance,
-    "snapshots": rendered.render_snapshots,
+    "memory": speed.render_memory,
+    "performance": speed.render_performance,
+    "snapshots": provide.render_snapshots,
     "harmonised": harmonised.render_harmonised,
     "openood": benchmarks.render_openood,
     "by_hand": render_by_hand,
@@ -295,12 +139,12 @@ BLOCKS = {
 }
 
 
-def render(text: str, folders: tuple[Path, ...] = (RECORDED,)) -> str:
+def render(text: str, folders: tuple[Path, ...] = (tables.RECORDED,)) -> str:
     """A page's text with every block made anew; the papers' tables are of
     the results in ``folders``.
     """
 
-    def block(match):
+    def block(match: re.Match) -> str:
         name, words = match[2], match[3].split()
         if name not in BLOCKS:
             raise runtime.UserError(
@@ -312,35 +156,28 @@ def render(text: str, folders: tuple[Path, ...] = (RECORDED,)) -> str:
     return re.sub(r"(<!-- (\w+)((?: \w+)*) -->\n).*?(<!-- /\2 -->)", block, text, flags=re.S)
 
 
-def render_all(folders: tuple[Path, ...] = (RECORDED,)) -> dict[Path, str]:
+def render_all(folders: tuple[Path, ...] = (tables.RECORDED,)) -> dict[Path, bytes]:
     """{path: content} of every page, RESULTS.csv and RESULTS.tex."""
     measured = tables.measured_results(folders)
     made = {path: render(path.read_text(encoding="utf-8"), folders) for path in page_files()}
-    return {
-        **made,
-        tables.OUTPUT.with_suffix(".csv"): tables.render_csv(measured),
-        tables.OUTPUT.with_suffix(".tex"): tables.render_tex(measured),
-    }
+    made[tables.OUTPUT.with_suffix(".csv")] = tables.render_csv(measured)
+    made[tables.OUTPUT.with_suffix(".tex")] = tables.render_tex(measured)
+    return {path: text.encode() for path, text in made.items()}
 
 
 def write_published(folders: tuple[Path, ...]) -> list[Path]:
     """Write the papers' tables of the results in ``folders`` and return their paths."""
-    places = (
-        runtime.CIFAR / "README.md",
-        *(tables.OUTPUT.with_suffix(suffix) for suffix in (".csv", ".tex")),
-    )
-    made = {path: text.encode() for path, text in render_all(folders).items() if path in places}
-    runtime.write_files(made)
-    return list(made)
+    made = render_all(folders)
+    places = [runtime.CIFAR / "README.md"]
+    places += [tables.OUTPUT.with_suffix(suffix) for suffix in (".csv", ".tex")]
+    runtime.write_files({path: made[path] for path in places})
+    return places
 
 
-def stale(folders: tuple[Path, ...] = (RECORDED,)) -> dict[Path, str]:
+def stale(folders: tuple[Path, ...] = (tables.RECORDED,)) -> dict[Path, bytes]:
     """{path: content} of what ``render_all`` makes otherwise than it is on disk."""
-    return {
-        path: text
-        for path, text in render_all(folders).items()
-        if not path.exists() or path.read_bytes() != text.encode()
-    }
+    made = render_all(folders).items()
+    return {path: new for path, new in made if not path.exists() or path.read_bytes() != new}
 
 
 def record(name: str) -> None:
@@ -350,13 +187,13 @@ def record(name: str) -> None:
     A recorded result goes once a new one of the same stage is of another snapshot or has
     its scores; all else stays.
     """
-    measured = {
-        key: found
-        for key, found in tables.measured_results((report.RESULTS,)).items()
-        if key[0] == name
-    }
-    paths = {path for _, _, path in measured.values()} | harmonised.results_of(name)
-    paths |= benchmarks.results_of(name)
+    measured = tables.measured_results((report.RESULTS,))
+    measured = {key: found for key, found in measured.items() if key[0] == name}
+    paths = {path for _, _, path in measured.values()}
+    for path in report.RESULTS.glob(f"{name}_*.json"):
+        result = report.read_result(path)
+        if harmonised.quality_of(result) is not None or result.get("protocol") == "openood":
+            paths.add(path)
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
     files += [
         file
@@ -370,21 +207,24 @@ def record(name: str) -> None:
         )
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
-    for old in RECORDED.glob(f"{name}_*.json"):
-        result = report.read_result(old)
-        if (
-            "snapshot" in result
-            and tables.enters(result)
-            and old.name not in {path.name for path in paths}
-        ):
-            stage = (name, result["snapshot"]["arch"], result["snapshot"].get("loss", "pretrained"))
-            new = {key[3]: found[1] for key, found in measured.items() if key[:3] == stage}
-            if new and (
-                set(new) >= {entry["score"] for entry in result["scores"]}
-                or next(iter(new.values()))["snapshot"]["sha256"] != result["snapshot"]["sha256"]
-            ):
-                old.unlink()
-                old.with_suffix(".csv").unlink(missing_ok=True)
+    for old in tables.RECORDED.glob(f"{name}_*.json"):
+        if old.name not in {path.name for path in paths} and is_replaced(old, measured):
+            old.unlink()
+            old.with_suffix(".csv").unlink(missing_ok=True)
+
+
+def is_replaced(path: Path, measured: dict) -> bool:
+    """Whether new results of a recorded one's stage have all its scores, or another snapshot."""
+    old = report.read_result(path)
+    if not tables.enters(old):
+        return False
+    stage = tables.stage_of(old["snapshot"])
+    new = {key[3]: result for key, (_, result, _) in measured.items() if key[:3] == stage}
+    scores = {entry["score"] for entry in old["scores"]}
+    return bool(new) and (
+        scores <= set(new)
+        or next(iter(new.values()))["snapshot"]["sha256"] != old["snapshot"]["sha256"]
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -402,7 +242,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     for name in args.record:
         record(name)
@@ -412,7 +252,7 @@ def main(argv=None):
             f"{', '.join(str(runtime.short_path(path)) for path in found)}: stale. Run: "
             "python -m utils.paper.pages"
         )
-    runtime.write_files({path: text.encode() for path, text in found.items()})
+    runtime.write_files(found)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,18 @@ Needs the data set's images.
 
 import argparse
 import json
+import statistics
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from utils import loaders, metrics, runtime, scores, snapshots
-from utils.evaluation import protocol
+from utils.evaluation import protocol, report
 from utils.evaluation.network import Network
 from utils.training import options
+
+from .markdown import network_of, table
 
 MANIFEST = snapshots.SNAPSHOTS / "manifest.json"
 # test images, evenly spread, whose number of correct ones is recorded for a quick check of a copy
@@ -144,7 +148,7 @@ def provide(file, data, float32=False):
     # of a provided copy the parent is the provided copy of its parent
     if kept.get("parent_sha256"):
         kept["parent_sha256"] = provided_parent(kept["parent_sha256"])
-    log = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
+    log = snapshots.training_log(file)
     if log.exists():
         runtime.write_bytes(path.with_name(log.name), log.read_bytes())
     snapshots.save_weights(
@@ -201,6 +205,46 @@ def write_manifest():
             }
         )
     runtime.write_json(MANIFEST, {"snapshots": entries})
+
+
+def render_snapshots() -> str:
+    """The page's table of the provided snapshots, out of manifest.json."""
+    if not MANIFEST.exists():
+        return "None yet."
+    rows = []
+    for entry in report.read_result(MANIFEST)["snapshots"]:
+        file = MANIFEST.parent / entry["file"]
+        outliers, moved = entry.get("outliers"), entry.get("float16_moves")
+        seconds = [float(line["time(s)"]) for line in snapshots.read_training_log(file)]
+        told = "not tried" if moved is None else f"moves a metric by {moved:.2g}"
+        rows.append(
+            [
+                f"`{file.parent.name}/{file.stem}`",
+                entry["dataset"],
+                network_of(entry),
+                entry["loss"] or "cross-entropy",
+                outliers and f"{outliers['name']} ({outliers['images']:,})",
+                entry["epochs"],
+                f"{statistics.median(seconds):,.0f}" if seconds else None,
+                entry["seed"],
+                entry["id_accuracy"],
+                trained_in(file),
+                f"{entry['weights']} (float16 {told})",
+                f"{entry['bytes'] / 1e6:.1f}",
+            ]
+        )
+    return table(
+        "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
+        "trained in | stored as | MB",
+        rows,
+    )
+
+
+def trained_in(file: Path) -> str:
+    """The precision that a provided snapshot's .json says it was trained in."""
+    made = snapshots.read_description(file) or {}
+    default = made.get("recipe", {}).get("precision", "not recorded")
+    return made.get("computed", {}).get("precision") or default
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -2,10 +2,7 @@
 each function gives one block as Markdown.
 """
 
-import csv
 import re
-import statistics
-from pathlib import Path
 
 from utils import runtime, snapshots
 from utils.evaluation import report
@@ -14,45 +11,16 @@ from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import recipes
 
-from . import provide, tables
-from .tables import METHODS, RECORDED, TABLE_METHODS, own_name
-
-NOTHING = "Not measured yet."
-
-
-def table(header: list[str] | str, rows: list[list]) -> str:
-    """A Markdown table; the cells' pipes are escaped. A header of fixed words is one string, its
-    cells parted by " | ".
-    """
-    header = header.split(" | ") if isinstance(header, str) else header
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-
-
-def both(row: dict) -> str:
-    """FPR95 / AUROC of a row, as text."""
-    return f"{row['fpr95']:.2f} / {row['auroc']:.2f}"
-
-
-def with_sd(row: dict, metric: str) -> str:
-    """A metric of a row, with its standard deviation over the draws where
-    there are several, as text.
-    """
-    return f"{row[metric]:.2f}" + (f" ± {row['sd'][metric]:.2f}" if row.get("draws", 1) > 1 else "")
-
-
-def fpr_cells(entry: dict) -> list[str]:
-    """FPR95 of an entry on each set, then FPR95 / AUROC of their mean, as text."""
-    return [*(with_sd(row, "fpr95") for row in entry["sets"]), both(entry["average"])]
+from . import seeds, tables
+from .markdown import NOTHING, both, fpr_cells, network_of, table, with_sd
+from .tables import METHODS, TABLE_METHODS, own_name
 
 
 def result_rows(name: str) -> list[tuple]:
     """(title, result entry, result, path) of each measured method of a data set's table,
     out of the recorded results.
     """
-    measured = tables.measured_results((RECORDED,))
+    measured = tables.recorded()
     methods = TABLE_METHODS if name in tables.ID_SETS else METHODS
     keys = {title: (name, "wrn", loss or "pretrained", score) for title, loss, score in methods}
     return [(title, *measured[key]) for title, key in keys.items() if key in measured]
@@ -60,7 +28,7 @@ def result_rows(name: str) -> list[tuple]:
 
 def recorded_study(name: str, study: str) -> dict | None:
     """The recorded result of a study, or None."""
-    path = RECORDED / f"{name}_{study}.json"
+    path = tables.RECORDED / f"{name}_{study}.json"
     return report.read_result(path) if path.exists() else None
 
 
@@ -71,11 +39,9 @@ def published_of(measured: dict) -> str:
     parts = []
     for id_set in tables.shown_sets(measured):
         for name, one in tables.TABLES.items():
+            title = f"### {one.title} ({tables.display(id_set)}, `--table {name}`)"
             head, *rows = tables.grid(name, id_set, measured)
-            parts.append(
-                f"### {one.title} ({tables.display(id_set)}, `--table {name}`)\n\n"
-                f"{table(head, rows)}"
-            )
+            parts.append(f"{title}\n\n{table(head, rows)}")
     notes = "\n".join(f"- {line}" for line in tables.describe_notes(measured))
     return "\n\n".join([*parts, f"### Notes\n\n{notes}"])
 
@@ -86,38 +52,32 @@ def render_summary(name: str) -> str:
     """
     printed = published_averages(name)
     here = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
-
-    def rows_of(wanted):
-        return [
-            (title, *here[title], printed.get((loss or "pretrained", score), "-"))
-            for title, loss, score in TABLE_METHODS
-            if title in here and wanted(loss, score)
-        ]
-
-    rows, usual = [], recipes.resolve("tune", name, "sr")
+    before, runs, after = [], [], []
+    for title, loss, score in TABLE_METHODS:
+        row = (title, printed.get((loss or "pretrained", score)), *here.get(title, ()))
+        if title in here and loss is None and score in ("msp", "energy"):
+            before.append(row)
+        elif title in here and loss not in (None, "sr"):
+            after.append(row)
+    usual = recipes.resolve("tune", name, "sr")
     for result in whole_runs(name):
         recipe = result["snapshot"]["recipe"]
         same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
-        title = f"SR, alpha {recipe['alpha']:g}" + ", with the random crop" * (
-            recipe["padding"] > 0
-        )
-        published = printed.get(("sr", "energy"), "-") if same else "-"
-        rows.append((title, report.entry_of(result, "energy"), result, published))
-    before = rows_of(lambda loss, score: loss is None and score in ("msp", "energy"))
-    rows = [*before, *rows, *rows_of(lambda loss, _: loss not in (None, "sr"))]
+        crop = ", with the random crop" * (recipe["padding"] > 0)
+        published = printed.get(("sr", "energy")) if same else None
+        entry = report.entry_of(result, "energy")
+        runs.append((f"SR, alpha {recipe['alpha']:g}{crop}", published, entry, result))
     return table(
         "method | FPR95 / AUROC here | as published | ID error here | epochs here",
         [
-            [
-                title,
-                both(entry["average"]),
-                published,
-                f"{result['id']['error']:.2f}",
-                result["snapshot"]["recipe"]["epochs"],
-            ]
-            for title, entry, result, published in rows
+            [title, both(entry["average"]), published, result["id"]["error"], epochs_of(result)]
+            for title, published, entry, result in [*before, *runs, *after]
         ],
     )
+
+
+def epochs_of(result: dict) -> int:
+    return result["snapshot"]["recipe"]["epochs"]
 
 
 def render_result(name: str) -> str:
@@ -133,54 +93,39 @@ def render_result(name: str) -> str:
         )
     rows = []
     for title, entry, result, _ in found:
+        row = [title, epochs_of(result), result["id"]["error"]]
+        row += [f"{with_sd(one, 'fpr95')} / {one['auroc']:.2f}" for one in entry["sets"]]
+        row.append(f"**{both(entry['average'])}**")
         stage = result["snapshot"].get("loss", "pretrained")
-        rows.append(
-            [
-                title,
-                result["snapshot"]["recipe"]["epochs"],
-                f"{result['id']['error']:.2f}",
-                *(f"{with_sd(row, 'fpr95')} / {row['auroc']:.2f}" for row in entry["sets"]),
-                f"**{both(entry['average'])}**",
-                *([printed.get((stage, entry["score"]), "-")] if printed else []),
-            ]
-        )
+        rows.append(row + [printed.get((stage, entry["score"]))] * bool(printed))
     _, entry, result, _ = found[-1]
     network = result["snapshot"]
-    header = [
-        "method",
-        "epochs",
-        "ID error",
-        *(f"{own_name(row)} (n {row['n']})" for row in entry["sets"]),
-        "average",
-        *(["average, published (the papers' sets)"] if printed else []),
-    ]
-    return table(header, rows) + (
-        f"\n\n{network_of(network).upper()}, {network['train_images']:,} training images, "
+    sets = [f"{own_name(row)} (n {row['n']})" for row in entry["sets"]]
+    header = ["method", "epochs", "ID error", *sets, "average"]
+    return table(
+        header + ["average, published (the papers' sets)"] * bool(printed),
+        rows,
+        f"{network_of(network).upper()}, {network['train_images']:,} training images, "
         f"{result['id']['images']:,} ID test images, seed {network['seed']}, "
         f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} "
         "OOD images (or all, where there are fewer). FPR95 ± sd over the draws "
         "(none where all images are one draw) / AUROC in percent, ID positive; "
-        "epochs = length of the complete schedule of that stage."
+        "epochs = length of the complete schedule of that stage.",
     )
 
 
-def published_averages(name: str) -> dict:
+def published_averages(name: str) -> dict[tuple[str, str], str]:
     """{(stage, score): the papers' mean FPR95 / AUROC over their own six sets as text}: [SRF]'s
-    where it has them, else [Energy]'s.
+    where it has them, else [Energy]'s. Of the flags only a misprint is told.
     """
     found = {}
     for source in ("srf1", "energy"):
-        for (_, network, score, stage), sets in tables.published_rows(
-            tables.TABLES[source], name
-        ).items():
+        rows = tables.published_rows(tables.TABLES[source], name)
+        for (_, network, score, stage), sets in rows.items():
             if network == "wrn" and {"fpr95", "auroc"} <= set(sets.get("average", {})):
                 cells = [sets["average"][metric] for metric in ("fpr95", "auroc")]
-                marked = [
-                    f"{c['value']:.2f}"
-                    + " [misprint]" * (c.get("flag", {}).get("kind") == "misprint")
-                    for c in cells
-                ]
-                found.setdefault((stage, score), " / ".join(marked))
+                text = " / ".join(tables.printed_number(one, ("misprint",)) for one in cells)
+                found.setdefault((stage, score), text)
     return found
 
 
@@ -188,89 +133,57 @@ def render_seeds(name: str) -> str:
     """Mean and standard deviation over training seeds of each method's averages,
     out of the recorded tables.
     """
+    usual = re.compile(rf"{re.escape(name)}(_s\d+)?_table")
     files = [
         file
-        for file in sorted(RECORDED.glob(f"{name}_*table.csv"))
-        if re.fullmatch(rf"{re.escape(name)}(_s\d+)?_table", file.stem)
+        for file in sorted(tables.RECORDED.glob(f"{name}_*table.csv"))
+        if usual.fullmatch(file.stem)
     ]
-    found = {}
-    for file in files:
-        with file.open(newline="") as lines:
-            for row in csv.DictReader(lines):
-                if row["set"] == "average":
-                    found.setdefault(row["method"], []).append(
-                        [float(row[key]) for key in ("fpr95", "auroc", "id_error")]
-                    )
     if len(files) < 2:
         return NOTHING
-    rows = [
-        [
-            method,
-            *(
-                f"{statistics.mean(column):.2f} ± {statistics.stdev(column):.2f}"
-                for column in zip(*values)
-            ),
-        ]
-        for method, values in found.items()
-    ]
-    return (
-        table("method | FPR95, average | AUROC, average | ID error", rows)
-        + f"\n\nMean ± sd over {len(files)} training seeds, percent."
-    )
+    note = f"\n\nMean ± sd over {len(files)} training seeds, percent."
+    return seeds.format_means(seeds.mean_over_seeds(files)) + note
 
 
 def render_same_score(name: str) -> str:
     """MSP and energy on every network of the table, with what tells the networks apart:
     losses compared at one score.
     """
-    measured, rows = tables.measured_results((RECORDED,)), []
-    for title, loss in (
-        ("pre-trained", "pretrained"),
-        *((loss.title, key) for key, loss in LOSSES.items()),
-    ):
-        found = [measured.get((name, "wrn", loss, score)) for score in ("msp", "energy")]
+    measured, rows = tables.recorded(), []
+    titles = {"pretrained": "pre-trained", **{key: loss.title for key, loss in LOSSES.items()}}
+    for stage, title in titles.items():
+        found = [measured.get((name, "wrn", stage, score)) for score in ("msp", "energy")]
         if all(found):
             given = found[0][1]["id"]
-            rows.append(
-                [
-                    title,
-                    f"{given['error']:.2f}",
-                    f"{given['mean_l1']:.2f}",
-                    *(both(entry["average"]) for entry, *_ in found),
-                ]
-            )
-    return (
-        table("network | ID error | mean ‖h‖₁ | `msp`, average | `energy`, average", rows)
-        if rows
-        else NOTHING
-    )
+            averages = [both(entry["average"]) for entry, *_ in found]
+            rows.append([title, given["error"], given["mean_l1"], *averages])
+    header = "network | ID error | mean ‖h‖₁ | `msp`, average | `energy`, average"
+    return table(header, rows) if rows else NOTHING
 
 
 def render_every(name: str) -> str:
     """Every score on the pre-trained network, where the recorded results have
     more than the tables ask for.
     """
-    measured = {
-        key[3]: found
-        for key, found in tables.measured_results((RECORDED,)).items()
-        if key[:3] == (name, "wrn", "pretrained") and key[3].split(":")[0] in SCORES
+    order = list(SCORES)
+    found = {
+        label: one
+        for (*stage, label), one in tables.recorded().items()
+        if stage == [name, "wrn", "pretrained"] and label.split(":")[0] in order
     }
-    if len(measured) < len(SCORES) / 2:
+    if len(found) < len(SCORES) / 2:
         return NOTHING
-    found = [
-        (label, *measured[label])
-        for label in sorted(
-            measured, key=lambda label: (list(SCORES).index(label.split(":")[0]), label)
-        )
-    ]
-    rows = [
-        [f"`{label_of(entry, name)}`", *map(both, [*entry["sets"], entry["average"]])]
-        for _, entry, *_ in found
-    ]
-    _, entry, result, _ = found[0]
-    return table(["`--score`", *map(own_name, entry["sets"]), "average"], rows) + (
-        f"\n\nFPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
-        f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults."
+    labels = sorted(found, key=lambda label: (order.index(label.split(":")[0]), label))
+    entries = [found[label][0] for label in labels]
+    result = found[labels[0]][1]
+    return table(
+        ["`--score`", *map(own_name, entries[0]["sets"]), "average"],
+        [
+            [f"`{label_of(entry, name)}`", *map(both, [*entry["sets"], entry["average"]])]
+            for entry in entries
+        ],
+        f"FPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
+        f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults.",
     )
 
 
@@ -301,99 +214,35 @@ def render_answer(name: str) -> str:
             NOTHING[:-1]
             + ": the recorded results before and after SR are not of one network and the same sets."
         )
-    lines = [
-        [
-            own_name(old) if "n" in old else "average",
-            with_sd(old, "fpr95"),
-            with_sd(new, "fpr95"),
-            f"{new['fpr95'] - old['fpr95']:+.2f}",
-            f"{standard_error(old, new):.2f}" if "n" in old else "",
-            with_sd(old, "auroc"),
-            with_sd(new, "auroc"),
-            f"{new['auroc'] - old['auroc']:+.2f}",
-        ]
-        for old, new in [*pairs, (before["average"], after["average"])]
-    ]
+    lines = []
+    for old, new in [*pairs, (before["average"], after["average"])]:
+        whole = "n" in old  # a set, not the mean of the sets
+        line = [own_name(old) if whole else "average"]
+        for metric in ("fpr95", "auroc"):
+            line += [with_sd(old, metric), with_sd(new, metric)]
+            line.append(f"{new[metric] - old[metric]:+.2f}")
+            if metric == "fpr95":
+                line.append(standard_error(old, new) if whole else "")
+        lines.append(line)
     gains = [(old["fpr95"] - new["fpr95"], standard_error(old, new)) for old, new in pairs]
     return table(
         "OOD set | FPR95, energy | FPR95, SR | difference | standard error | "
         "AUROC, energy | AUROC, SR | difference",
         lines,
-    ) + (
-        f"\n\nFPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
+        f"FPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
         f"sets, on {sum(gain > 2 * error and gain > 0 for gain, error in gains)} "
         f"of them by more than two standard errors; ID error {first['id']['error']:.2f} % before, "
         f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images "
         f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
         "± is the sd over the draws, of which a set with no more images than one draw takes has "
         "none; the standard error of the FPR95's difference is that of the number of OOD images, "
-        "binomial, at the threshold of these ID images."
+        "binomial, at the threshold of these ID images.",
     )
 
 
 def standard_error(before: dict, after: dict) -> float:
     """Standard error in percent of the difference of two FPR95 on a set's n OOD images."""
     return sum(row["fpr95"] * (100 - row["fpr95"]) / row["n"] for row in (before, after)) ** 0.5
-
-
-def render_snapshots() -> str:
-    """The provided snapshots of manifest.json."""
-    if not provide.MANIFEST.exists():
-        return "None yet."
-    rows = []
-    for entry in report.read_result(provide.MANIFEST)["snapshots"]:
-        file = Path(entry["file"])
-        outliers = entry.get("outliers")
-        moved = entry.get("float16_moves")
-        rows.append(
-            [
-                f"`{file.parent.name}/{file.stem}`",
-                entry["dataset"],
-                network_of(entry),
-                entry["loss"] or "cross-entropy",
-                f"{outliers['name']} ({outliers['images']:,})" if outliers else "-",
-                entry["epochs"],
-                seconds_of(entry),
-                entry["seed"],
-                f"{entry['id_accuracy']:.2f}",
-                trained_in(entry),
-                f"{entry['weights']} (float16 "
-                + ("not tried)" if moved is None else f"moves a metric by {moved:.2g})"),
-                f"{entry['bytes'] / 1e6:.1f}",
-            ]
-        )
-    return table(
-        "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
-        "trained in | stored as | MB",
-        rows,
-    )
-
-
-def seconds_of(entry: dict) -> str:
-    """Median seconds of an epoch, from the log beside a provided snapshot."""
-    file = provide.MANIFEST.parent / entry["file"]
-    log = file.with_name(f"{snapshots.stem_of(file)}_training_results.csv")
-    if not log.exists():
-        return "-"
-    with log.open(newline="") as lines:
-        return f"{statistics.median(float(row['time(s)']) for row in csv.DictReader(lines)):,.0f}"
-
-
-def trained_in(entry: dict) -> str:
-    """The precision that a provided snapshot's .json says it was trained in."""
-    made = snapshots.read_description(provide.MANIFEST.parent / entry["file"]) or {}
-    return made.get("computed", {}).get("precision") or made.get("recipe", {}).get(
-        "precision", "not recorded"
-    )
-
-
-def network_of(entry: dict) -> str:
-    """The network's name, a WRN's with depth and width."""
-    return (
-        f"{entry['arch']}-{entry['layers']}-{entry['widen_factor']}"
-        if entry["arch"] == "wrn"
-        else entry["arch"]
-    )
 
 
 def made_from(record: dict) -> str:
@@ -411,24 +260,19 @@ def render_sweep(name: str) -> str:
     record = recorded_study(name, "sweep_alpha")
     if record is None:
         return NOTHING
-    rows = [
-        [
-            f"{row['alpha']:g}" + " **(recommended)**" * (row["alpha"] == record["recommended"]),
-            f"{row['accuracy']:.2f}",
-            f"{row['mean_l1']:.3f}",
-            *map(both, [*row["sets"], row]),
-        ]
-        for row in record["rows"]
-    ]
+    rows = []
+    for row in record["rows"]:
+        mark = " **(recommended)**" * (row["alpha"] == record["recommended"])
+        row_start = [f"{row['alpha']:g}{mark}", row["accuracy"], f"{row['mean_l1']:.3f}"]
+        rows.append([*row_start, *map(both, [*row["sets"], row])])
+    noises = [noise["name"] for noise in record["ood"]]
     return table(
-        "alpha | accuracy, held-out ID | mean ‖h‖₁ | "
-        f"{' | '.join(noise['name'] for noise in record['ood'])} | mean of the noises",
+        ["alpha", "accuracy, held-out ID", "mean ‖h‖₁", *noises, "mean of the noises"],
         rows,
-    ) + (
-        f"\n\nFPR95 / AUROC in percent. {made_from(record)}; "
+        f"FPR95 / AUROC in percent. {made_from(record)}; "
         f"{record['id']['images']:,} held-out training images against as many of each noise. "
         f"Rule: {record['rule']}.\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against "
-        f"alpha](figures/recorded/{name}_sweep_alpha.png)"
+        f"alpha](figures/recorded/{name}_sweep_alpha.png)",
     )
 
 
@@ -437,18 +281,13 @@ def render_ablation(name: str) -> str:
     record = recorded_study(name, "ablation")
     if record is None:
         return NOTHING
-    rows = [
-        [row["name"], f"{row['error']:.2f}", f"{row['mean_l1']:.2f}", *fpr_cells(row)]
-        for row in record["rows"]
-    ]
+    sets = map(own_name, record["rows"][0]["sets"])
     return table(
-        "fine-tuning | ID error | mean ‖h‖₁ | "
-        f"{' | '.join(map(own_name, record['rows'][0]['sets']))} | average",
-        rows,
-    ) + (
-        f"\n\n{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
+        ["fine-tuning", "ID error", "mean ‖h‖₁", *sets, "average"],
+        [[row["name"], row["error"], row["mean_l1"], *fpr_cells(row)] for row in record["rows"]],
+        f"{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
         f"ID test images, {record['num_to_avg']} draws. FPR95 ± sd over the draws; average: "
-        "FPR95 / AUROC, in percent."
+        "FPR95 / AUROC, in percent.",
     )
 
 
@@ -456,11 +295,10 @@ def whole_runs(name: str) -> list[dict]:
     """Recorded results of whole SR runs, whatever their recipe,
     in the order of crop, alpha and epochs.
     """
-    found = [report.read_result(path) for path in sorted(RECORDED.glob(f"{name}_wrn_*.json"))]
     found = [
         one
-        for one in found
-        if one.get("snapshot", {}).get("loss") == "sr"
+        for one in tables.recorded_results(name)
+        if (one["snapshot"]["arch"], one["snapshot"].get("loss")) == ("wrn", "sr")
         and snapshots.is_complete(one["snapshot"])
         and is_usual(one)  # no other protocol's numbers beside these
         and any(entry["score"] == "energy" for entry in one["scores"])
@@ -475,28 +313,18 @@ def render_whole(name: str) -> str:
     """Whole SR runs with and without the random crop and the norm after the network they
     were made from, energy score.
     """
-    rows = []
-    before = tables.measured_results((RECORDED,)).get(
-        (name, "wrn", "pretrained", "energy"), (None, None)
-    )[1]
-    for result in [before] * bool(before) + whole_runs(name):
-        network, entry = result["snapshot"], report.entry_of(result, "energy")
-        own = network["recipe"] if network.get("loss") else {"padding": "-", "alpha": "-"}
-        rows.append(
-            [
-                f"`{network['name']}`",
-                own.get("padding"),
-                own.get("alpha"),
-                network["recipe"]["epochs"],
-                f"{result['id']['error']:.2f}",
-                f"{result['id']['mean_l1']:.2f}",
-                *fpr_cells(entry),
-            ]
-        )
-    if not rows:
+    _, before, _ = tables.recorded().get((name, "wrn", "pretrained", "energy"), (None,) * 3)
+    results = [before] * bool(before) + whole_runs(name)
+    if not results:
         return NOTHING
-    return table(
-        "whole run | padding of the crop | alpha | epochs | ID error | mean ‖h‖₁ | "
-        f"{' | '.join(map(own_name, entry['sets']))} | average",
-        rows,
-    )
+    rows = []
+    for result in results:
+        network, entry = result["snapshot"], report.entry_of(result, "energy")
+        recipe = network["recipe"] if network.get("loss") else {}  # pre-training has neither
+        changed = [str(recipe[key]) if key in recipe else None for key in ("padding", "alpha")]
+        given = [result["id"]["error"], result["id"]["mean_l1"]]
+        rows.append(
+            [f"`{network['name']}`", *changed, epochs_of(result), *given, *fpr_cells(entry)]
+        )
+    head = ["whole run", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁"]
+    return table([*head, *map(own_name, entry["sets"]), "average"], rows)

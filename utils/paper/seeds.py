@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import io
 import os
 import statistics
 import subprocess
@@ -16,9 +15,10 @@ from utils import runtime
 from utils.evaluation import report
 from utils.training import options
 
-from .rendered import table
-from .tables import file_name
+from .markdown import table
+from .tables import changed, file_name, unusual_words
 
+METRICS = ("fpr95", "auroc", "id_error")
 POLL = 0.2  # seconds between looks at the running chains
 
 
@@ -60,12 +60,9 @@ def start(command: list[str], place: dict, log: Path) -> subprocess.Popen:
 
 def words_of(args: argparse.Namespace, seed: int) -> list[str]:
     """The command of one seed's chain, without ``reproduce.py``."""
-    chosen = {"arch": args.arch, "preset": args.preset}
     words = [args.dataset, "--seed", str(seed)]
-    words += ["--own-folders"] * (seed != 1)
-    words += ["--fresh"] * args.fresh
-    usual = {"arch": "wrn", "preset": "paper"}
-    words += [w for k, v in chosen.items() if v != usual[k] for w in (f"--{k}", str(v))]
+    words += ["--own-folders"] * (seed != 1) + ["--fresh"] * args.fresh
+    words += unusual_words({"arch": args.arch, "preset": args.preset})
     return words + options.common_words(args)
 
 
@@ -97,45 +94,51 @@ def chains(args: argparse.Namespace) -> Path:
             f"the end of {runtime.short_path(failed[0][1])}. The same command goes on"
         )
     rows = mean_over_seeds(
-        [
-            folder / f"{file_name(argparse.Namespace(**{**vars(args), 'seed': seed}), 'table')}.csv"
-            for seed in args.seeds
-        ]
+        [folder / f"{file_name(changed(args, seed=seed), 'table')}.csv" for seed in args.seeds]
     )
-    text = io.StringIO()
-    head = ["method", "fpr95", "fpr95_sd", "auroc", "auroc_sd", "id_error", "id_error_sd"]
-    csv.writer(text).writerows([head, *([name, *values] for name, values in rows.items())])
-    path = folder / f"{file_name(argparse.Namespace(**{**vars(args), 'seed': 1}), 'seeds')}.csv"
-    runtime.write_text(path, text.getvalue())
-    shown = [
-        [name, *(f"{values[i]:.2f} ± {values[i + 1]:.2f}" for i in (0, 2, 4))]
-        for name, values in rows.items()
+    lines = [
+        {"method": method}
+        | {
+            f"{metric}{ending}": round(value, 4)
+            for metric, pair in zip(METRICS, pairs)
+            for ending, value in zip(("", "_sd"), pair)
+        }
+        for method, pairs in rows.items()
     ]
-    print("\n" + table(["method", "FPR95, average", "AUROC, average", "ID error"], shown))
+    path = folder / f"{file_name(changed(args, seed=1), 'seeds')}.csv"
+    runtime.write_text(path, report.csv_text(lines))
+    print("\n" + format_means(rows))
     print(f"\nmean ± sd over {len(args.seeds)} training seeds: {runtime.short_path(path)}")
     return path
 
 
-def mean_over_seeds(files: list[Path]) -> dict[str, list[float]]:
-    """{method: [mean, sd of FPR95, of AUROC, of the ID error]} of the averages in tables of one seed
-    each, in percent.
+def mean_over_seeds(files: list[Path]) -> dict[str, list[tuple[float, float]]]:
+    """{method: (mean, sd) of FPR95, of AUROC, of the ID error} of the averages in tables of one seed
+    each, in percent, of the methods that all tables have.
     """
     found = {}
     for file in files:
         with file.open(newline="") as lines:
             for row in csv.DictReader(lines):
                 if row["set"] == "average":
-                    values = [float(row[key]) for key in ("fpr95", "auroc", "id_error")]
+                    values = [float(row[key]) for key in METRICS]
                     found.setdefault(row["method"], []).append(values)
     return {
-        method: [
-            round(value, 4)
-            for column in zip(*values)
-            for value in (statistics.mean(column), statistics.stdev(column))
-        ]
+        method: [(statistics.mean(column), statistics.stdev(column)) for column in zip(*values)]
         for method, values in found.items()
         if len(values) == len(files)
     }
+
+
+def format_means(rows: dict[str, list[tuple[float, float]]]) -> str:
+    """What ``mean_over_seeds`` gives, as a table."""
+    return table(
+        "method | FPR95, average | AUROC, average | ID error",
+        [
+            [method, *(f"{mean:.2f} ± {sd:.2f}" for mean, sd in pairs)]
+            for method, pairs in rows.items()
+        ],
+    )
 
 
 def parse_seeds(text: str) -> list[int]:

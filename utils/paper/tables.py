@@ -9,7 +9,7 @@ each number, with what it was made of.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ METHODS = tuple(m for m, entry in zip(TABLE_METHODS, PUBLISHED["methods"]) if en
 # what published.json calls a metric, and what results do
 KEYS = {"fpr95": "fpr95", "auroc": "auroc", "aupr": "aupr_in"}
 TITLES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR"}
+FLAGS = PUBLISHED["flags"]
 OTHER = "†"  # beside a number that is not of the paper's images
 
 
@@ -119,6 +120,21 @@ def file_name(args: argparse.Namespace, what: str) -> str:
     return "_".join([args.dataset, *unusual, what])
 
 
+def changed(args: argparse.Namespace, **options: object) -> argparse.Namespace:
+    """These options with some of them otherwise."""
+    return argparse.Namespace(**{**vars(args), **options})
+
+
+def unusual_words(options: dict) -> list[str]:
+    """Those of arch, seed and preset that are not the usual ones, as on a command line."""
+    return [
+        word
+        for key, value in options.items()
+        if value != USUAL[key]
+        for word in (f"--{key}", str(value))
+    ]
+
+
 def published_rows(table: Table, id_set: str) -> dict:
     """{(method, network, score, stage): {ood set, or None for the ID error: {metric: record}}} in
     the order of published.json.
@@ -136,7 +152,18 @@ def published_rows(table: Table, id_set: str) -> dict:
     return rows
 
 
-def measured_results(folders: tuple[Path, ...] = (RECORDED, report.RESULTS)) -> dict:
+def recorded_results(name: str) -> list[dict]:
+    """The recorded results of test.py of a data set, by file name."""
+    found = [report.read_result(path) for path in sorted(RECORDED.glob(f"{name}_*.json"))]
+    return [result for result in found if "scores" in result]  # others are of studies
+
+
+def recorded() -> dict:
+    """``measured_results`` of the recorded ones."""
+    return measured_results((RECORDED,))
+
+
+def measured_results(folders: tuple[Path, ...]) -> dict:
     """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results.
 
     Of each stage the newest result of the last folder that has one counts, and those of the same
@@ -152,9 +179,7 @@ def measured_results(folders: tuple[Path, ...] = (RECORDED, report.RESULTS)) -> 
                 snapshot = result["snapshot"]
                 # git keeps no times
                 place = (rank, path.stat().st_mtime_ns * (folder != RECORDED), path.name)
-                groups.setdefault(
-                    (snapshot["dataset"], snapshot["arch"], snapshot.get("loss", "pretrained")), []
-                ).append((place, path, result))
+                groups.setdefault(stage_of(snapshot), []).append((place, path, result))
     found, pretrained = {}, {}
     for key, entries in sorted(groups.items(), key=lambda group: group[0][2] != "pretrained"):
         entries.sort(key=lambda entry: entry[0])
@@ -174,7 +199,12 @@ def measured_results(folders: tuple[Path, ...] = (RECORDED, report.RESULTS)) -> 
     return found
 
 
-def made_of(result):
+def stage_of(snapshot: dict) -> tuple[str, str, str]:
+    """(id set, network, "pretrained" or the loss of fine-tuning) of a snapshot."""
+    return snapshot["dataset"], snapshot["arch"], snapshot.get("loss", "pretrained")
+
+
+def made_of(result: dict) -> tuple:
     """What results must have in common to stand in one row of snapshots:
     the snapshot, the images and the precision.
     """
@@ -187,7 +217,7 @@ def made_of(result):
     )
 
 
-def enters(result):
+def enters(result: dict) -> bool:
     """Whether a result is of the protocol (six sets, 10 draws of seed 1, all ID images) and of a
     whole run of the recipe in the stage's folder.
 
@@ -278,11 +308,10 @@ def number(value: float | None, sign: bool = False) -> str:
     return "" if value is None else f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
-def printed_number(record: dict | None) -> str:
-    """A published number with its flag; nothing for None."""
-    return number(record and record["value"]) + (
-        f" [{record['flag']['kind']}]" if record and "flag" in record else ""
-    )
+def printed_number(record: dict | None, flags: Container[str] = FLAGS) -> str:
+    """A published number with its flag, if that is one of ``flags``; nothing for None."""
+    flag = (record or {}).get("flag", {}).get("kind")
+    return number(record and record["value"]) + f" [{flag}]" * (flag in flags)
 
 
 def note_numbers(measured: dict) -> dict:
@@ -443,7 +472,7 @@ MEAN = "mean of the sets here"
 ROW_KEYS = ("method", "network", "score", "stage")
 
 
-def lines_of(row: Row):
+def lines_of(row: Row) -> Iterator[tuple]:
     """(OOD set, published records, measured row or {}, published ID error, note):
     the paper's sets, then the other images.
     """

@@ -27,10 +27,12 @@ from .find import (
     find_one,
     find_snapshots,
     folder_of,
+    read_training_log,
     remember_folder,
     resolve_folder,
     run_folder,
     short_name,
     snapshot_path,
     stem_of,
+    training_log,
 )

@@ -1,6 +1,7 @@
 """Find snapshots: the folders runs write to, and what a name, a stem or a path means."""
 
 import contextlib
+import csv
 import os
 import re
 from pathlib import Path
@@ -70,6 +71,20 @@ def remember_folder(folder: Path) -> None:
 
 def stem_of(path):
     return re.sub(r"_(epoch_\d+|best)$", "", Path(path).stem)
+
+
+def training_log(path: Path) -> Path:
+    """The CSV with a line an epoch that a run writes beside its snapshots."""
+    return path.with_name(f"{stem_of(path)}_training_results.csv")
+
+
+def read_training_log(path: Path) -> list[dict[str, str]]:
+    """The lines of the training log beside a snapshot, [] where there is none."""
+    log = training_log(path)
+    if not log.exists():
+        return []
+    with log.open(newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def epoch_of(path):

@@ -1,0 +1,89 @@
+"""The pages' tables of what utils/benchmark has measured."""
+
+from utils.evaluation import report
+
+from . import tables
+from .markdown import NOTHING, machine_of, network_of, table
+
+
+def render_memory() -> str:
+    """Seconds and peak memory of the scores that keep or pass over all training features."""
+    rows, machines = [], []
+    for path in sorted(tables.RECORDED.glob("benchmark_scores*.json")):
+        recorded = report.read_result(path)
+        machines.append(f"`{path.name}`: {machine_of(recorded)}")
+        for record in recorded["records"]:
+            size = f"{record['images']:,} x {record['width']:,}"
+            names = [f"`{record['score']}`", size, record["features_dtype"]]
+            numbers = (record["fit_s"], record["score_s"], record["peak_mib"] / 1024)
+            rows.append([*names, f"{record['queries']:,}", *(f"{n:.1f}" for n in numbers)])
+    return table(
+        "score | training images x width | features in | queries | fit, s | score, s | "
+        "peak memory of the process, GiB",
+        rows,
+        f"{'; '.join(machines)}.",
+    )
+
+
+def render_performance() -> str:
+    """``benchmark.json`` row by row; what was recorded on other machines has a line each."""
+    records = {
+        path.stem: report.read_result(path)
+        for path in sorted(tables.RECORDED.glob("benchmark*.json"))
+        if not path.name.startswith("benchmark_scores")
+    }
+    first = records.pop("benchmark", None)
+    parts = [performance_of(first)] if first else []
+    parts += [other_machines(records)] if records else []
+    return "\n\n".join(parts) or NOTHING
+
+
+def other_machines(records: dict[str, dict]) -> str:
+    """A line a machine: this project's and OpenVINO's ratios to the first row of each part."""
+    lines = []
+    for name, record in records.items():
+        machine, accuracy = record["machine"], record["accuracy"]
+        what = f"{machine['device_name']}, {record['precision']}"
+        cells = {"machine": f"`{name}.json`: {what}, commit {str(machine['commit'])[:7]}"}
+        for row in record["rows"]:
+            what, part = row["what"].strip(), row["part"]
+            if what.startswith(("this project", "OpenVINO")) and not what.endswith("eager"):
+                part = part if part.startswith("inference") else part.split(",")[0]
+                cells[part if "project" in what else f"{part}, OpenVINO"] = row["ratio"]
+        if accuracy:
+            cells["bf16 moves FPR95 by"] = accuracy["largest"]["fpr95"]
+        lines.append(cells)
+    columns = list(dict.fromkeys(column for cells in lines for column in cells))
+    return table(columns, [[cells.get(column, "") for column in columns] for cells in lines])
+
+
+def performance_of(record: dict) -> str:
+    """The table of one run of ``utils.benchmark`` and what it was measured on."""
+    rows = []
+    for row in record["rows"]:
+        spread = None if row["spread"] is None else f"{row['spread']:.0%}"
+        peak = None if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
+        what = [row["part"], row["what"].strip()]
+        rows.append([*what, f"{row['rate']:,.0f}", row["ratio"], spread, peak])
+    given, accuracy = record["arguments"], record["accuracy"]
+    note = (
+        f"{machine_of(record)}; {network_of(given).upper()}, medians of {given['rounds']} "
+        "interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: "
+        "to the first row of the part. Spread: interquartile range over median. Peak: "
+        "what the first call adds; of evaluation the largest process."
+    )
+    for row in record["rows"]:
+        if "start_s" in row:
+            note += (
+                f" Starting a process takes {row['start_s']:.1f} s of the evaluation's; "
+                f"without these starts its ratio is {row['ratio_after_start']:.2f}."
+            )
+    if accuracy:
+        names = ", ".join(dict.fromkeys(row["score"] for row in accuracy["rows"]))
+        note += (
+            f"\n\nFrom fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} "
+            f"ID test images, {len({row['set'] for row in accuracy['rows']})} "
+            f"OOD sets) moves by at most {accuracy['largest']['fpr95']:.2f} points of FPR95 and "
+            f"{accuracy['largest']['auroc']:.2f} of AUROC."
+        )
+    return table("part | what | per second | ratio | spread | peak MiB", rows, note)
