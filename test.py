@@ -7,6 +7,7 @@
     python test.py --model cifar10_wrn_pretrained --images FOLDER        # is each image in or out?
     python test.py --model cifar10_wrn_pretrained --export detector.onnx # or .pt2
     python test.py --outputs TRAIN.npz ID.npz OOD.npz                    # of any other network
+    python test.py --model cifar10_wrn_pretrained --compare energy,msp   # or two snapshots: A.pt,B.pt
     python test.py --list-scores
 
 The table: FPR95, AUROC, AUPR (ID positive), mean ± sd over 10 draws of 2,000 OOD images.
@@ -19,7 +20,7 @@ import sys
 import time
 
 from utils import loaders, runtime, scores
-from utils.evaluation import export, given, options, several, verdicts
+from utils.evaluation import compare, export, given, options, several, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
@@ -37,8 +38,8 @@ def main(argv=None):
         return
     runtime.make_folder(args.save)  # before the work, not after it
     loaders.use_streaming(args.stream, args.prefetch)
-    records = []
-    for file in results.announce(args.model, args.load, args.download) if args.model else [None]:
+    measured = []
+    for file in files(args):
         if args.export:
             print("\n" + export.export(file, args))
         if args.images:
@@ -48,9 +49,20 @@ def main(argv=None):
         start = time.perf_counter()
         case = load(file, args)
         id_error = outputs(case)
-        records.append(report(case, rows(case, id_error), id_error, time.perf_counter() - start))
-    if "," in (args.model or ""):
-        several.report(records, args.save, args.out_as_pos)
+        found = rows(case, id_error)
+        made = report(case, found, id_error, time.perf_counter() - start)
+        measured.append(compare.Measured(*made, found.vectors))
+    if args.compare:
+        compare.report(measured, args)
+    elif "," in (args.model or ""):
+        several.report([one.record for one in measured], args.save, args.out_as_pos)
+
+
+def files(args):
+    """The snapshot files that are to be scored; [None] where --outputs gives their outputs."""
+    if args.outputs:
+        return [None]
+    return results.announce(args.model or args.compare, args.load, args.download)
 
 
 def judge(file, args):
@@ -121,7 +133,7 @@ def report(case, found, id_error, seconds):
     kept = {**found.vectors, **results.about_images(case)} if case.args.save_scores else None
     results.write_result(path, record, kept)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
-    return record
+    return path, record
 
 
 if __name__ == "__main__":

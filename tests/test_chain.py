@@ -384,6 +384,22 @@ def test_saved_outputs_give_the_same_digits_without_the_network(digits, tmp_path
     assert of_files["id"]["error"] == of_network["id"]["error"]
 
 
+def test_two_snapshots_are_compared(digits, tmp_path):
+    command = "test.py --compare tune_sr/digits_wrn_s1_tune,digits_wrn_pretrained --num_to_avg 2"
+    result = digits.run(f"{command} --ood gaussian,blobs --save {tmp_path}")
+    assert result.status == 0, result.err
+    (file,) = tmp_path.glob("compare_*.json")
+    (pair,) = json.loads(file.read_text())["pairs"]
+    usual = [json.loads(f.read_text()) for f in sorted(tmp_path.glob("digits*.json"))]
+    by_name = {record["snapshot"]["sha256"]: record for record in usual}
+    assert len(by_name) == 2 and pair["a"]["snapshot"].startswith("tune_sr/")
+    for letter in "ab":
+        (entry,) = by_name[pair[letter]["sha256"]]["scores"]
+        row = pair["rows"][-1]
+        assert row["auroc"][letter] == pytest.approx(entry["average"]["whole"]["auroc"])
+        assert row["auroc"]["low"] <= row["auroc"]["difference"] <= row["auroc"]["high"]
+
+
 def test_tuned_scores_and_their_grid(digits):
     text = digits.do(
         "test.py --model digits_wrn_pretrained --score knn,msp --ood gaussian --tune-scores"

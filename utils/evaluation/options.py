@@ -14,6 +14,7 @@ from utils.training.options import (
     positive_int,
 )
 
+from . import compare
 from .given import OF_IMAGES
 from .protocol import PROTOCOLS, USUAL
 from .report import RESULTS
@@ -82,6 +83,12 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--save-outputs",
         metavar="DIR",
         help="write the outputs of --model as such files, in a folder below DIR",
+    )
+    add(
+        "--compare",
+        metavar="A,B",
+        help="two scores of --model or --outputs, or two snapshots in the place of --model: the "
+        "differences of FPR95 and AUROC, with intervals by a paired bootstrap over the images",
     )
     add(
         "--images",
@@ -180,8 +187,10 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         typed = [key for key in OF_IMAGES if getattr(args, key) != parser.get_default(key)]
         if typed:
             parser.error(f"--outputs stands for network and images; --{typed[0]} is not taken")
-    elif not args.model and not args.list_scores:
+    elif not (args.model or args.compare or args.list_scores):
         parser.error("--model is missing")
     if args.model and is_published(args.model) and not args.arch:
         args.arch = args.model
+    if args.compare:
+        args = compare.settle(args)
     return argparse.Namespace(**vars(args), command=words)

@@ -3,7 +3,7 @@
 from .ash import ASHB, ASHP, ASHS
 from .base import Outputs, Paper, Score, described_defaults
 from .cadref import CADRef
-from .choose import as_user_error, choose, format_list, names_all
+from .choose import as_user_error, choose, format_list, names_all, split_specifications
 from .dice import DICE, DICEReAct
 from .energy import Energy
 from .fdbd import FDBD
