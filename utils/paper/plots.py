@@ -6,10 +6,13 @@ Every function takes ``path_stem``, the path without a suffix, and returns the t
 """
 
 import io
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.runtime import UserError, write_bytes
@@ -19,7 +22,9 @@ from utils.runtime import UserError, write_bytes
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 DASHES = ("-", "--", "-.", ":")
+DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.1}  # a threshold, a choice
 WIDTH = 9.0  # inches; 900 px on a README page, where 9 pt then is 12.5 px
+BINS = 70  # of a density
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -43,10 +48,18 @@ STYLE = {
     "svg.hashsalt": "ood",
 }
 styled = matplotlib.rc_context(STYLE)  # as a decorator: the settings hold during the call only
+Values = Sequence | np.ndarray  # numbers, or their text in a CSV file
+Some = TypeVar("Some", bound=Sized)
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 @styled
-def save_figure(fig, path_stem, suffixes=(".png", ".svg")):
+def save_figure(
+    fig: Figure, path_stem: str | Path, suffixes: Sequence[str] = (".png", ".svg")
+) -> tuple[Path, ...]:
     """Write ``path_stem``.png (200 dpi) and ``path_stem``.svg,
     each under a temporary name that is then renamed.
 
@@ -54,34 +67,30 @@ def save_figure(fig, path_stem, suffixes=(".png", ".svg")):
     the same figure gives the same bytes.
     """
     paths = []
-    for suffix, metadata in (
-        (".png", {"Software": None}),
-        (".svg", {"Date": None, "Creator": None}),
-    ):
-        if suffix not in suffixes:
-            continue
+    unwanted = {".png": ("Software",), ".svg": ("Date", "Creator")}
+    for suffix in suffixes:
         buffer = io.BytesIO()
-        fig.savefig(buffer, format=suffix[1:], metadata=metadata)
+        fig.savefig(buffer, format=suffix[1:], metadata=dict.fromkeys(unwanted[suffix]))
         paths.append(Path(f"{path_stem}{suffix}"))
         write_bytes(paths[-1], buffer.getvalue())
     return tuple(paths)
 
 
-def need(values, what):
+def need(values: Some, what: str) -> Some:
     """``values``, or UserError when there is nothing to draw."""
     if not len(values):
         raise UserError(f"nothing to plot: {what} is empty")
     return values
 
 
-def as_numbers(values):
+def as_numbers(values: Iterable) -> np.ndarray:
     """Numbers or strings of a CSV file as float64; an empty cell or None
     becomes NaN, which leaves a gap.
     """
     return np.array([float(v) if v not in (None, "") else np.nan for v in values])
 
 
-def score_window(scores_of_sets):
+def score_window(scores_of_sets: Iterable[np.ndarray]) -> tuple[float, float]:
     """(low, high) with all finite scores but 0.1 % at either end,
     so that one outlier does not set the scale.
     """
@@ -95,17 +104,29 @@ def score_window(scores_of_sets):
     return low - room, high + room
 
 
-def draw_density(ax, id_scores, ood_scores, window, bins=70):
+def draw_stairs(
+    ax: Axes, heights: np.ndarray, edges: np.ndarray, colour: str, label: str, dash: str = "-"
+) -> None:
+    """A histogram's outline on its pale area."""
+    ax.stairs(heights, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
+    ax.stairs(heights, edges, color=colour, linestyle=dash, linewidth=1.4, label=label)
+
+
+def draw_scores(ax: Axes, scores: np.ndarray, edges: np.ndarray, colour: str, label: str) -> None:
+    """The density of scores (N,); those that are not finite lower it."""
+    counts = np.histogram(scores[np.isfinite(scores)], edges)[0]
+    draw_stairs(ax, counts / (max(len(scores), 1) * (edges[1] - edges[0])), edges, colour, label)
+
+
+def draw_density(
+    ax: Axes, id_scores: np.ndarray, ood_scores: np.ndarray, window: tuple[float, float]
+) -> None:
     """Normalised histograms of ID (N,) and OOD (M,); scores that are not finite are
     counted in a note, not drawn.
     """
-    edges = np.linspace(*window, bins + 1)
-    for scores, colour, label in ((id_scores, BLUE, "ID"), (ood_scores, ORANGE, "OOD")):
-        density = np.histogram(scores[np.isfinite(scores)], edges)[0] / (
-            max(len(scores), 1) * (edges[1] - edges[0])
-        )
-        ax.stairs(density, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-        ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
+    edges = np.linspace(*window, BINS + 1)
+    draw_scores(ax, id_scores, edges, BLUE, "ID")
+    draw_scores(ax, ood_scores, edges, ORANGE, "OOD")
     lost = np.sum(~np.isfinite(id_scores)) + np.sum(~np.isfinite(ood_scores))
     if lost:
         at = {"transform": ax.transAxes, "ha": "right", "va": "top"}
@@ -113,15 +134,16 @@ def draw_density(ax, id_scores, ood_scores, window, bins=70):
     # An observed score (the 9,500th of 10,000), not one between two: infinite scores stay legal.
     threshold = np.quantile(id_scores, 0.95, method="inverted_cdf") if len(id_scores) else np.nan
     if np.isfinite(threshold):
-        line = {"color": "black", "linestyle": "--", "linewidth": 1.1}
-        ax.axvline(threshold, **line, label="95 % of ID lie to the left")
+        ax.axvline(threshold, **DASHED, label="95 % of ID lie to the left")
     ax.set(xlim=window, ylim=(0, None))
     ax.locator_params(axis="y", nbins=3)
     ax.locator_params(axis="x", nbins=6)
 
 
 @styled
-def plot_densities(groups, path_stem, score_name):
+def plot_densities(
+    groups: list[tuple[str, Mapping[str, Values]]], path_stem: str | Path, score_name: str
+) -> tuple[Path, ...]:
     """Density of the ID scores against each OOD set: a row a set,
     a column a method, one x axis a method.
 
@@ -135,15 +157,12 @@ def plot_densities(groups, path_stem, score_name):
         (title, {k: np.asarray(v, dtype=np.float64).ravel() for k, v in sets.items()})
         for title, sets in groups
     ]
-    names = list(
-        dict.fromkeys(
-            k for _, sets in need(groups, "the list of methods") for k in sets if k != "ID"
-        )
-    )
+    need(groups, "the list of methods")
+    names = list(dict.fromkeys(k for _, sets in groups for k in sets if k != "ID"))
     single = len(groups) == 1
     columns = min(3, len(need(names, "the list of OOD sets"))) if single else len(groups)
     rows = -(-len(names) // columns) if single else len(names)
-    fig = Figure(figsize=(WIDTH, (1.75 if single else 1.15) * rows + 1.1), layout="constrained")
+    fig = new_figure((1.75 if single else 1.15) * rows + 1.1)
     axes = fig.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -166,63 +185,43 @@ def plot_densities(groups, path_stem, score_name):
     return save_figure(fig, path_stem)
 
 
-def label_densities(fig, title, score_name):
+def label_densities(fig: Figure, title: str | None, score_name: str) -> None:
     fig.supxlabel(score_name, fontsize=10)
     fig.supylabel("Density", fontsize=10)
     entries = {}
     for ax in fig.axes:
-        entries.update(
-            {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-        )
-    fig.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside upper center",
-        ncols=3,
-        title=title,
-        title_fontproperties={"weight": "bold", "size": 10},
-    )
+        handles, labels = ax.get_legend_handles_labels()
+        entries.update(zip(labels, handles, strict=True))
+    bold = {"weight": "bold", "size": 10}
+    place = {"loc": "outside upper center", "ncols": 3}
+    fig.legend(entries.values(), entries, **place, title=title, title_fontproperties=bold)
 
 
 @styled
-def plot_roc(curves, path_stem, title=None):
+def plot_roc(
+    curves: Mapping[str, tuple[Values, Values]], path_stem: str | Path, title: str | None = None
+) -> tuple[Path, ...]:
     """ROC curves with the 95 % line. curves: {label: (OOD accepted (K,),
     ID accepted (K,))}, shares in [0, 1].
     """
-    fig = Figure(figsize=(6.4, 5.0), layout="constrained")
+    fig = new_figure(5.0, 6.4)
     ax = fig.subplots()
-    for k, (label, (fpr, tpr)) in enumerate(need(curves, "the dict of curves").items()):
-        ax.plot(
-            100 * np.asarray(fpr, dtype=float),
-            100 * np.asarray(tpr, dtype=float),
-            label=label,
-            color=COLOURS[k % len(COLOURS)],
-            linestyle=DASHES[k // len(COLOURS) % len(DASHES)],
-            clip_on=False,
-        )
+    for k, (label, shares) in enumerate(need(curves, "the dict of curves").items()):
+        fpr, tpr = (100 * np.asarray(share, dtype=float) for share in shares)
+        dash = DASHES[k // len(COLOURS) % len(DASHES)]
+        style = {"color": COLOURS[k % len(COLOURS)], "linestyle": dash, "clip_on": False}
+        ax.plot(fpr, tpr, label=label, **style)
     ax.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle=":", label="Chance")
-    ax.axhline(
-        95, color="black", linewidth=1, linestyle="--", zorder=1, label="95 % of ID accepted"
-    )
-    ax.set(
-        xlim=(0, 100),
-        ylim=(0, 100),
-        xlabel="OOD images accepted (%)",
-        ylabel="ID images accepted (%)",
-        title=title,
-    )
+    ax.axhline(95, **{**DASHED, "linewidth": 1}, zorder=1, label="95 % of ID accepted")
+    ax.set(xlim=(0, 100), ylim=(0, 100), title=title)
+    ax.set(xlabel="OOD images accepted (%)", ylabel="ID images accepted (%)")
     ax.grid(True)
-    ax.legend(
-        loc="lower right",
-        ncols=1 + len(curves) // 10,
-        frameon=True,
-        framealpha=0.9,
-        edgecolor="none",
-    )
+    frame = {"frameon": True, "framealpha": 0.9, "edgecolor": "none"}
+    ax.legend(loc="lower right", ncols=1 + len(curves) // 10, **frame)
     return save_figure(fig, path_stem)
 
 
-def draw_bar_panel(ax, cells, limit):
+def draw_bar_panel(ax: Axes, cells: list[np.ndarray], limit: float) -> None:
     """One horizontal bar a cell (mean, sd); NaN or a missing cell is written as n/a."""
     for y, (mean, sd) in enumerate(cells):
         if not np.isfinite(mean):
@@ -236,19 +235,22 @@ def draw_bar_panel(ax, cells, limit):
 
 
 @styled
-def plot_bars(table, path_stem, metric="FPR95 (%)", limit=100):
+def plot_bars(
+    table: Mapping[str, Mapping[str, tuple]],
+    path_stem: str | Path,
+    metric: str = "FPR95 (%)",
+    limit: float = 100,
+) -> tuple[Path, ...]:
     """One panel a set, one bar a method, so that any number of methods stays readable.
 
     table: {method: {set: (mean, sd)}} in percent; sd may be None or NaN (no error bar),
     a set may be missing.
     """
     methods = list(need(table, "the table of methods"))
-    names = need(
-        list(dict.fromkeys(k for cells in table.values() for k in cells)), "the list of OOD sets"
-    )
-    columns = min(len(names), 8)
+    names = list(dict.fromkeys(k for cells in table.values() for k in cells))
+    columns = min(len(need(names, "the list of OOD sets")), 8)
     rows = -(-len(names) // columns)
-    fig = Figure(figsize=(WIDTH, rows * (0.62 + 0.25 * len(methods)) + 0.25), layout="constrained")
+    fig = new_figure(rows * (0.62 + 0.25 * len(methods)) + 0.25)
     axes = fig.subplots(rows, columns, squeeze=False, sharey=True)
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
@@ -267,48 +269,35 @@ def plot_bars(table, path_stem, metric="FPR95 (%)", limit=100):
 
 
 @styled
-def plot_sparsity(before, after, path_stem, labels=("Pretrained", "SR"), near_zero=0.01):
+def plot_sparsity(
+    before: Values,
+    after: Values,
+    path_stem: str | Path,
+    labels: tuple[str, str] = ("Pretrained", "SR"),
+    near_zero: float = 0.01,
+) -> tuple[Path, ...]:
     """How sparse the features are: per-image share of near-zero features,
     and mean activation of the sorted units.
 
     before, after: features (N,D) and (M,D), the head's input; near-zero is |h| < near_zero; units
     are sorted by their own mean in each array, so that rank k need not be the same unit in both.
     """
-    fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    fig = new_figure(3.4)
     left, right = fig.subplots(1, 2)
-    for features, label, colour, dash in zip(
-        (before, after), labels, (BLUE, ORANGE), DASHES, strict=False
-    ):
+    for features, label, colour, dash in zip((before, after), labels, (BLUE, ORANGE), DASHES):
         features = np.atleast_2d(np.asarray(features, dtype=np.float64))
         need(features.ravel(), f"the array of features '{label}'")
         share = 100 * (np.abs(features) < near_zero).mean(axis=1)
         heights, edges = np.histogram(share, np.linspace(0, 100, 51))
-        percent = 100 * heights / len(share)
-        left.stairs(percent, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-        left.stairs(
-            percent,
-            edges,
-            color=colour,
-            linestyle=dash,
-            linewidth=1.4,
-            label=f"{label}: {share.mean():.1f} % on average",
-        )
+        told = f"{label}: {share.mean():.1f} % on average"
+        draw_stairs(left, 100 * heights / len(share), edges, colour, told, dash)
         mean = np.sort(features.mean(axis=0))[::-1]
-        right.plot(
-            np.arange(1, len(mean) + 1),
-            mean,
-            color=colour,
-            linestyle=dash,
-            label=f"{label}: mean $\\|h\\|_1$ = {np.abs(features).sum(axis=1).mean():.3g}",
-        )
-    left.set(
-        xlim=(0, 100),
-        xlabel=f"Features with |h| < {near_zero:g} (% of an image's)",
-        ylabel="Images (%)",
-    )
-    right.set(
-        xlabel="Unit, sorted by its mean activation", ylabel="Mean activation", xlim=(0, None)
-    )
+        told = f"{label}: mean $\\|h\\|_1$ = {np.abs(features).sum(axis=1).mean():.3g}"
+        right.plot(np.arange(1, len(mean) + 1), mean, color=colour, linestyle=dash, label=told)
+    left.set(xlabel=f"Features with |h| < {near_zero:g} (% of an image's)", xlim=(0, 100))
+    left.set_ylabel("Images (%)")
+    right.set(xlabel="Unit, sorted by its mean activation", xlim=(0, None))
+    right.set_ylabel("Mean activation")
     for ax in (left, right):
         ax.grid(True)
         ax.set_ylim(top=1.28 * ax.get_ylim()[1])  # room for the legend above the curves
@@ -317,21 +306,22 @@ def plot_sparsity(before, after, path_stem, labels=("Pretrained", "SR"), near_ze
 
 
 @styled
-def plot_training_curves(rows, path_stem, title=None):
+def plot_training_curves(
+    rows: list[Mapping], path_stem: str | Path, title: str | None = None
+) -> tuple[Path, ...]:
     """Losses and ID test error over epochs. rows: dicts of the training CSV, with the columns
     epoch,time(s),train_loss,test_loss,test_error(%) as numbers or strings; an empty cell leaves a
     gap. Fine-tuning has a column ce too: its training loss has more terms than cross-entropy, which
     alone is what the test loss is.
     """
     need(rows, "the training CSV")
-    epoch, seconds, train, test, error = (
-        as_numbers([row.get(column) for row in rows])
-        for column in ("epoch", "time(s)", "train_loss", "test_loss", "test_error(%)")
+    columns = ("epoch", "time(s)", "train_loss", "ce", "test_loss", "test_error(%)")
+    epoch, seconds, train, terms, test, error = (
+        as_numbers([row.get(column) for row in rows]) for column in columns
     )
-    marker = "o" if len(rows) <= 20 else None
-    fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    style = {"marker": "o" if len(rows) <= 20 else None, "markersize": 4}
+    fig = new_figure(3.4)
     left, right = fig.subplots(1, 2)
-    terms = as_numbers([row.get("ce") for row in rows])
     several = bool(np.isfinite(terms).any())
     curves = [
         (train, BLUE, "-", "Train, all terms" if several else "Train"),
@@ -339,13 +329,12 @@ def plot_training_curves(rows, path_stem, title=None):
         (test, ORANGE, "--", "Test, cross-entropy" if several else "Test"),
     ]
     for values, colour, dash, label in curves:
-        style = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4}
-        left.plot(epoch, values, **style, label=label)
+        left.plot(epoch, values, color=colour, linestyle=dash, label=label, **style)
     left.set(xlabel="Epoch", ylabel="Loss (nats)")
     left.legend()
     last = np.flatnonzero(np.isfinite(error))[-1:]
     label = f"last: {error[last[0]]:.2f} %" if len(last) else None
-    right.plot(epoch, error, color=GREEN, marker=marker, markersize=4, label=label)
+    right.plot(epoch, error, color=GREEN, label=label, **style)
     right.set(xlabel="Epoch", ylabel="ID test error (%)")
     if label:
         right.legend()
@@ -360,34 +349,31 @@ def plot_training_curves(rows, path_stem, title=None):
 
 
 @styled
-def plot_sweep(alphas, curves, path_stem, chosen=None, xlabel="alpha, weight of the L1 term"):
+def plot_sweep(
+    alphas: Values,
+    curves: Mapping[str, Values],
+    path_stem: str | Path,
+    chosen: float | None = None,
+    xlabel: str = "alpha, weight of the L1 term",
+) -> tuple[Path, ...]:
     """One panel a quantity over the values of a hyper-parameter,
     set at equal distances so that 0 has a place too.
 
     alphas (A,); curves: {name with unit: (A,)}, for instance ID accuracy (%), mean L1, validation
     FPR95 (%); a NaN leaves a gap; chosen: the value to mark. No axis is shorter than 1.
     """
-    order = np.argsort(
-        need(np.asarray(alphas, dtype=np.float64), "the list of alphas"), kind="stable"
-    )
-    values = np.asarray(alphas, dtype=np.float64)[order]
-    fig = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    values = need(np.asarray(alphas, dtype=np.float64), "the list of alphas")
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    turned = 45 if len(values) * len(curves) > 16 else 0
+    fig = new_figure(3.0)
     panels = fig.subplots(1, len(need(curves, "the dict of curves")), squeeze=False)[0]
     for k, (ax, (name, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
         if len(curve) != len(values):
             raise ValueError(f"curve '{name}' has {len(curve)} values for {len(values)} alphas")
-        ax.plot(
-            range(len(values)),
-            as_numbers(curve)[order],
-            marker="o",
-            markersize=5,
-            color=COLOURS[k % len(COLOURS)],
-        )
-        ax.set_xticks(
-            range(len(values)),
-            [f"{a:g}" for a in values],
-            rotation=45 if len(values) * len(curves) > 16 else 0,
-        )
+        style = {"marker": "o", "markersize": 5, "color": COLOURS[k % len(COLOURS)]}
+        ax.plot(range(len(values)), as_numbers(curve)[order], **style)
+        ax.set_xticks(range(len(values)), [f"{a:g}" for a in values], rotation=turned)
         ax.set(xlim=(-0.4, len(values) - 0.6), title=name)
         ax.margins(y=0.15)
         low, high = ax.get_ylim()
@@ -395,23 +381,26 @@ def plot_sweep(alphas, curves, path_stem, chosen=None, xlabel="alpha, weight of 
             ax.set_ylim((low + high - 1) / 2, (low + high + 1) / 2)
         ax.grid(True)
         if chosen in values:
-            ax.axvline(
-                list(values).index(chosen), color="black", linestyle="--", linewidth=1.1, zorder=1
-            )
-    fig.supxlabel(
-        xlabel + (f" (dashed: {chosen:g}, chosen)" if chosen in values else ""), fontsize=10
-    )
+            ax.axvline(list(values).index(chosen), **DASHED, zorder=1)
+    told = f" (dashed: {chosen:g}, chosen)" if chosen in values else ""
+    fig.supxlabel(xlabel + told, fontsize=10)
     return save_figure(fig, path_stem)
 
 
 @styled
-def plot_heat(values, columns, rows, path_stem, title="Mean FPR95 over the OOD sets (%)"):
+def plot_heat(
+    values: Values,
+    columns: list[str],
+    rows: list[str],
+    path_stem: str | Path,
+    title: str = "Mean FPR95 over the OOD sets (%)",
+) -> tuple[Path, ...]:
     """A cell for each value, dark = high, its number in it.
 
     values (R,C) in percent; a NaN is an empty cell. columns, rows: the labels.
     """
     values = need(np.asarray(values, dtype=np.float64), "the matrix")
-    fig = Figure(figsize=(WIDTH, 0.9 + 0.26 * len(rows)), layout="constrained")
+    fig = new_figure(0.9 + 0.26 * len(rows))
     ax = fig.subplots()
     ax.imshow(values, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
     for (i, j), value in np.ndenumerate(values):

@@ -8,7 +8,17 @@ from matplotlib.figure import Figure
 
 from utils.evaluation.verdicts import Verdicts, shorten, verdict
 
-from .plots import BLUE, ORANGE, WIDTH, save_figure, score_window, styled
+from .plots import (
+    BINS,
+    BLUE,
+    DASHED,
+    ORANGE,
+    draw_scores,
+    new_figure,
+    save_figure,
+    score_window,
+    styled,
+)
 
 COLUMNS, ROWS = 6, 2  # of either half of a contact sheet
 FEW = 100  # images that are drawn as one line each in the histogram
@@ -25,7 +35,7 @@ def draw_sheet(found: Verdicts) -> Path:
         blocks = [("all", order)]
     columns = min(COLUMNS, max(len(places) for _, places in blocks))
     rows = [-(-len(places) // columns) for _, places in blocks]
-    fig = Figure(figsize=(WIDTH, 0.6 + 1.95 * sum(rows) + 0.35 * len(blocks)), layout="constrained")
+    fig = new_figure(0.6 + 1.95 * sum(rows) + 0.35 * len(blocks))
     titles = {
         "all": "All images, the most in first",
         "in": f"The {half} most in",
@@ -62,28 +72,17 @@ def draw_histogram(found: Verdicts) -> Path:
     """
     known, values = found.threshold.id_scores, found.scores
     window = score_window([known, values])
-    fig = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    ax, edges = fig.subplots(), np.linspace(*window, 71)
-    drawn = [(known, BLUE, f"{len(known)} ID test images")]
+    fig = new_figure(3.2)
+    ax, edges = fig.subplots(), np.linspace(*window, BINS + 1)
+    draw_scores(ax, known, edges, BLUE, f"{len(known)} ID test images")
     name = f"{len(values)} of {shorten(found.images.name, 40)}"
     if len(values) > FEW:
-        drawn.append((values, ORANGE, name))
-    for numbers, colour, label in drawn:
-        density = np.histogram(numbers, edges)[0] / len(numbers) / (edges[1] - edges[0])
-        ax.stairs(density, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-        ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
-    if len(values) <= FEW:
-        shown = np.clip(values, *window)
-        ax.vlines(
-            shown, 0, 0.12, ORANGE, linewidth=1.4, label=name, transform=ax.get_xaxis_transform()
-        )
-    ax.axvline(
-        found.threshold.value,
-        color="black",
-        linestyle="--",
-        linewidth=1.1,
-        label=f"threshold {found.threshold.value:.5g}: {found.threshold.tpr:g} of ID to the left",
-    )
+        draw_scores(ax, values, edges, ORANGE, name)
+    else:
+        style = {"linewidth": 1.4, "transform": ax.get_xaxis_transform()}
+        ax.vlines(np.clip(values, *window), 0, 0.12, ORANGE, label=name, **style)
+    told = f"threshold {found.threshold.value:.5g}: {found.threshold.tpr:g} of ID to the left"
+    ax.axvline(found.threshold.value, **DASHED, label=told)
     ax.set(xlim=window, ylim=(0, None), ylabel="density")
     ax.set_xlabel(f"{found.label}, larger = more OOD", parse_math=False)
     outside = int(len(values) - found.inside.sum())
@@ -93,7 +92,7 @@ def draw_histogram(found: Verdicts) -> Path:
     return save_png(fig, f"{found.path}_histogram")
 
 
-def save_png(fig, stem: str) -> Path:
+def save_png(fig: Figure, stem: str) -> Path:
     """``save_figure`` as PNG alone; a letter that the font lacks is a box, and no warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
