@@ -43,7 +43,13 @@ def parse(argv):
         "--load",
         "-l",
         metavar="NAME|PATH",
-        help="start from the weights of this snapshot (default: random)",
+        help="start from the weights of this snapshot, at a hundredth of the recipe's learning rate "
+        "and for a tenth of its epochs (default: random weights)",
+    )
+    parser.add(
+        "--new-head",
+        action="store_true",
+        help="with --load: a new last layer, for other classes than the snapshot's",
     )
     args = parser.parse_args(argv)
     options.refuse_options_of_others(args, "pretrain")
@@ -59,7 +65,13 @@ def settle(args):
         files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
     )
     options.known_dataset_of(args, state)
-    return options.settle(args, "pretrain", state=state)
+    load, parent = args.load or state.get("given", {}).get("load"), None
+    if args.new_head and not load:
+        raise runtime.UserError("--new-head is for the weights of a snapshot: --load NAME|PATH")
+    if load:
+        path = snapshots.find_one(load, stem_of(args))
+        parent = training.describe_parent(path, args.arch)
+    return options.settle(args, "pretrain", parent, state)
 
 
 def stem_of(args):
@@ -87,7 +99,7 @@ def main(argv=None):
     model = snapshots.build_model(description)
     if args.load:
         path = snapshots.find_one(args.load, stem_of(args))
-        snapshots.load_weights(model, snapshots.read_weights(path), path)
+        training.load_given(model, path, description, args.new_head)
         description.update(parent=path.name, parent_sha256=runtime.sha256_file(path))
     model = training.prepare(model, train_set, args, device, precision)
     loss.attach(model.feature_dim, device)
@@ -96,7 +108,8 @@ def main(argv=None):
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
     train_batches = loaders.Batches(train_set, args.test_bs, device, statistics=args.statistics)
     test_batches = loaders.Batches(test_set, args.test_bs, device, statistics=args.statistics)
-    run = training.Run(
+    begin = training.Rehearsal if args.dry_run else training.Run
+    run = begin(
         snapshots.resolve_folder(args.save),
         stem_of(args),
         model,
@@ -111,27 +124,27 @@ def main(argv=None):
         training.learning_rate, total=args.epochs * steps, base=args.learning_rate, loss=loss
     )
     with run.interruptible():
-        for epoch in range(run.first_epoch, args.epochs):
+        for epoch in run.epochs:
             model.train()
             streams.seed_network(epoch)
             log = training.StepLog(first_step=epoch * steps)
-            bar = tqdm(
-                batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR
-            )
-            for step, (x, y, x_out) in enumerate(bar, epoch * steps):
+            images = run.steps(batches, epoch)
+            bar = tqdm(images, f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
+            for step, batch in enumerate(bar, epoch * steps):
                 training.set_lr(optimizer, schedule(step))
                 if loss.chooses_outliers:
                     with autocast():
-                        x_out = sampling.choose_outliers(model, x_out, len(x), args, step)
-                x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
-                with autocast():
-                    logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both
-                terms = loss(Batch(x, x_out, y, logits, features))
-                total = sum(terms.values())
+                        batch = sampling.choose_outliers(model, batch, args, step)
                 optimizer.zero_grad(set_to_none=True)
-                total.backward()
+                for x, y, x_out, share in training.parts(*batch, args.accumulate):
+                    x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
+                    with autocast():  # ONE pass: BatchNorm sees both
+                        logits, features = model(torch.cat([x, x_out]))
+                    terms = loss(Batch(x, x_out, y, logits, features))
+                    total = share * sum(terms.values())
+                    total.backward()
+                    log.add(terms, share)
                 optimizer.step()
-                log.add(terms)
             if loss.head:
                 training.take_class_means(model, train_batches, device, precision)
             run.end_epoch(epoch, log, *training.evaluate(model, test_batches, device, precision))

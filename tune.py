@@ -94,34 +94,35 @@ def main(argv=None):
     test_batches = loaders.Batches(test_set, args.test_bs, device, statistics=args.statistics)
     _, error_before = training.evaluate(model, test_batches, device, precision)
     print(f"ID error before fine-tuning {error_before:.2f} %")
-    run = training.Run(
+    begin = training.Rehearsal if args.dry_run else training.Run
+    run = begin(
         snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
     )
     autocast = partial(runtime.autocast, device, precision)
     steps = len(batches)
     schedule = partial(training.learning_rate, total=args.epochs * steps, base=args.learning_rate)
     with run.interruptible():
-        for epoch in range(run.first_epoch, args.epochs):
+        for epoch in run.epochs:
             model.train()
             streams.seed_network(epoch)
             log = training.StepLog(first_step=epoch * steps)
-            bar = tqdm(
-                batches.epoch(epoch), f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR
-            )
-            for step, (x, y, x_out) in enumerate(bar, epoch * steps):
+            images = run.steps(batches, epoch)
+            bar = tqdm(images, f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
+            for step, batch in enumerate(bar, epoch * steps):
                 training.set_lr(optimizer, schedule(step))
                 if loss.chooses_outliers:
                     with autocast():
-                        x_out = sampling.choose_outliers(model, x_out, len(x), args, step)
-                x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
-                with autocast():
-                    logits, features = model(torch.cat([x, x_out]))  # ONE pass: BatchNorm sees both
-                terms = loss(Batch(x, x_out, y, logits, features))
-                total = sum(terms.values())
+                        batch = sampling.choose_outliers(model, batch, args, step)
                 optimizer.zero_grad(set_to_none=True)
-                total.backward()
+                for x, y, x_out, share in training.parts(*batch, args.accumulate):
+                    x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
+                    with autocast():  # ONE pass: BatchNorm sees both
+                        logits, features = model(torch.cat([x, x_out]))
+                    terms = loss(Batch(x, x_out, y, logits, features))
+                    total = share * sum(terms.values())
+                    total.backward()
+                    log.add(terms, share)
                 optimizer.step()
-                log.add(terms)
             run.end_epoch(epoch, log, *training.evaluate(model, test_batches, device, precision))
     run.finish(error_before)
 

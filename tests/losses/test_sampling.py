@@ -70,7 +70,8 @@ def test_the_pass_leaves_no_trace_in_the_model():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.randn(18, 3, 16, 16)
     state = torch.get_rng_state()
-    chosen = sampling.choose_outliers(model, x, 3, Namespace(oe_batch_size=6, seed=1), step=0)
+    args = Namespace(oe_batch_size=6, seed=1)
+    *_, chosen = sampling.choose_outliers(model, (x[:3], None, x), args, step=0)
     assert (
         chosen.shape == (6, 3, 16, 16)
         and model.training

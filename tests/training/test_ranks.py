@@ -66,7 +66,7 @@ def train(name, stage):
         if loss.views == 2:
             y = y[: ID // 2].repeat(2)
         if loss.chooses_outliers:
-            x_out = sampling.choose_outliers(model, x_out, ID, args, step)
+            x, y, x_out = sampling.choose_outliers(model, (x, y, x_out), args, step)
         x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
         logits, features = model(torch.cat([x, x_out]))
         terms = loss(Batch(x, x_out, y, logits, features))

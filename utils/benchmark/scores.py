@@ -8,7 +8,6 @@ Each score is measured in a process of its own.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.runtime import CIFAR, ROOT, UserError, describe_machine, run, write_json
+from utils.runtime import CIFAR, ROOT, UserError, describe_machine, peak_memory, run, write_json
 from utils.scores import SCORES, Outputs
 from utils.scores.exact.blocks import slices
 from utils.training.options import Parser
@@ -78,8 +77,6 @@ def measure(method: str, count: int, width: int, queries: int) -> dict:
     fitted = time.perf_counter()
     score.score(images)
     done = time.perf_counter()
-    # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "method": method,
         "score": type(score)(None, **score.hyper).label,
@@ -90,7 +87,7 @@ def measure(method: str, count: int, width: int, queries: int) -> dict:
         "features_mib": round(train.features.nbytes / 2**20, 1),
         "fit_s": round(fitted - start, 3),
         "score_s": round(done - fitted, 3),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1),
+        "peak_mib": round(peak_memory() / 2**20, 1),
     }
 
 

@@ -95,6 +95,7 @@ class Batches:
         self.padding = padding
         self.steps = steps
         self.mean, self.std = statistics
+        self.balanced = False
 
     def __len__(self):
         return self.steps or math.ceil(len(self.images) / self.batch_size)
@@ -141,11 +142,32 @@ class Batches:
     def order(self, generator):
         """Index tensors of an epoch's batches."""
         count = len(self.images)
+        if self.balanced:
+            return balanced_order(self.labels.cpu(), generator).split(self.batch_size)
         if self.steps is None:
             return torch.randperm(count, generator=generator).split(self.batch_size)
         rounds = math.ceil(self.steps * self.batch_size / count)
         order = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])
         return order[: self.steps * self.batch_size].split(self.batch_size)
+
+
+def balanced_order(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Indices (N,) of an epoch of N images in random order in which every class that labels (N,)
+    hold comes equally often, but for one; a class's images are drawn without repeats until they are
+    used up.
+    """
+    classes = labels.unique()
+    each = math.ceil(len(labels) / len(classes))
+    parts = []
+    for label in classes:
+        own = (labels == label).nonzero().flatten()
+        rounds = [
+            torch.randperm(len(own), generator=generator) for _ in range(-(-each // len(own)))
+        ]
+        parts.append(own[torch.cat(rounds)[:each]])
+    # one of each class after the other: what is cut off at the end is of different classes
+    index = torch.stack(parts, dim=1).flatten()[: len(labels)]
+    return index[torch.randperm(len(index), generator=generator)]
 
 
 class PairedBatches(Batches):
@@ -176,7 +198,8 @@ class TrainingBatches:
     x (B,3,H,W) and x_out (M,3,H,W) float32, flipped, cropped and normalised, y int64 (B,). args:
     batch_size, padding and statistics, and for outliers oe_batch_size, outlier_padding and outlier_norm;
     ``streams`` gives the random numbers. A loss that chooses its outliers gets ``CANDIDATES`` times
-    as many to choose of, one of pairs both views of each image.
+    as many to choose of, one of pairs both views of each image; with ``args.balance`` an epoch has
+    the classes equally often.
     """
 
     def __init__(self, images, outliers, args, device, streams, loss=Loss):
@@ -191,6 +214,7 @@ class TrainingBatches:
             padding=args.padding,
             statistics=statistics,
         )
+        self.images.balanced = getattr(args, "balance", False)
         candidates = CANDIDATES if getattr(loss, "chooses_outliers", False) is True else 1
         if outliers is not None:
             self.outliers = Batches(

@@ -73,10 +73,12 @@ def check_image(size: tuple[int, int], resized: tuple[int, int]) -> None:
 
 def read_image_bytes(file: BinaryIO) -> bytes:
     """The whole of an image file; ValueError where it is larger than any."""
-    content = file.read(IMAGE_BYTES + 1)
-    if len(content) > IMAGE_BYTES:
-        raise ValueError(f"more than {IMAGE_BYTES >> 20} MB")
-    return content
+    content = bytearray()
+    while piece := file.read(1 << 20):  # a read of so many bytes asks for all of them first
+        content += piece
+        if len(content) > IMAGE_BYTES:
+            raise ValueError(f"more than {IMAGE_BYTES >> 20} MB")
+    return bytes(content)
 
 
 def check_directory(file: BinaryIO, path: str | Path) -> None:

@@ -268,9 +268,11 @@ def resized(size, side):
 
 def fit_pixels(pixels, size, crop_only=False):
     """uint8 (N,H,W,3) -> (N,size,size,3), each image as by ``fit_image``."""
-    return np.stack(
-        [np.asarray(fit_image(Image.fromarray(image), size, crop_only)) for image in pixels]
-    )
+    side = crop_side(size)
+    fitted = np.empty((len(pixels), side, side, 3), np.uint8)
+    for place, image in zip(fitted, pixels):
+        place[:] = fit_image(Image.fromarray(image), size, crop_only)
+    return fitted
 
 
 def read_image(source, name, size, crop_only):
@@ -320,7 +322,12 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
         raise UserError(f"{source.path}: none of its {len(source.names)} images can be read")
     labels = None if labels is None else labels[readable]
     bad = [name for name, good in zip(source.names, readable) if not good]
-    return (pixels[readable] if bad else pixels), labels, classes, bad
+    if bad:  # move up in place: a second array would be as large
+        good = readable.nonzero()[0]
+        for place, index in enumerate(good):
+            pixels[place] = pixels[index]
+        pixels = pixels[: len(good)]
+    return pixels, labels, classes, bad
 
 
 def crop_side(size):

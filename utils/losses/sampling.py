@@ -40,18 +40,20 @@ def choose(
 
 
 @torch.no_grad()
-def choose_outliers(model, candidates: Tensor, clusters: int, args, step: int) -> Tensor:
-    """The outliers (args.oe_batch_size,3,H,W) of a step out of its candidates (N,3,H,W), by a
-    pass in evaluation mode; args.seed and the step seed what is random.
+def choose_outliers(model, batch: tuple, args, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A step's batch (x, y, x_out) with args.oe_batch_size of its candidates x_out (N,3,H,W), by a
+    pass in evaluation mode: as many clusters as ID images x. args.seed and the step seed what is
+    random.
 
     The pass leaves no trace in the model: BatchNorm's statistics do not move,
     and the model is in training mode again.
     """
+    x, y, candidates = batch
     model.eval()
     logits, features = model(candidates)
     model.train()
     energy = -torch.logsumexp(logits.float(), dim=1)
     seed = derive_seed(args.seed, "sampling", step)
     features, energy = features.float().cpu().numpy(), energy.cpu().numpy()
-    index = choose(features, energy, clusters, args.oe_batch_size, seed)
-    return candidates[torch.from_numpy(index).to(candidates.device)]
+    index = choose(features, energy, len(x), args.oe_batch_size, seed)
+    return x, y, candidates[torch.from_numpy(index).to(candidates.device)]

@@ -98,13 +98,14 @@ def render_by_hand() -> str:
 
 def render_loop() -> str:
     """The training loop of tune.py, as it stands there:
-    the innermost ``for`` around ``backward()``.
+    the innermost ``for`` around ``backward()`` and the optimiser's step.
     """
     source = (runtime.ROOT / "tune.py").read_text(encoding="utf-8")
     loops = [
         node
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.For) and ".backward()" in ast.unparse(node)
+        if isinstance(node, ast.For)
+        and all(call in ast.unparse(node) for call in (".backward()", ".step()"))
     ]
     loop = max(loops, key=lambda node: node.col_offset)
     lines = source.splitlines()[loop.lineno - 1 : loop.end_lineno]

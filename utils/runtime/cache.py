@@ -3,14 +3,13 @@ of which the longest unused go when there are too many.
 """
 
 import contextlib
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 
 from .errors import UserError
-from .files import write_bytes
+from .files import write_files
 from .regular import open_regular
 
 # bytes of one cache; a WRN-40-2's outputs take about 80 MB for CIFAR's training
@@ -50,10 +49,9 @@ class Cache:
         """Write the arrays, then remove what is above ``LIMIT``;
         a full or read-only disk costs the next run its work.
         """
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
         with contextlib.suppress(OSError, UserError):
-            write_bytes(self.path(name), buffer.getbuffer())
+            # straight into the file: the arrays may take half of the memory
+            write_files({self.path(name): lambda file: np.savez(file, **arrays)})
             self.prune(keep=self.path(name))
 
     def prune(self, keep: Path) -> None:

@@ -33,7 +33,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_files(contents: dict) -> None:
-    """Write files that belong together, {path: bytes}:
+    """Write files that belong together, {path: bytes, or a function that writes into a file}:
     none is renamed to its own name before all are whole on disk. Of several ranks the first one
     writes.
     """
@@ -49,7 +49,7 @@ def write_files(contents: dict) -> None:
                 dir=path.parent, prefix=f".{path.name}.{os.getpid()}_"
             )
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                data(file) if callable(data) else file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporaries[path], 0o644)

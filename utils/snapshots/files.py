@@ -135,10 +135,13 @@ def matched(model, state, path, note=True):
     return state
 
 
-def load_weights(model, state, path):
+def load_weights(model, state, path, head=True):
     """Load strictly; only BatchNorm's num_batches_tracked, which old files lack,
-    may be missing. UserError otherwise.
+    may be missing. Without ``head`` the last linear layer stays as it is, whatever the file has for
+    it. UserError otherwise.
     """
+    if not head:
+        state = {**align_names(state, model.state_dict()), **head_weights(model, path)}
     state = matched(model, state, path)
     model.load_state_dict(
         {
@@ -146,6 +149,15 @@ def load_weights(model, state, path):
             for name, value in state.items()
         }
     )
+
+
+def head_weights(model, path):
+    """{name: value} of the model's last linear layer; UserError where it has none."""
+    layer = models.linear_head(model)
+    if layer is None:
+        raise UserError(f"{path}: this network has no last linear layer that could be a new one")
+    own = {id(parameter) for parameter in layer.parameters()}
+    return {name: value.data for name, value in model.named_parameters() if id(value) in own}
 
 
 def read_description(path: Path) -> dict | None:

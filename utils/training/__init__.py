@@ -2,6 +2,7 @@
 and the run that writes it all down.
 """
 
+from .accumulate import parts
 from .margins import with_margins
 from .network import (
     arch_name,
@@ -9,11 +10,13 @@ from .network import (
     describe_network,
     describe_parent,
     evaluate,
+    load_given,
     load_parent,
     make_optimizer,
     prepare,
     prepare_training,
     take_class_means,
 )
+from .rehearsal import Rehearsal
 from .run import Run, StepLog
 from .schedule import cosine_lr, learning_rate, set_lr

@@ -2,6 +2,7 @@
 
 import copy
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -132,6 +133,34 @@ def load_parent(path: Path, description: dict) -> torch.nn.Module:
     model = snapshots.build_model(description)
     snapshots.load_weights(model, state, path)
     return model
+
+
+def load_given(model, path: Path, description: dict, new_head: bool) -> None:
+    """Load the weights that a pre-training begins with; with ``new_head`` all but those of the last
+    linear layer, which stays as it was made.
+
+    UserError unless they are this network's, or without ``new_head`` of another number of classes.
+    A note on stderr where their classes have other names.
+    """
+    state = snapshots.read_weights(path)
+    arch = description["arch"]
+    parent = snapshots.describe(path, state, arch if ":" in arch else None)
+    classes, own = parent["num_classes"], description["num_classes"]
+    if new_head:
+        snapshots.load_weights(model, state, path, head=False)
+        return
+    if classes != own:
+        raise UserError(
+            f"{path} is a network for {classes} classes, not for the {own} of "
+            f"{description['dataset']}. Give it a new last layer: --new-head"
+        )
+    if parent.get("classes") and description["classes"] not in ([], parent["classes"]):
+        print(
+            f"note: the last layer of {path.name} was trained for other classes "
+            f"({', '.join(map(str, parent['classes'][:3]))}, ...). --new-head begins with a new one",
+            file=sys.stderr,
+        )
+    snapshots.load_weights(model, state, path)
 
 
 def check_features(model, name: str, stage: str, recipe: dict) -> None:

@@ -253,6 +253,26 @@ def add_training(parser: Parser, stage: str) -> None:
     # what was typed can be told
     parser.set_defaults(data=None, device=None, precision=None, compile=None, stream=None)
     parser.add(
+        "--balance",
+        action="store_true",
+        help="as many images of each class in an epoch: those of small classes come again, some of "
+        "large ones not at all",
+    )
+    parser.add(
+        "--accumulate",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="each step's images in N passes, for devices with little memory: the same gradients, "
+        "but that BatchNorm sees a pass at a time (default: 1)",
+    )
+    parser.add(
+        "--dry-run",
+        action="store_true",
+        help="say what the run would be and how long it would take, from its first steps; "
+        "nothing is written",
+    )
+    parser.add(
         "--resume",
         action="store_true",
         help="go on with an interrupted run of the same command, exactly; "
@@ -314,9 +334,14 @@ USUAL = {
     "compile": "auto",
     "stream": "auto",
     "preset": "paper",
+    "balance": False,
+    "accumulate": 1,
+    "new_head": False,
 }
 # options that no recipe has
 OF_A_RUN = (*USUAL, "id", "split", "mean", "std", "image_size", "skip_bad", "outliers", "load")
+# options beside the recipe that the weights depend on
+OF_MAKING = ("balance", "accumulate")
 OF_OUTLIERS = ("outliers", "oe_batch_size", "outlier_norm", "outlier_padding")
 
 
@@ -351,8 +376,11 @@ def settle(
         if (parent or {}).get(k) is not None
     }
     arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
-    recipe = recipes.resolve(stage, args.dataset, args.loss, run["preset"], arch)
-    recipe = recipes.follow(recipe, typed)
+    table = recipes.origins(
+        stage, args.dataset, args.loss, run["preset"], arch, given=bool(run.get("load"))
+    )
+    usual = {key: entry.value for key, entry in table.items()}
+    recipe = recipes.follow(usual, typed)
     recipe.update(shape)
     recipe.update({key: value for key, value in recorded.items() if key in recipe})
     for key in sorted(set(typed) & set(recipe)):
@@ -366,7 +394,7 @@ def settle(
         loss = losses_of(stage)[args.loss]
         recipe.update({key: value for key, value in loss.before.items() if key not in recorded})
     was = {**USUAL, **recorded, **recipe}
-    for key in ("preset", "precision", *recipe):
+    for key in ("preset", "precision", *OF_MAKING, *recipe):
         if state and key != "test_bs" and typed.get(key, was[key]) != was[key]:
             raise UserError(
                 f"the interrupted run had {key} {was[key]}, not {typed[key]}. "
@@ -375,7 +403,7 @@ def settle(
     recipe.update({key: typed[key] for key in recipe if key in typed})
     if "padding" in typed and "outlier_padding" in recipe and "outlier_padding" not in typed:
         recipe["outlier_padding"] = recipe["padding"]
-    check_loss(args.loss, stage, recipe)
+    check_loss(args.loss, stage, recipe, run["accumulate"])
     auto = recorded.get("auto_margins", False)
     if not state and stage == "tune":
         auto = wants_margins(typed, recipe, args.loss, own=bool(run.get("id")))
@@ -383,7 +411,7 @@ def settle(
     made |= {"preset": run["preset"], "streams": recorded.get("streams", 1) if state else STREAMS}
     made |= {"loss": args.loss} if args.loss != "ce" else {}
     made |= {"auto_margins": True} if auto else {}
-    made |= {"precision": run["precision"]} if run["precision"] != "auto" else {}
+    made |= {key: run[key] for key in ("precision", *OF_MAKING) if run[key] != USUAL[key]}
     given = {key: absolute(run[key]) for key in OF_A_RUN if run.get(key) != USUAL.get(key)}
     return argparse.Namespace(
         **{
@@ -396,8 +424,24 @@ def settle(
             "streams": made["streams"],
             "recipe": made,
             "given": given,
+            "origins": origins_of(recipe, table, typed, recorded, shape),
         }
     )
+
+
+def origins_of(recipe: dict, table: dict, typed: dict, recorded: dict, shape: dict) -> dict:
+    """{option: where its value comes from}, in words."""
+
+    def origin(key):
+        if key in typed:
+            return "typed"
+        if key in recorded:
+            return "the interrupted run"
+        if key in shape:
+            return "the network that was given"
+        return table[key].origin if table[key].value == recipe[key] else "follows what was typed"
+
+    return {key: origin(key) for key in recipe if key in table}
 
 
 def choose_statistics(run: dict, parent: dict) -> tuple[tuple, tuple]:
@@ -429,14 +473,19 @@ def refuse_options_of_others(args: argparse.Namespace, stage: str) -> None:
         raise UserError(f"--{key} is not an option of --loss {name}, which has {there}")
 
 
-def check_loss(name: str, stage: str, recipe: dict) -> None:
-    """UserError where a hyper-parameter of the loss is out of its range, or there are fewer
-    candidates than clusters.
+def check_loss(name: str, stage: str, recipe: dict, accumulate: int = 1) -> None:
+    """UserError where a hyper-parameter of the loss is out of its range, there are fewer candidates
+    than clusters, or a step of pairs is to be made in several passes.
     """
     try:
         loss = make_loss(name, stage, recipe)
     except (ValueError, TypeError) as error:  # TypeError: a state's value that is no number
         raise UserError(f"--loss {name}: {error}") from None
+    if loss.views == 2 and accumulate > 1:
+        raise UserError(
+            f"--loss {name} is made of all pairs of a step's images: in {accumulate} passes most "
+            "would be missing. Leave --accumulate out and give a smaller --batch_size"
+        )
     candidates = sampling.CANDIDATES * recipe.get("oe_batch_size", 0)
     if loss.chooses_outliers and candidates < recipe["batch_size"]:
         raise UserError(

@@ -96,6 +96,9 @@ DATASETS = {
 }
 NETWORKS = {"densenet": {"published code of [SR]": dict(droprate=0.0)}}
 QUICK = {"pretrain": dict(epochs=5), "tune": dict(epochs=2)}
+# Of a training that begins with given weights: the recipe's value is divided by this, as [Energy]'s
+# fine-tuning has a hundredth of its pre-training's learning rate and a tenth of its epochs.
+GIVEN = {"learning_rate": 100, "epochs": 10}
 
 
 def layers(stage: str, loss: type[Loss]) -> list[tuple[str, dict[str, From]]]:
@@ -141,10 +144,15 @@ def layers(stage: str, loss: type[Loss]) -> list[tuple[str, dict[str, From]]]:
 
 
 def origins(
-    stage: str, dataset: str, loss: str | None = None, preset: str = "paper", arch: str = "wrn"
+    stage: str,
+    dataset: str,
+    loss: str | None = None,
+    preset: str = "paper",
+    arch: str = "wrn",
+    given: bool = False,
 ) -> dict[str, From]:
-    """The recipe with origins: {option: From}. UserError for an unknown preset
-    or a loss of another stage.
+    """The recipe with origins: {option: From}; ``given``: of a pre-training that begins with given
+    weights. UserError for an unknown preset or a loss of another stage.
     """
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'. There is: {', '.join(PRESETS)}")
@@ -155,6 +163,12 @@ def origins(
     for when, part in layers(stage, there[loss or "ce"] if loss or stage == "pretrain" else Loss):
         if when in ("", f"dataset {dataset}", f"arch {arch}", f"preset {preset}"):
             recipe.update(part)
+    if given and stage == "pretrain":
+        for key, divisor in GIVEN.items():
+            value = recipe[key].value / divisor
+            value = max(1, round(value)) if key == "epochs" else value
+            origin = f"this project: of given weights 1/{divisor} of the recipe's"
+            recipe[key] = From(value, origin)
     if "oe_batch_size" in recipe:
         # Outliers are cropped as the ID images are: black borders would tell them apart.
         recipe.setdefault("outlier_padding", From(recipe["padding"].value, "as padding"))
@@ -220,9 +234,11 @@ def describe(option: str, stage: str) -> str:
     if option == "outlier_padding":
         found = {"": From("that of --padding", "this project"), **found}
     told = [
-        f"{given.value} ({': '.join(filter(None, [when, given.origin]))})"
-        for when, given in found.items()
+        f"{entry.value} ({': '.join(filter(None, [when, entry.origin]))})"
+        for when, entry in found.items()
     ]
+    if stage == "pretrain" and option in GIVEN:
+        told.append(f"1/{GIVEN[option]} of it with --load (this project)")
     return "default: " + ", ".join(told) if told else ""
 
 

@@ -7,10 +7,12 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
 
 from utils import snapshots
+from utils.loaders import TrainingBatches
 from utils.runtime import UserError, ranks, write_text
 
 from .files import NoFiles, RunFiles, load_state
@@ -20,19 +22,19 @@ CHECK_EVERY = 25  # steps between looks at the losses: reading a value makes the
 
 
 class StepLog:
-    """The terms of an epoch's steps, kept on the device and read every CHECK_EVERY steps;
+    """The terms of an epoch's steps, kept on the device and read every CHECK_EVERY passes;
     ``seconds`` of the epoch.
 
     UserError with the number of the first step whose terms do not have a finite sum.
     """
 
     def __init__(self, first_step: int):
-        self.first_step, self.pending, self.sums, self.steps = first_step, [], {}, 0
+        self.first_step, self.pending, self.sums, self.steps = first_step, [], {}, 0.0
         self.start, self.seconds = time.perf_counter(), math.nan
 
-    def add(self, terms: dict[str, torch.Tensor]) -> None:
-        """terms: name -> scalar tensor, whose sum has been optimised."""
-        self.pending.append(torch.stack([term.detach() for term in terms.values()]))
+    def add(self, terms: dict[str, torch.Tensor], share: float = 1.0) -> None:
+        """terms: name -> scalar tensor, of this share of a step's images."""
+        self.pending.append((share, torch.stack([term.detach() for term in terms.values()])))
         self.names = list(terms)
         if len(self.pending) == CHECK_EVERY:
             self.check()
@@ -40,11 +42,13 @@ class StepLog:
     def check(self) -> None:
         if not self.pending:
             return
-        values = torch.stack(self.pending).cpu().double()
+        shares, values = zip(*self.pending)
+        values = torch.stack(values).cpu().double()
         self.pending = []
         wrong = (~torch.isfinite(values.sum(dim=1))).nonzero()
         if len(wrong):
-            step = self.first_step + self.steps + int(wrong[0])
+            # shares of whole steps add up to 1 but for their rounding
+            step = self.first_step + int(self.steps + sum(shares[: int(wrong[0])]) + 1e-6)
             parts = ", ".join(
                 f"{n} {v:g}" for n, v in zip(self.names, values[wrong[0, 0]].tolist())
             )
@@ -52,9 +56,10 @@ class StepLog:
                 f"the loss is not finite at step {step} ({parts}); the last good snapshot is kept. "
                 "Try a smaller --learning_rate"
             )
-        for name, value in zip(self.names, values.sum(dim=0).tolist()):
+        weights = torch.tensor(shares, dtype=torch.float64)
+        for name, value in zip(self.names, (weights @ values).tolist()):
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += len(values)
+        self.steps += sum(shares)
 
     def means(self) -> dict[str, float]:
         """Mean of each term over the steps; the epoch's training ends here."""
@@ -96,6 +101,15 @@ class Run:
                 )
             with self.interruptible():
                 self.save_state(epoch=-1)
+
+    @property
+    def epochs(self) -> range:
+        """The epochs to train, from 0 or where the run was interrupted."""
+        return range(self.first_epoch, self.args.epochs)
+
+    def steps(self, batches: TrainingBatches, epoch: int) -> Iterator:
+        """What the epoch trains on: all of its batches."""
+        return batches.epoch(epoch)
 
     def sources(self) -> dict:
         """Fingerprints of what the run was given beside its options."""
@@ -177,7 +191,7 @@ class Run:
         train_loss = sum(means.values())
         # the last step's update has no training loss that would show it
         if not math.isfinite(test_loss):
-            step = log.first_step + log.steps
+            step = log.first_step + round(log.steps)
             raise UserError(
                 f"the test loss is not finite after epoch {epoch + 1}, at step {step}; "
                 "the last good snapshot is kept. Try a smaller --learning_rate"

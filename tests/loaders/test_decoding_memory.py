@@ -1,0 +1,58 @@
+"""Decoding takes the memory of what is decoded, and little beside it."""
+
+import tracemalloc
+
+import numpy as np
+from conftest import write_images
+
+from utils.loaders import readers
+from utils.runtime import Cache
+
+
+def peak_of(work):
+    tracemalloc.start()
+    try:
+        result = work()
+        return result, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_folder_is_decoded_and_kept_in_1_2_times_its_memory(tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (150, 16, 16, 3), dtype=np.uint8)
+    write_images(tmp_path / "folder", images)
+    (tmp_path / "folder" / "bad.png").write_bytes(b"not an image")
+    size = 150 * 512 * 512 * 3  # 113 MiB; NumPy writes in pieces of 16
+    for _ in range(2):  # decoded, then from the cache
+        (pixels, _, _, bad), peak = peak_of(
+            lambda: readers.read_images(tmp_path / "folder", tmp_path, 512, False, True)
+        )
+        assert len(pixels) == 150 and bad == ["bad.png"]
+        assert size < peak < 1.2 * size
+    assert any((tmp_path / "cache").iterdir())
+
+
+def test_bad_images_are_left_out_of_their_places(tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    write_images(tmp_path / "folder", images)
+    names = sorted(path.name for path in (tmp_path / "folder").iterdir())
+    for name in (names[0], names[3]):
+        (tmp_path / "folder" / name).write_bytes(b"not an image")
+    pixels, _, _, bad = readers.read_images(tmp_path / "folder", tmp_path, 8, False, True)
+    assert bad == [names[0], names[3]]
+    whole, _, _, _ = readers.read_images(tmp_path / "folder", tmp_path, 8, False, True)
+    for found in (pixels, whole):
+        assert np.array_equal(found, images[[1, 2, 4, 5]])
+
+
+def test_arrays_are_brought_to_a_size_in_1_2_times_their_memory():
+    images = np.random.default_rng(1).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    fitted, peak = peak_of(lambda: readers.fit_pixels(images, 256))
+    assert fitted.shape == (40, 256, 256, 3) and peak < 1.2 * fitted.nbytes
+
+
+def test_the_cache_writes_without_a_second_copy(tmp_path):
+    values = np.zeros(10**8, np.uint8)  # NumPy writes in pieces of 16 MiB
+    _, peak = peak_of(lambda: Cache(tmp_path).save("x/y", {"values": values}))
+    assert peak < 0.2 * values.nbytes
+    assert np.array_equal(Cache(tmp_path).load("x/y")["values"], values)
