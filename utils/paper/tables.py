@@ -186,16 +186,12 @@ def measured_results(folders: tuple[Path, ...]) -> dict:
         if key[2] == "pretrained":
             pretrained[key[:2]] = entries[-1][2]["snapshot"]["sha256"]
         else:
-            entries = [
-                entry
-                for entry in entries
-                if entry[2]["snapshot"].get("parent_sha256") == pretrained.get(key[:2])
-            ]
+            parent = pretrained.get(key[:2])
+            entries = [e for e in entries if e[2]["snapshot"].get("parent_sha256") == parent]
         for _, path, result in entries:
             if made_of(result) == made_of(entries[-1][2]):
-                found.update(
-                    {(*key, entry["score"]): (entry, result, path) for entry in result["scores"]}
-                )
+                for entry in result["scores"]:
+                    found[*key, entry["score"]] = (entry, result, path)
     return found
 
 
@@ -209,12 +205,8 @@ def made_of(result: dict) -> tuple:
     the snapshot, the images and the precision.
     """
     images = [(ood["name"], ood["images"], ood.get("fingerprint")) for ood in result["ood"]]
-    return (
-        result["snapshot"]["sha256"],
-        result["precision"],
-        result["id"].get("fingerprint"),
-        sorted(images),
-    )
+    made = result["snapshot"]["sha256"], result["precision"], result["id"].get("fingerprint")
+    return *made, sorted(images)
 
 
 def enters(result: dict) -> bool:
@@ -259,25 +251,26 @@ def build(name: str, id_set: str, measured: dict) -> list[Row]:
         _, network, score, stage = key
         entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
         here = {PLACES[row["set"]]: row for row in entry["sets"]} if entry else {}
-        whole = (
-            result is not None
-            and result["id"]["images"] == SOURCES["sets"][id_set]["test_images"]
-            and STAND_INS["id_notes"].get(result["id"].get("fingerprint"), {"stands": True})[
-                "stands"
-            ]
-        )
-        official = {s for s, row in here.items() if whole and is_official(row)}
+        official = set()
+        if entry and has_official_id(result["id"], id_set):
+            official = {place for place, row in here.items() if is_official(row)}
         if entry:
             here["average"] = entry["average"]
             official |= {"average"} if official == set(OFFICIAL) else set()
         cells = {
-            s: Cell(printed[s], here.get(s, {}), s in official)
-            for s in (*OFFICIAL, "average")
-            if s in printed
+            place: Cell(printed[place], here.get(place, {}), place in official)
+            for place in (*OFFICIAL, "average")
+            if place in printed
         }
         error, note = printed.get(None, {}).get("id_error"), "" if entry else why_not(score, stage)
         rows.append(Row(*key, cells, error, result, note))
     return rows
+
+
+def has_official_id(images: dict, id_set: str) -> bool:
+    """Whether ID images are the paper's test set: all of it, and no other known of that number."""
+    note = STAND_INS["id_notes"].get(images.get("fingerprint"), {"stands": True})
+    return images["images"] == SOURCES["sets"][id_set]["test_images"] and note["stands"]
 
 
 def is_official(row: dict) -> bool:
@@ -289,11 +282,8 @@ def own_name(row: dict) -> str:
     """A measured set's name; one that has a paper's set's name but not its
     number of images is marked.
     """
-    return (
-        f"{row['set']} (not the paper's)"
-        if row["n"] != OFFICIAL.get(row["set"], row["n"])
-        else row["set"]
-    )
+    other = row["n"] != OFFICIAL.get(row["set"], row["n"])
+    return row["set"] + " (not the paper's)" * other
 
 
 def display(name: str) -> str:
@@ -318,10 +308,8 @@ def note_numbers(measured: dict) -> dict:
     """{(id set, network, stage): the number of the note that says what
     its numbers were made of}.
     """
-    return {
-        key: place
-        for place, key in enumerate(dict.fromkeys(k[:3] for k in measured if k[0] in ID_SETS), 1)
-    }
+    stages = dict.fromkeys(key[:3] for key in measured if key[0] in ID_SETS)
+    return {stage: place for place, stage in enumerate(stages, 1)}
 
 
 def grid(name: str, id_set: str, measured: dict) -> list[list[str]]:
@@ -334,42 +322,17 @@ def grid(name: str, id_set: str, measured: dict) -> list[list[str]]:
     places = list(dict.fromkeys(place for row in rows for place in row.cells))
     networks = len({row.network for row in rows}) > 1
     by_set = len(places) > 1
-    pairs = (
-        [display(place) for place in places] if by_set else [f"mean {TITLES[m]}" for m in metrics]
-    )
-    lines = [
-        [
-            "method",
-            *["network"] * networks,
-            *["metric"] * by_set,
-            *(word for pair in (*pairs, "ID error") for word in (pair, "here")),
-            "note",
-        ]
-    ]
+    titles = map(display, places) if by_set else (f"mean {TITLES[metric]}" for metric in metrics)
+    pairs = [word for title in (*titles, "ID error") for word in (title, "here")]
+    lines = [["method", *["network"] * networks, *["metric"] * by_set, *pairs, "note"]]
     for row in rows:
-        for at, line in enumerate([[m] for m in metrics] if by_set else [metrics]):
-            cells = [
-                word
-                for place in places
-                for metric in line
-                for word in pair_of(row.cells.get(place), metric)
-            ]
-            error = (
-                [printed_number(row.error), number(row.result and row.result["id"]["error"])]
-                if at == 0
-                else ["", ""]
-            )
+        error = [printed_number(row.error), number(row.result and row.result["id"]["error"])]
+        for line in [[metric] for metric in metrics] if by_set else [metrics]:
+            names = [row.method, *[row.network] * networks, *[TITLES[line[0]]] * by_set]
+            pairs = [pair_of(row.cells.get(place), metric) for place in places for metric in line]
             note = row.note or f"[{notes[id_set, row.network, row.stage]}]"
-            lines.append(
-                [
-                    row.method,
-                    *[row.network] * networks,
-                    *[TITLES[line[0]]] * by_set,
-                    *cells,
-                    *error,
-                    note,
-                ]
-            )
+            lines.append([*names, *(word for pair in pairs for word in pair), *error, note])
+            error = ["", ""]  # once a method
     return lines
 
 
@@ -378,9 +341,8 @@ def pair_of(cell: Cell | None, metric: str) -> tuple[str, str]:
     if cell is None:
         return "", ""
     here = number(cell.row.get(KEYS[metric]))
-    return printed_number(
-        cell.printed.get(metric)
-    ), f"{here} {OTHER}" if here and not cell.official else here
+    mark = f" {OTHER}" * bool(here and not cell.official)
+    return printed_number(cell.printed.get(metric)), here + mark
 
 
 def describe_notes(measured: dict) -> list[str]:
@@ -397,28 +359,25 @@ def describe_notes(measured: dict) -> list[str]:
             + f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, "
             f"scored in {result['precision']}, sha256 {one['sha256'][:12]}."
         )
-        for found, images in (
-            (ood_sets, tuple((ood["name"], ood["images"]) for ood in result["ood"])),
-            (id_sets, result["id"].get("fingerprint")),
-        ):
-            found.setdefault(images, []).append(f"[{place}]")
+        images = tuple((ood["name"], ood["images"]) for ood in result["ood"])
+        ood_sets.setdefault(images, []).append(f"[{place}]")
+        id_sets.setdefault(result["id"].get("fingerprint"), []).append(f"[{place}]")
     for images, places in ood_sets.items():
-        told = (
-            f"`{name}`{'' if OFFICIAL.get(name) == count else ' ' + OTHER} {count:,}"
-            + (
-                f" ({STAND_INS['sets'][name]['kind']}, in the place of {display(PLACES[name])})"
-                if name in STAND_INS["sets"]
-                else ""
-            )
-            for name, count in images
-        )
-        lines.append(f"OOD images of {', '.join(places)}: {', '.join(told)}.")
+        told = ", ".join(describe_set(name, count) for name, count in images)
+        lines.append(f"OOD images of {', '.join(places)}: {told}.")
     for fingerprint, places in id_sets.items():
-        if fingerprint in STAND_INS["id_notes"]:
-            lines.append(
-                f"ID images of {', '.join(places)}: {STAND_INS['id_notes'][fingerprint]['note']}."
-            )
+        if note := STAND_INS["id_notes"].get(fingerprint):
+            lines.append(f"ID images of {', '.join(places)}: {note['note']}.")
     return lines or ["Nothing measured yet."]
+
+
+def describe_set(name: str, count: int) -> str:
+    """An OOD set of a note: marked where it is not the paper's, with what it stands in for."""
+    text = f"`{name}`" + f" {OTHER}" * (OFFICIAL.get(name) != count) + f" {count:,}"
+    if name in STAND_INS["sets"]:
+        kind = STAND_INS["sets"][name]["kind"]
+        text += f" ({kind}, in the place of {display(PLACES[name])})"
+    return text
 
 
 def shown_sets(measured: dict) -> list[str]:
@@ -436,40 +395,44 @@ def render_csv(measured: dict) -> str:
     for id_set in shown_sets(measured):
         for name, table in TABLES.items():
             for row in build(name, id_set, measured):
-                for ood_set, printed, here, error, note in lines_of(row):
-                    result = row.result if here else {}
-                    snapshot = result.get("snapshot", {})
-                    own_error = (
-                        row.result["id"]["error"]
-                        if row.result and (error or ood_set == MEAN)
-                        else None
-                    )
-                    sd = here.get("sd", {}) if here.get("draws", 1) > 1 else {}
+                for place in lines_of(row):
                     for metric in table.metrics:
-                        record, value = printed.get(metric), here.get(KEYS[metric])
-                        line = {"table": name, "id_set": id_set}
-                        line |= {key: getattr(row, key) for key in ROW_KEYS}
-                        line |= {"ood_set": ood_set, "metric": metric}
-                        line["published"] = number(record and record["value"])
-                        line["flag"] = (record or {}).get("flag", {}).get("kind", "")
-                        line["measured"] = number(value)
-                        line["sd"] = number(sd.get(KEYS[metric]))
-                        line["difference"] = number(difference(record, value), sign=True)
-                        counted = here if "n" in here else {}
-                        line |= {key: counted.get(key, "") for key in ("n", "drawn", "draws")}
-                        line["id_error_published"] = number(error and error["value"])
-                        line["id_error"] = number(own_error)
-                        line["epochs"] = snapshot.get("recipe", {}).get("epochs", "")
-                        line["seed"] = snapshot.get("seed", "")
-                        line["precision"] = result.get("precision", "")
                         lines.append(
-                            {**line, "snapshot_sha256": snapshot.get("sha256", ""), "note": note}
+                            {"table": name, "id_set": id_set} | line_of(row, place, metric)
                         )
     return report.csv_text(lines, "\n")
 
 
+def line_of(row: Row, place: tuple, metric: str) -> dict:
+    """A line of RESULTS.csv, without its first columns, of a place that ``lines_of`` gives."""
+    ood_set, printed, here, error, note = place
+    record, value = printed.get(metric), here.get(KEYS[metric])
+    result = row.result if here else {}
+    snapshot = result.get("snapshot", {})
+    own_error = row.result["id"]["error"] if row.result and (error or ood_set == MEAN) else None
+    sd = here.get("sd", {}) if here.get("draws", 1) > 1 else {}
+    counted = here if "n" in here else {}
+    return {
+        **{key: getattr(row, key) for key in ("method", "network", "score", "stage")},
+        "ood_set": ood_set,
+        "metric": metric,
+        "published": number(record and record["value"]),
+        "flag": (record or {}).get("flag", {}).get("kind", ""),
+        "measured": number(value),
+        "sd": number(sd.get(KEYS[metric])),
+        "difference": number(difference(record, value), sign=True),
+        **{key: counted.get(key, "") for key in ("n", "drawn", "draws")},
+        "id_error_published": number(error and error["value"]),
+        "id_error": number(own_error),
+        "epochs": snapshot.get("recipe", {}).get("epochs", ""),
+        "seed": snapshot.get("seed", ""),
+        "precision": result.get("precision", ""),
+        "snapshot_sha256": snapshot.get("sha256", ""),
+        "note": note,
+    }
+
+
 MEAN = "mean of the sets here"
-ROW_KEYS = ("method", "network", "score", "stage")
 
 
 def lines_of(row: Row) -> Iterator[tuple]:
