@@ -191,7 +191,7 @@ def measured_results(folders: tuple[Path, ...]) -> dict:
         for _, path, result in entries:
             if made_of(result) == made_of(entries[-1][2]):
                 for entry in result["scores"]:
-                    found[*key, entry["score"]] = (entry, result, path)
+                    found[(*key, entry["score"])] = (entry, result, path)
     return found
 
 
