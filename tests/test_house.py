@@ -24,6 +24,15 @@ ORDER = (
     "scripts",
 )
 FILES = [f for f in [*ROOT.glob("*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("utils/**/*.py")]]
+# Rooms whose public functions say the types of what they take and give. It only grows.
+TYPED = (
+    "utils.runtime",
+    "utils.metrics",
+    "utils.losses",
+    "utils.scores",
+    "utils.snapshots",
+    "utils.benchmark",
+)
 
 
 def room(module):
@@ -55,3 +64,48 @@ def test_nothing_imports_what_stands_to_its_right(file):
     rooms = {room(name) for name in imported(file, package)} - {None}
     assert own is not None, f"{file} lies in no room"
     assert [other for other in rooms if ORDER.index(other) > ORDER.index(own)] == []
+
+
+def functions(node):
+    """Functions of a module and methods of its classes, not what stands inside them."""
+    for child in node.body:
+        if isinstance(child, ast.ClassDef):
+            yield from functions(child)
+        elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield child
+
+
+def untyped(source):
+    """Names of the public functions that leave the type of a parameter or of the result open."""
+    found = []
+    for function in functions(ast.parse(source)):
+        given = function.args
+        named = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        bare = [p for p in named if p and not p.annotation and p.arg not in ("self", "cls")]
+        if not function.name.startswith("_") and (bare or function.returns is None):
+            found.append(f"{function.name} (line {function.lineno})")
+    return found
+
+
+def test_public_functions_are_typed():
+    for file in FILES:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        if room(".".join(parts)) in TYPED:
+            assert untyped(file.read_text()) == [], file
+
+
+@pytest.mark.parametrize(
+    "source, bare",
+    [
+        ("def f(x): ...", True),
+        ("def f(x: int): ...", True),
+        ("def f(*, x=1) -> int: ...", True),
+        ("def f(*x) -> int: ...", True),
+        ("class A:\n    def f(self, x) -> int: ...", True),
+        ("class A:\n    def f(self) -> int: ...\n    def __len__(self): ...", False),
+        ("def f(x: int) -> None:\n    def inner(y): ...", False),
+        ("def _f(x): ...", False),
+    ],
+)
+def test_what_leaves_a_type_open(source, bare):
+    assert bool(untyped(source)) is bare

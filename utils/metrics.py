@@ -6,11 +6,14 @@ positive class of ``fpr95`` and ``aupr_in``; ``fpr95_out`` and ``aupr_out`` take
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 METRICS = ("fpr95", "auroc", "aupr_in", "fpr95_out", "aupr_out")
 
 
-def detection_metrics(id_scores, ood_scores, recall=0.95):
+def detection_metrics(
+    id_scores: ArrayLike, ood_scores: ArrayLike, recall: float = 0.95
+) -> dict[str, float]:
     """All metrics of METRICS as a dict of floats in [0, 1].
 
     fpr95      share of OOD accepted as ID at the ID score whose ID recall is closest to 0.95 (of
@@ -63,7 +66,9 @@ def detection_metrics(id_scores, ood_scores, recall=0.95):
     }
 
 
-def openood_metrics(id_scores, ood_scores, recall=0.95):
+def openood_metrics(
+    id_scores: ArrayLike, ood_scores: ArrayLike, recall: float = 0.95
+) -> dict[str, float]:
     """The same metrics by OpenOOD v1.5's definitions, as a dict of METRICS, floats in [0, 1].
 
     fpr95, fpr95_out   at the first threshold, from the strictest on, whose recall is at least 0.95
@@ -97,7 +102,7 @@ def openood_metrics(id_scores, ood_scores, recall=0.95):
     }
 
 
-def first_at_recall(caught, passed, recall):
+def first_at_recall(caught: np.ndarray, passed: np.ndarray, recall: float) -> tuple[float, float]:
     """(share of negatives that pass the first threshold of this recall, area under precision over
     recall) of the positives and negatives that pass each threshold, from the strictest on.
     """
@@ -107,7 +112,7 @@ def first_at_recall(caught, passed, recall):
     return float(passed[np.argmax(reached >= recall)] / passed[-1]), float(area)
 
 
-def at_recall(caught, total, recall):
+def at_recall(caught: np.ndarray, total: int, recall: float) -> int:
     """Index of the positive whose own score, as the threshold, has the recall closest to
     ``recall``; the higher on a tie.
     """
@@ -117,7 +122,7 @@ def at_recall(caught, total, recall):
     return closest[np.argmax(caught[closest])]
 
 
-def as_vector(scores, which):
+def as_vector(scores: ArrayLike, which: str) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or len(scores) == 0:
         raise ValueError(
@@ -126,7 +131,7 @@ def as_vector(scores, which):
     return scores
 
 
-def quirks(id_scores, ood_scores):
+def quirks(id_scores: ArrayLike, ood_scores: ArrayLike) -> list[str]:
     """What makes a row's numbers say less than they seem:
     a list out of "constant", "ties", "separated", "inverted".
 

@@ -31,7 +31,7 @@ class Contrast(Loss):
     origin = "[ReweightOOD]"
     origins = {"digits": "this project"}
 
-    def check(self):
+    def check(self) -> None:
         if not 0 < self.tau < float("inf"):
             raise ValueError(f"tau {self.tau:g} is not a number above 0")
 

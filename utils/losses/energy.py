@@ -1,6 +1,8 @@
 """Energy-bounded fine-tuning."""
 
-from .base import Loss, energy_hinges
+from torch import Tensor
+
+from .base import Batch, Loss, energy_hinges
 
 
 class Energy(Loss):
@@ -31,10 +33,10 @@ class Energy(Loss):
     origin = "[Energy]"
     origins = {"digits": "this project"}
 
-    def check(self):
+    def check(self) -> None:
         self.need_non_negative("beta")
         self.need_margins()
 
-    def __call__(self, batch):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         hinges = energy_hinges(batch.logits_in, batch.logits_out, self.m_in, self.m_out)
         return {"ce": batch.cross_entropy(), "energy": self.beta * hinges}

@@ -78,11 +78,11 @@ class GReg(Loss):
         "epochs": "this project",
     }
 
-    def check(self):
+    def check(self) -> None:
         self.need_non_negative("beta", "grad_weight")
         self.need_margins()
 
-    def __call__(self, batch):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         hinges = energy_hinges(batch.logits_in, batch.logits_out, self.m_in, self.m_out)
         gradient = gradient_term(batch, self.m_in, self.m_out, self.grad_scale)
         return {

@@ -1,8 +1,9 @@
 """LogitNorm: cross-entropy of logits of one length."""
 
 import torch.nn.functional as F
+from torch import Tensor
 
-from .base import Loss
+from .base import Batch, Loss
 
 
 class LogitNorm(Loss):
@@ -26,10 +27,10 @@ class LogitNorm(Loss):
     recipe = {"epochs": 200}
     origin = "published code of [LogitNorm]"
 
-    def check(self):
+    def check(self) -> None:
         if not 0 < self.tau < float("inf"):
             raise ValueError(f"tau {self.tau:g} is not a number above 0")
 
-    def __call__(self, batch):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         lengths = batch.logits_in.norm(dim=1, keepdim=True) + 1e-7
         return {"ce": F.cross_entropy(batch.logits_in / (lengths * self.tau), batch.y)}

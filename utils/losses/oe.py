@@ -1,6 +1,8 @@
 """OE: outlier exposure."""
 
-from .base import Loss, uniformity
+from torch import Tensor
+
+from .base import Batch, Loss, uniformity
 
 
 class OE(Loss):
@@ -20,8 +22,8 @@ class OE(Loss):
     origin = "[OE]"
     origins = {"digits": "this project"}
 
-    def check(self):
+    def check(self) -> None:
         self.need_non_negative("beta")
 
-    def __call__(self, batch):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         return {"ce": batch.cross_entropy(), "oe": self.beta * uniformity(batch.logits_out)}

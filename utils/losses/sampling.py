@@ -1,9 +1,11 @@
 """Outliers chosen by their energy: the sampling of GReg+, for any loss with outliers."""
 
+import argparse
+
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.runtime import derive_seed
 
@@ -40,7 +42,9 @@ def choose(
 
 
 @torch.no_grad()
-def choose_outliers(model, batch: tuple, args, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def choose_outliers(
+    model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], args: argparse.Namespace, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """A step's batch (x, y, x_out) with args.oe_batch_size of its candidates x_out (N,3,H,W), by a
     pass in evaluation mode: as many clusters as ID images x. args.seed and the step seed what is
     random.

@@ -1,6 +1,8 @@
 """SR: sparsity regularisation."""
 
-from .base import Loss, l1_sparsity
+from torch import Tensor
+
+from .base import Batch, Loss, l1_sparsity
 
 
 class SR(Loss):
@@ -23,8 +25,8 @@ class SR(Loss):
     origin = "[SR]"
     origins = {"padding": "published code of [SR]"}
 
-    def check(self):
+    def check(self) -> None:
         self.need_non_negative("alpha")
 
-    def __call__(self, batch):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         return {"ce": batch.cross_entropy(), "l1": self.alpha * l1_sparsity(batch.features_in)}

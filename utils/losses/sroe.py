@@ -1,6 +1,8 @@
 """SROE: sparsity regularisation with outlier exposure."""
 
-from .base import Loss, l1_sparsity, uniformity
+from torch import Tensor
+
+from .base import Batch, Loss, l1_sparsity, uniformity
 
 
 class SROE(Loss):
@@ -33,10 +35,10 @@ class SROE(Loss):
         "code": "published code of [SR]",
     }
 
-    def check(self):
+    def check(self) -> None:
         self.need_non_negative("alpha", "beta")
 
-    def __call__(self, batch):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         sparse = batch.features if self.l1_on == "all" else batch.features_in
         return {
             "ce": batch.cross_entropy(),

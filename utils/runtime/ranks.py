@@ -56,7 +56,7 @@ def meet() -> None:
 
 
 @contextlib.contextmanager
-def first_alone():
+def first_alone() -> Iterator[None]:
     """The first rank does what is inside, then the others do."""
     if rank():
         meet()

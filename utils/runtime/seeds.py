@@ -10,17 +10,17 @@ from . import ranks
 STREAMS = 2  # the version of ``Streams`` that new runs are made with; recorded in every recipe
 
 
-def derive_seed(*parts) -> int:
+def derive_seed(*parts: object) -> int:
     """A seed below 2**48 that is a function of the parts alone: derive_seed(1, "outliers", 3)."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
 
 
-def data_generator(*parts) -> torch.Generator:
+def data_generator(*parts: object) -> torch.Generator:
     """CPU generator for the order and augmentation of images."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
-def seed_all(*parts) -> None:
+def seed_all(*parts: object) -> None:
     """Seed the global generators of torch (initial weights, dropout) and NumPy."""
     value = derive_seed(*parts)
     torch.manual_seed(value)

@@ -11,8 +11,10 @@ import io
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import models
 from models.foreign import clean_name, count_classes, strip_prefix
@@ -23,7 +25,7 @@ from . import unwrap
 from .schema import check_description
 
 
-def to_bytes(content):
+def to_bytes(content: object) -> bytes:
     """torch.save into memory: writing the bytes ourselves makes a full disk an
     OSError and the rename safe.
     """
@@ -32,7 +34,7 @@ def to_bytes(content):
     return buffer.getvalue()
 
 
-def save_snapshot(path, model, description):
+def save_snapshot(path: Path, model: torch.nn.Module, description: dict) -> None:
     """Write the weights (CPU, contiguous, without a compiled model's prefix) together with
     their description and sha256.
     """
@@ -46,7 +48,7 @@ def save_snapshot(path, model, description):
     )
 
 
-def save_weights(path, state, description):
+def save_weights(path: Path, state: dict[str, Tensor], description: dict) -> None:
     """Write a state_dict and its description, with the file's sha256,
     so that both are there or neither.
     """
@@ -59,20 +61,20 @@ def save_weights(path, state, description):
     write_files({path.with_suffix(".json"): json_bytes(description), path: state})
 
 
-def remove_snapshot(path):
+def remove_snapshot(path: Path) -> None:
     for file in (path, path.with_suffix(".json")):
         with contextlib.suppress(FileNotFoundError):
             file.unlink()
 
 
-def read_pt(path):
+def read_pt(path: str | Path) -> Any:
     """Content of a .pt file, tensors and plain values only;
     UserError when it is corrupted or holds anything else.
     """
     return unwrap.load_content(path)
 
 
-def read_weights(path):
+def read_weights(path: str | Path) -> dict[str, Tensor]:
     """state_dict of a snapshot or a published file, wherever in it that lies, names cleaned."""
     return unwrap.find_weights(read_pt(path), path)
 
@@ -93,7 +95,9 @@ def align_names(state: dict, own: dict) -> dict:
     return max(tries, key=lambda names: len(names.keys() & own.keys()))  # the first of equal ones
 
 
-def matched(model, state, path, note=True):
+def matched(
+    model: torch.nn.Module, state: dict[str, Tensor], path: str | Path, note: bool = True
+) -> dict[str, Tensor]:
     """The weights under the names of the model, which may be on the meta device; UserError unless
     names and shapes are its own, num_batches_tracked apart.
     """
@@ -135,7 +139,9 @@ def matched(model, state, path, note=True):
     return state
 
 
-def load_weights(model, state, path, head=True):
+def load_weights(
+    model: torch.nn.Module, state: dict[str, Tensor], path: str | Path, head: bool = True
+) -> None:
     """Load strictly; only BatchNorm's num_batches_tracked, which old files lack,
     may be missing. Without ``head`` the last linear layer stays as it is, whatever the file has for
     it. UserError otherwise.
@@ -151,7 +157,7 @@ def load_weights(model, state, path, head=True):
     )
 
 
-def head_weights(model, path):
+def head_weights(model: torch.nn.Module, path: str | Path) -> dict[str, Tensor]:
     """{name: value} of the model's last linear layer; UserError where it has none."""
     layer = models.linear_head(model)
     if layer is None:
@@ -194,7 +200,7 @@ def dataset_named(path: Path) -> str | None:
     return next((d for d in sorted(ID_SETS, key=len, reverse=True) if name.startswith(d)), None)
 
 
-def describe(path, state, arch=None):
+def describe(path: str | Path, state: dict[str, Tensor], arch: str | None = None) -> dict:
     """The description beside a snapshot, or what names and shapes tell of a file that has none.
 
     ``arch`` (``--arch``, possibly ``module:function``) is believed over both.
@@ -227,13 +233,13 @@ def describe(path, state, arch=None):
     return description
 
 
-def is_complete(description):
+def is_complete(description: dict) -> bool:
     """Whether a description is that of the last epoch of a run of this project's scripts."""
     epochs = (description.get("recipe") or {}).get("epochs")
     return epochs is not None and description.get("epoch") == epochs - 1
 
 
-def build_model(description):
+def build_model(description: dict) -> torch.nn.Module:
     """The network a description (or a recipe as dict) names."""
     options = {
         key: description[key]
@@ -251,7 +257,7 @@ def build_model(description):
         ) from None
 
 
-def load_model(path, arch=None):
+def load_model(path: str | Path, arch: str | None = None) -> tuple[torch.nn.Module, dict]:
     """(model in eval mode on the CPU, description) of a snapshot file."""
     state, body = read_weights(path), None
     if arch is None and read_description(path) is None and not known_network(state):

@@ -31,7 +31,7 @@ STATES = (".resume.pt", ".ended.pt")  # of a run: no snapshots
 REPLACED = "replaced"  # where a former run's snapshots go when a new run of the same name begins
 
 
-def resolve_folder(text):
+def resolve_folder(text: str | Path) -> Path:
     """Absolute path of a --save or --load value: ./snapshots/...
     is the project's snapshots folder from wherever one is.
     """
@@ -42,7 +42,7 @@ def resolve_folder(text):
     return path.resolve()
 
 
-def snapshot_path(folder, stem, epoch):
+def snapshot_path(folder: str | Path, stem: str, epoch: int | str) -> Path:
     return Path(folder) / f"{stem}_{'best' if epoch == 'best' else f'epoch_{epoch}'}.pt"
 
 
@@ -69,7 +69,7 @@ def remember_folder(folder: Path) -> None:
                 write_text(FOLDERS, "\n".join([*known, str(folder)]) + "\n")
 
 
-def stem_of(path):
+def stem_of(path: str | Path) -> str:
     return re.sub(r"_(epoch_\d+|best)$", "", Path(path).stem)
 
 
@@ -87,19 +87,19 @@ def read_training_log(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def epoch_of(path):
+def epoch_of(path: str | Path) -> int:
     match = re.search(r"_epoch_(\d+)$", Path(path).stem)
     return int(match.group(1)) if match else -1
 
 
-def short_name(path):
+def short_name(path: Path) -> str:
     """What --model takes for a snapshot file: folder/name inside the
     snapshots folder, else its path.
     """
     return f"{folder_of(path).name}/{path.stem}" if path.is_relative_to(SNAPSHOTS) else str(path)
 
 
-def all_snapshots():
+def all_snapshots() -> list[Path]:
     """Snapshot files of every folder a run has written to: those below the project's snapshots
     folder and in folders.txt.
 
@@ -128,7 +128,7 @@ def all_snapshots():
     )
 
 
-def find_snapshots(name):
+def find_snapshots(name: str) -> list[Path]:
     """Files a --model or --load value means: a path, a file name,
     or a stem = its newest epoch in each folder that has it.
 
@@ -163,13 +163,13 @@ def find_snapshots(name):
     )
 
 
-def baseline_command(stem):
+def baseline_command(stem: str) -> str:
     """The command that trains what a stem names."""
     dataset = stem.partition("_")[0] if "_" in stem else ID_SETS[0]
     return f"python baseline.py {dataset}" + ("" if dataset in ID_SETS else " --id PATH")
 
 
-def in_folder(folder, stem):
+def in_folder(folder: Path, stem: str) -> list[Path]:
     """[the file of that name, or its newest epoch, or that of a run which has not ended],
     [] when there is none of them.
     """
@@ -182,7 +182,7 @@ def in_folder(folder, stem):
     return [f for f in [folder / f"{stem}.pt"] if f.is_file()] or newest[0] or newest[1]
 
 
-def find_one(name, stem=None):
+def find_one(name: str, stem: str | None = None) -> Path:
     """The one file a --load value means; a folder is searched for ``stem``. UserError when there is
     none or there are several.
     """
