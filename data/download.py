@@ -5,6 +5,7 @@
     python data/download.py all --check                what is there and whether
                                                        it is good; no network
     python data/download.py --list                     what there is, from where, under which terms
+    python data/download.py --audit                    images that the sets share (audit.py)
 
 Addresses, checksums, terms and folders are in sources.json.
 A file put in its place by hand is used like a fetched one.
@@ -19,7 +20,6 @@ import json
 import os
 import shlex
 import shutil
-import stat
 import sys
 import tarfile
 import tempfile
@@ -28,21 +28,19 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
-CHUNK = 1 << 20  # bytes
+if not __package__:  # as a script: the project's folder is where ``data`` is found
+    sys.path.insert(0, str(HERE.parent))
+
+from data.archives import CHUNK, DownloadError, is_image, write_members  # noqa: E402
+
 TIMEOUT = 30  # seconds without an answer or a byte
 SLOWEST, SLOW_AFTER = 1000, 60  # bytes a second; below that a transfer ends after so many seconds
 ATTEMPTS = 3  # per address; each goes on where the one before broke off
-# that are read
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-
-
-class DownloadError(Exception):
-    """Why one data set could not be made ready."""
 
 
 class FetchError(DownloadError):
@@ -67,10 +65,6 @@ def mismatch(path, entry):
         if digests[kind].hexdigest() != value
     ]
     return "; ".join(wrong) or None
-
-
-def is_image(path):
-    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
 
 
 def inspect(entry, path):
@@ -224,84 +218,6 @@ def obtain(entry, path):
             part.replace(path)
             return
     raise FetchError("\n".join(reasons))
-
-
-def members(archive):
-    """(name, declared bytes, "file" | "folder" | "other",
-    handle) of each member of a tar or zip archive.
-    """
-    if isinstance(archive, tarfile.TarFile):
-        for member in archive:
-            plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-            yield (
-                member.name,
-                member.size,
-                "folder" if member.isdir() else "file" if plain else "other",
-                member,
-            )
-    else:
-        for member in archive.infolist():
-            plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-            kind = "folder" if member.is_dir() else "file"
-            yield member.filename, member.file_size, kind if plain else "other", member
-
-
-def safe_members(archive, limits):
-    """[(path, handle)] of an archive's files; DownloadError if any member is unsafe or
-    all together are too many.
-
-    The rules are checked here since tarfile's own filters are absent from some Python 3.10 and 3.11
-    releases. Hidden files are left out: macOS puts ``._name.jpg`` beside
-    ``name.jpg``, which is no image.
-    """
-    files, total = [], 0
-    for number, (name, size, kind, handle) in enumerate(members(archive), start=1):
-        path = PurePosixPath(name.replace("\\", "/"))
-        total += size
-        if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
-            raise DownloadError(f"unsafe archive refused: member {name!r} lies outside the target")
-        if kind == "other" or (kind == "file" and not path.parts):
-            raise DownloadError(
-                f"unsafe archive refused: member {name!r} is a link, a device or no plain file"
-            )
-        if number > limits["members"] or total > limits["bytes"]:
-            raise DownloadError(
-                f"unsafe archive refused: more than {limits['members']:,} members or "
-                f"{limits['bytes']:,} bytes unpacked"
-            )
-        if kind == "file" and not any(
-            part.startswith(".") or part == "__MACOSX" for part in path.parts
-        ):
-            files.append((path, handle))
-    return files
-
-
-def choose_images(names, count, seed):
-    """``count`` of the names, sorted: those with the smallest sha256 of "seed/name".
-
-    The choice depends on the set of names and the seed alone, not on their order,
-    the platform or the Python version.
-    """
-    ranked = sorted(
-        sorted(set(names)), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    )
-    return sorted(ranked[:count])
-
-
-def write_members(archive, entry, out):
-    """Write the archive's files (or the chosen images, without their folders) below ``out``."""
-    files = safe_members(archive, entry["limits"])
-    if "choose" in entry["extract"]:
-        images = {path.name: handle for path, handle in files if is_image(path)}
-        names = choose_images(images, entry["extract"]["choose"], entry["extract"]["seed"])
-        files = [(PurePosixPath(name), images[name]) for name in names]
-    opened = archive.extractfile if isinstance(archive, tarfile.TarFile) else archive.open
-    for path, handle in tqdm(files, desc="unpack", unit=" files", disable=None):
-        place = out / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # x: a name that comes twice is an error
-        with opened(handle) as source, open(place, "xb") as file:
-            shutil.copyfileobj(source, file, CHUNK)
 
 
 def unpack(path, entry, data):
@@ -464,6 +380,14 @@ def place_by_hand(names, sets, data):
     return 2 if missing else 0
 
 
+def audit(args, argv):
+    """``audit.main``; torch, which it reads images with, is imported for it alone."""
+    from data.audit import main
+    from utils.runtime import run
+
+    return run(lambda: main(args.names, args.data.expanduser(), list(map(str, argv))))
+
+
 def parse(argv):
     parser = argparse.ArgumentParser(
         description="Fetch data sets, verify them and put them where the readers look."
@@ -486,6 +410,11 @@ def parse(argv):
         "--list", action="store_true", help="name, size, images, address and licence of each"
     )
     parser.add_argument(
+        "--audit",
+        action="store_true",
+        help="count the images that the sets share, exactly or nearly; NAME=PATH: one's own set",
+    )
+    parser.add_argument(
         "--sources", type=Path, default=HERE / "sources.json", help=argparse.SUPPRESS
     )
     return parser.parse_args(argv)
@@ -496,6 +425,8 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
     command = shlex.join(["python", os.path.relpath(__file__), *map(str, argv)])
+    if args.audit:
+        return audit(args, argv)
     try:
         sources = json.loads(args.sources.read_text(encoding="utf-8"))
         if not (args.names or args.check or args.list):

@@ -2,6 +2,7 @@
 a quick way to run them, small image sets.
 """
 
+import io
 import json
 import os
 import re
@@ -23,6 +24,22 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def photographs(count, seed, side=32):
+    """uint8 (N,side,side,3) of smooth shapes with some noise, as photographs have them."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 6, 6, 3)).astype(np.uint8)
+    smooth = [np.asarray(Image.fromarray(x).resize((side, side), Image.BICUBIC)) for x in coarse]
+    noisy = np.stack(smooth) + rng.normal(0, 4, (count, side, side, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def jpeg(pixels, quality=75):
+    """uint8 (H,W,3) as it comes out of a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file))
 
 
 class Project:

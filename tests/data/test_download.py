@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from data.archives import choose_images
+
 SCRIPT = Path(__file__).resolve().parents[2] / "data" / "download.py"
 spec = importlib.util.spec_from_file_location("download", SCRIPT)
 download = importlib.util.module_from_spec(spec)
@@ -415,14 +417,14 @@ def test_chosen_subset_is_fixed(server, run, tmp_path):
         assert listing(data / "places/sub") == sorted(digest[key] for key in sorted(digest)[:3])
         for path in [data / "set.tar.gz", *(data / "places/sub").iterdir()]:
             path.unlink()
-    assert download.choose_images(names, 3, seed=1) != download.choose_images(names, 3, seed=0)
+    assert choose_images(names, 3, seed=1) != choose_images(names, 3, seed=0)
 
 
 def test_choice_of_the_shipped_places_list():
     """A changed choice would be another data set under the same name."""
     extract = SHIPPED["sets"]["places365"]["extract"]
     names = [f"Places365_test_{i:08d}.jpg" for i in range(1, 328_501)]
-    chosen = download.choose_images(names, extract["choose"], extract["seed"])
+    chosen = choose_images(names, extract["choose"], extract["seed"])
     assert len(set(chosen)) == 10_000 and set(chosen) <= set(names)
     digest = hashlib.sha256("\n".join(chosen).encode()).hexdigest()
     assert digest == "74736c6a855a772b4b4fba27469d0d07340b788d1b9f68415671e9cdfb338661"

@@ -95,6 +95,24 @@ def test_verdicts_by_hand_and_all_images_below_the_folder(world):
     assert all(name in text for name in names) and "7 images:" in text
 
 
+def test_verdicts_without_a_head(world):
+    """Its head was never trained: no class and no probability, in table, CSV and sheet."""
+    description = json.loads(world.with_suffix(".json").read_text())
+    description |= {"classifier": False, "loss": "supcon"}
+    world.with_suffix(".json").write_text(json.dumps(description))
+    (found,) = judge(world, "--score", "knn:k=2")
+    text = verdicts.format_table(found)
+    assert not any(word in text for word in ("class", "probability", "red", "green", "blue"))
+    assert text.count("percentile") == 1 and all(name in text for name in found.names)
+    with open(verdicts.write_csv(found), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "score", "threshold", "percentile", "verdict"]
+    assert [float(row["score"]) for row in rows] == found.scores.tolist()
+    assert sheets.draw_sheet(found).is_file()
+    with pytest.raises(UserError, match="needs a classifier"):
+        judge(world, "--score", "msp")
+
+
 def test_the_threshold_is_kept_and_made_anew_when_what_it_comes_from_changes(world, monkeypatch):
     description = world.with_suffix(".json").read_bytes()
     (first,) = judge(world)

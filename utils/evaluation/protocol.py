@@ -15,6 +15,7 @@ from utils.metrics import METRICS, detection_metrics, openood_metrics, quirks
 from utils.runtime import DATA, UserError
 from utils.scores import SCORES, Score, choose, names_all
 
+from . import leaks
 from .network import Network
 
 
@@ -150,7 +151,7 @@ def is_usual(result: Mapping[str, Any]) -> bool:
 class Sets(NamedTuple):
     """The image sets of an evaluation; ``train``, ID training images without augmentation,
     for scores that are fitted. ``shifted`` ones count as ID; ``missing``: names of the protocol's
-    sets that are not there.
+    sets that are not there; ``leaks``: images that are in two sets, as by ``find_leaks``.
     """
 
     id: loaders.ImageSet
@@ -158,6 +159,7 @@ class Sets(NamedTuple):
     train: loaders.ImageSet | None
     shifted: tuple[loaders.ImageSet, ...] = ()
     missing: tuple[str, ...] = ()
+    leaks: tuple[dict[str, Any], ...] = ()
 
     def all(self) -> list[loaders.ImageSet]:
         return [self.id, *self.shifted, *self.ood, *([self.train] if self.train else [])]
@@ -374,13 +376,15 @@ def load_sets(
                 "the ID training images that scores are fitted on are the test images. "
                 "Give others: --id-train PATH"
             )
+    found = leaks.find_leaks(id_set, ood_sets, train_set, description)
+    leaks.note_leaks(found, {images.name: len(images) for images in (id_set, *ood_sets)})
     if args.harmonise is not None:
         id_set, train_set, *others = (
             images and loaders.harmonise(images, args.harmonise)
             for images in (id_set, train_set, *shifted, *ood_sets)
         )
         shifted, ood_sets = others[: len(shifted)], others[len(shifted) :]
-    return Sets(id_set, ood_sets, train_set, tuple(shifted), tuple(missing))
+    return Sets(id_set, ood_sets, train_set, tuple(shifted), tuple(missing), tuple(found))
 
 
 def draw_indices(count, size, draws, seed, name):

@@ -51,15 +51,15 @@ class Threshold(NamedTuple):
 
 class Verdicts(NamedTuple):
     """What is said of N images by one score: their names, predicted classes and the probability of
-    these (N,) in [0, 1], scores (N,) float64, larger = more OOD, percentiles (N,), and whether they
-    are in (N,) bool.
+    these (N,) in [0, 1], both None of a network without a classifier, scores (N,) float64, larger =
+    more OOD, percentiles (N,), and whether they are in (N,) bool.
     """
 
     label: str
     images: loaders.ImageSet
     names: list[str]
-    classes: list[str]
-    probabilities: np.ndarray
+    classes: list[str] | None
+    probabilities: np.ndarray | None
     scores: np.ndarray
     percentiles: np.ndarray
     inside: np.ndarray
@@ -97,8 +97,10 @@ def judge(file: Path, args: Namespace) -> Iterator[Verdicts]:
     network.plan([images, *(part for part in (known, case.sets.train) if part is not None)])
     outputs = network.outputs(images)
     names = [printable(name) for name in images.names]
-    classes = class_names(description, known, outputs.logits.argmax(axis=1))
-    top = np.exp(scores.msp.log_msp(outputs.logits))
+    classes = top = None
+    if description.get("classifier") is not False:
+        classes = class_names(description, known, outputs.logits.argmax(axis=1))
+        top = np.exp(scores.msp.log_msp(outputs.logits))
     for score in chosen:
         with scores.as_user_error(score):
             if "train" in score.needs:
@@ -245,19 +247,18 @@ def format_table(found: Verdicts) -> str:
     if total > 2 * SHOWN:
         blocks = {f"the {SHOWN} most in": order[:SHOWN], f"the {SHOWN} most out": order[-SHOWN:]}
     width = max(len(shorten(name, 40)) for name in found.names)
-    class_width = max(*map(len, found.classes), 5)
+    class_width = max(*map(len, found.classes), 5) if found.classes else 0
+    head = f"{'class':{class_width}}  probability" if found.classes else ""
     for title, places in blocks.items():
-        lines += [
-            "",
-            f"{title + ':':{width}}  {'class':{class_width}}  probability"
-            f"{'score':>14}{'percentile':>12}  verdict",
-        ]
-        lines += [
-            f"{shorten(found.names[i], 40):{width}}  {found.classes[i]:{class_width}}"
-            f"{found.probabilities[i]:13.4f}{found.scores[i]:14.6g}{found.percentiles[i]:12.2f}  "
-            f"{verdict(found, i)}"
-            for i in places
-        ]
+        lines += ["", f"{title + ':':{width}}  {head}{'score':>14}{'percentile':>12}  verdict"]
+        for i in places:
+            told = ""
+            if found.classes:
+                told = f"{found.classes[i]:{class_width}}{found.probabilities[i]:13.4f}"
+            lines.append(
+                f"{shorten(found.names[i], 40):{width}}  {told}{found.scores[i]:14.6g}"
+                f"{found.percentiles[i]:12.2f}  {verdict(found, i)}"
+            )
     return "\n".join(lines)
 
 
@@ -274,19 +275,12 @@ def write_csv(found: Verdicts) -> Path:
     """Write a line an image, in the order of the images; returns the file."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "class", "probability", "score", "threshold", "percentile", "verdict"])
+    about = ["class", "probability"] if found.classes else []
+    table.writerow(["file", *about, "score", "threshold", "percentile", "verdict"])
     for i, name in enumerate(found.names):
-        table.writerow(
-            [
-                name,
-                found.classes[i],
-                f"{found.probabilities[i]:.6f}",
-                repr(float(found.scores[i])),
-                repr(found.threshold.value),
-                f"{found.percentiles[i]:.4f}",
-                verdict(found, i),
-            ]
-        )
+        about = [found.classes[i], f"{found.probabilities[i]:.6f}"] if found.classes else []
+        numbers = [repr(float(found.scores[i])), repr(found.threshold.value)]
+        table.writerow([name, *about, *numbers, f"{found.percentiles[i]:.4f}", verdict(found, i)])
     path = found.path.with_name(found.path.name + ".csv")
     write_text(path, text.getvalue())
     return path

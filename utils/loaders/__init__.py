@@ -5,6 +5,7 @@ from .find import (
     check_chain,
     check_classes,
     check_names,
+    find_source,
     has_parts,
     is_there,
     listed_path,
@@ -13,6 +14,7 @@ from .find import (
     load_id_pair,
     load_named,
     load_outliers,
+    local_path,
     missing_message,
     name_or_path,
     ood_names,
@@ -21,6 +23,7 @@ from .find import (
     where_to_get,
 )
 from .harmonise import harmonise
+from .leaks import Codes, Shared, compare, encode, find_exact, pixel_numbers
 from .pictures import load_pictures
 from .sets import (
     DATASETS,

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from scipy.io import whosmat
 
-from data.download import IMAGE_ENDINGS
+from data.archives import IMAGE_ENDINGS
 from utils.runtime import UserError
 
 PIXELS = 1 << 26  # of one image, as it is and after it is resized: 268 MB of four bytes each

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import loadmat
 from tqdm import tqdm
 
-from data.download import IMAGE_ENDINGS
+from data.archives import IMAGE_ENDINGS
 from utils.runtime import Cache, UserError, check_regular, open_regular
 
 from . import bounds, splits

@@ -21,11 +21,11 @@ from utils.losses import LOSSES
 from utils.scores import SCORES, described_defaults
 from utils.training import options, recipes
 
-from . import benchmarks, harmonised, matrix, provide, rendered, speed, tables
+from . import audited, benchmarks, harmonised, matrix, provide, rendered, speed, tables
 from .markdown import table
 
 FIGURES = runtime.CIFAR / "figures"
-# of a data set's tables, studies, figures
+# of a data set's tables, studies, figures; that of --audit is called audit alone
 KINDS = r"(s\d+_)?table|scores_matrix|sweep_alpha|ablation|densities|bars|roc|sparsity|training_\w+"
 
 
@@ -124,6 +124,7 @@ BLOCKS = {
     "harmonised": harmonised.render_harmonised,
     "openood": benchmarks.render_openood,
     "by_hand": render_by_hand,
+    "audit": audited.render_audit,
     "matrix": matrix.render_matrix,
     "imagenet4": benchmarks.render_imagenet4,
     "published": rendered.published_of,
@@ -199,8 +200,8 @@ def record(name: str) -> None:
     files += [
         file
         for folder in (report.RESULTS, FIGURES)
-        for file in folder.glob(f"{name}_*")
-        if re.fullmatch(f"{re.escape(name)}_({KINDS})", file.stem)
+        for file in folder.glob(f"{name}*")
+        if re.fullmatch(f"{re.escape(name)}(_({KINDS}))?", file.stem)
     ]
     if not files:
         raise runtime.UserError(

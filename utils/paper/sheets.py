@@ -1,4 +1,4 @@
-"""Figures of verdicts: a contact sheet of the images, and their scores beside the threshold."""
+"""Contact sheets, of verdicts and of images that sets share; verdicts' scores beside the threshold."""
 
 import warnings
 from pathlib import Path
@@ -21,6 +21,7 @@ from .plots import (
 )
 
 COLUMNS, ROWS = 6, 2  # of either half of a contact sheet
+PAIRS = 12  # pairs of sets on a sheet of shared images
 FEW = 100  # images that are drawn as one line each in the histogram
 
 
@@ -55,11 +56,10 @@ def draw_sheet(found: Verdicts) -> Path:
             ax.set_axis_off()
         for ax, i in zip(grid, places):
             ax.imshow(found.images.images[i].permute(1, 2, 0).numpy(), interpolation="nearest")
-            lines = [
-                shorten(found.names[i], 20),
-                f"{shorten(found.classes[i], 14)} {found.probabilities[i]:.2f}",
-                f"{found.scores[i]:.4g}: {verdict(found, i)}",
-            ]
+            lines = [shorten(found.names[i], 20), f"{found.scores[i]:.4g}: {verdict(found, i)}"]
+            if found.classes:
+                about = f"{shorten(found.classes[i], 14)} {found.probabilities[i]:.2f}"
+                lines.insert(1, about)
             colour = BLUE if found.inside[i] else ORANGE
             ax.set_title("\n".join(lines), fontsize=8, color=colour, parse_math=False)
     return save_png(fig, f"{found.path}_sheet")
@@ -90,6 +90,37 @@ def draw_histogram(found: Verdicts) -> Path:
     for text in ax.legend().get_texts():
         text.set_parse_math(False)
     return save_png(fig, f"{found.path}_histogram")
+
+
+@styled
+def draw_shared(found: list, stem: Path) -> Path:
+    """Pairs of images that two sets share, a row of them for each of the (record, sets, Shared) of
+    pairs of sets: exact ones, then near ones from the most to the least alike; returns the .png.
+    """
+    found = sorted(found, key=lambda entry: -entry[0]["percent"])[:PAIRS]
+    fig = new_figure(0.2 + 1.7 * len(found))
+    parts = np.atleast_1d(fig.subfigures(len(found), 1))
+    for part, (pair, sets, shared) in zip(parts, found):
+        exact, near = np.flatnonzero(shared.exact >= 0), np.flatnonzero(shared.near >= 0)
+        near = near[np.argsort(shared.difference[near], kind="stable")]
+        few = exact[: COLUMNS // 2 if len(near) else COLUMNS]
+        places = np.linspace(0, len(near) - 1, min(COLUMNS - len(few), len(near))).astype(int)
+        part.suptitle(
+            f"{shorten(pair['second'], 30)} above, {shorten(pair['first'], 30)} below: "
+            f"{pair['exact']} exact, {pair['near']} near",
+            fontsize=9,
+            parse_math=False,
+        )
+        grid = part.subplots(2, COLUMNS, squeeze=False)
+        for ax in grid.ravel():
+            ax.set_axis_off()
+        for (above, below), j in zip(grid.T, [*few, *near[places]]):
+            other = shared.exact[j] if shared.exact[j] >= 0 else shared.near[j]
+            for ax, images, place in ((above, sets[1], j), (below, sets[0], other)):
+                ax.imshow(images.images[place].permute(1, 2, 0).numpy(), interpolation="nearest")
+            title = "exact" if shared.exact[j] >= 0 else f"{shared.difference[j]:.2f}"
+            above.set_title(title + ", mirrored" * bool(shared.mirrored[j]), fontsize=8)
+    return save_png(fig, stem)
 
 
 def save_png(fig: Figure, stem: str) -> Path:

@@ -1,0 +1,89 @@
+"""What test.py says of images that are in two sets, from fingerprints and pixels in memory."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import photographs
+
+from utils import loaders
+from utils.evaluation import leaks
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder of audits, and nothing said yet."""
+    (tmp_path / "recorded").mkdir()
+    monkeypatch.setattr(leaks, "RESULTS", tmp_path)
+    monkeypatch.setattr(leaks, "told", set())
+    return tmp_path
+
+
+def made(name, pixels):
+    return loaders.make_set(pixels, None, name)
+
+
+@pytest.fixture
+def sets():
+    """{name: ImageSet}: an OOD set with two ID test images and one training image, one without."""
+    pixels = photographs(60, 0)
+    mixed = pixels[30:40].copy()
+    mixed[[0, 4]], mixed[7] = pixels[[3, 8]], pixels[25]
+    return {
+        "id": made("flowers", pixels[:20]),
+        "train": made("flowers", pixels[20:30]),
+        "mixed": made("mixed", mixed),
+        "other": made("other", pixels[40:60]),
+    }
+
+
+def find(sets, ood, train=None, **description):
+    return leaks.find_leaks(sets["id"], [sets[name] for name in ood], train, description)
+
+
+def test_ood_images_that_are_id_images_are_counted(sets):
+    found = find(sets, ["mixed", "other"], sets["train"])
+    assert found == [
+        {"set": "mixed", "also_in": "the ID test images", "images": 2},
+        {"set": "mixed", "also_in": "the ID training images", "images": 1},
+    ]
+
+
+def test_the_test_images_among_those_of_training(sets):
+    train = made("flowers", np.concatenate([photographs(60, 0)[18:30]]))
+    assert find(sets, [], train) == [
+        {"set": "flowers", "also_in": "the ID training images", "images": 2}
+    ]
+
+
+def test_an_ood_set_that_is_the_outliers_is_known_by_its_fingerprint(sets):
+    outliers = sets["other"].describe()
+    found = find(sets, ["other"], outliers=outliers, data_fingerprint=sets["train"].fingerprint)
+    what = "the outliers of its training, other"
+    assert found == [{"set": "other", "also_in": what, "images": 20}]
+    found = find(sets, ["mixed", "train"], data_fingerprint=sets["train"].fingerprint)
+    assert {"set": "flowers", "also_in": "the ID training images", "images": 10} in found
+
+
+def test_what_an_audit_counted_is_known_without_the_images(sets, place):
+    outliers = {"name": "web", "fingerprint": "ab" * 32}
+    assert find(sets, ["other"], outliers=outliers) == []
+    entries = [{"title": "o", **outliers}, {"title": "x", **sets["other"].describe()}]
+    record = {"sets": entries, "pairs": [{"first": "o", "second": "x", "exact": 3, "near": 9}]}
+    (place / "recorded" / "audit.json").write_text(json.dumps(record))
+    (place / "audit_0.json").write_text("[]")  # none of --audit's
+    (place / "audit_1.json").write_text("{")
+    assert find(sets, ["other"], outliers=outliers) == [
+        {"set": "other", "also_in": "the outliers of its training, web", "images": 3}
+    ]
+
+
+def test_a_note_is_one_line_and_said_once(sets, capsys):
+    sizes = {"flowers": 20, "mixed": 10, "other": 20}
+    for _ in range(2):
+        leaks.note_leaks(find(sets, ["mixed"], outliers=sets["mixed"].describe()), sizes)
+    leaks.note_leaks(find(sets, ["other"]), sizes)
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "2 of 10 images of mixed are also in the ID test images" in err
+    assert "all 10 images of mixed are also in the outliers of its training, mixed" in err

@@ -1,0 +1,82 @@
+"""What test.py says of images that are in two sets at once: an OOD image that is an ID image too, or
+one of the outliers that the network was tuned with, is no fair question to it.
+"""
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from utils import loaders
+from utils.runtime import CIFAR, UserError, read_json
+
+RESULTS = CIFAR / "results"  # of ``data/download.py --audit``; recorded/ has the project's own
+told: set[str] = set()  # what has been said once
+
+
+def find_leaks(
+    id_set: loaders.ImageSet,
+    ood_sets: list[loaders.ImageSet],
+    train: loaders.ImageSet | None,
+    description: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """[{"set", "also_in", "images"}]: how many of the images of the ID test set and of each OOD set
+    are also ID test images, ID training images or the outliers of a snapshot.
+
+    Of what is in memory the pixels are compared. Of training images and outliers that are not, the
+    snapshot's description has the fingerprints: they are those of the set itself, or of one that an
+    audit has compared with it.
+    """
+    outliers = description.get("outliers") or {}
+    fingerprints = {
+        "the ID training images": description.get("data_fingerprint"),
+        f"the outliers of its training, {outliers.get('name')}": outliers.get("fingerprint"),
+    }
+    resident = {"the ID test images": id_set, "the ID training images": train}
+    resident = {what: s for what, s in resident.items() if s is not None and not s.streamed}
+    numbers = {what: loaders.pixel_numbers(images) for what, images in resident.items()}
+    compared, found = audited(), []
+    for images in [id_set, *ood_sets]:
+        own = None if images.streamed else loaders.pixel_numbers(images)
+        for what in dict.fromkeys([*resident, *fingerprints]):
+            known, count = fingerprints.get(what), 0
+            if resident.get(what) is images:
+                continue
+            if images.fingerprint == known:
+                count = len(images)
+            elif what in resident and own is not None:
+                pair = (numbers[what], own)
+                count = int((loaders.find_exact(resident[what], images, pair) >= 0).sum())
+            else:
+                count = compared.get((known, images.fingerprint), 0)
+            if count:
+                found.append({"set": images.name, "also_in": what, "images": count})
+    return found
+
+
+def audited() -> dict[tuple[str, str], int]:
+    """{(fingerprint of a set, of another): images of the other that are in it} of all audits."""
+    found = {}
+    for path in [*(RESULTS / "recorded").glob("audit*.json"), *RESULTS.glob("audit*.json")]:
+        # whatever else has that name is none of --audit's files
+        with contextlib.suppress(UserError, OSError, KeyError, TypeError):
+            record = read_json(path)
+            prints = {entry["title"]: entry["fingerprint"] for entry in record["sets"]}
+            for pair in record["pairs"]:
+                found[prints[pair["first"]], prints[pair["second"]]] = int(pair["exact"])
+    return found
+
+
+def note_leaks(found: list[dict[str, Any]], sizes: Mapping[str, int]) -> None:
+    """Say so on stderr, in one line and once a program; ``sizes``: images of each set."""
+    if not found:
+        return
+    parts = [
+        f"{'all' if leak['images'] == sizes[leak['set']] else format(leak['images'], ',') + ' of'} "
+        f"{sizes[leak['set']]:,} images of {leak['set']} are also in {leak['also_in']}"
+        for leak in found
+    ]
+    line = f"note: {'; '.join(parts)}. Their scores are no fair test; data/download.py --audit lists them"
+    if line not in told:
+        print(line, file=sys.stderr)
+    told.add(line)
