@@ -2,6 +2,8 @@
 a check of the input's size, and the pooled linear head.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +23,17 @@ def use_kernels(fused: bool, mask: bool = True) -> dict[str, bool]:
     before = dict(wanted)
     wanted.update(fused=fused, mask=mask)
     return before
+
+
+def fold(model: nn.Module, size: tuple[int, int, int]) -> Callable | None:
+    """The network's pass in evaluation, in bfloat16 on a CPU, for batches (N,3,H,W) of images of
+    that size, with everything in its convolutions that fits there; None where that cannot be had.
+    """
+    try:
+        from .kernels import folded  # it needs this file, and the tracer, which eager passes do not
+    except ImportError:
+        return None
+    return folded.fold(model, size)
 
 
 def has_kernels() -> bool:

@@ -199,6 +199,40 @@ static void backward(const T *x, const T *y, const T *dy, T *dx, i64 rows, i64 c
     }
 }
 
+// y = x * scale + shift by channel, and ReLU: a BatchNorm of running statistics that no convolution can take over.
+template <class T>
+static void affine(const T *x, T *y, i64 rows, i64 channels, const float *scale, const float *shift, int relu, int threads) {
+    const Lines lines(rows, channels);
+    const std::vector<float> scales = repeated(std::vector<float>(scale, scale + channels), lines.width);
+    const std::vector<float> shifts = repeated(std::vector<float>(shift, shift + channels), lines.width);
+    const float least = relu ? 0.f : -INFINITY;
+    #pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        const float *a = scales.data(), *b = shifts.data();
+        for (i64 line = lines.count * t / threads; line < lines.count * (t + 1) / threads; line++) {
+            const T *in = x + line * lines.width;
+            T *out = y + line * lines.width;
+            const i64 length = lines.length(line);
+            #pragma omp simd
+            for (i64 i = 0; i < length; i++) {
+                float v = read(in[i]) * a[i] + b[i];
+                write(out[i], v < least ? least : v);
+            }
+        }
+    }
+}
+
+// y = x + y, and ReLU.
+template <class T>
+static void sum(const T *x, T *y, i64 count, int relu, int threads) {
+    const float least = relu ? 0.f : -INFINITY;
+    #pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (i64 i = 0; i < count; i++) {
+        float v = read(x[i]) + read(y[i]);
+        write(y[i], v < least ? least : v);
+    }
+}
+
 #define EXPORT(T, NAME)                                                                                                                 \
     extern "C" void forward_##NAME(const T *x, T *y, i64 rows, i64 channels, const float *weight, const float *bias, float *running_mean, \
                                    float *running_var, float momentum, float eps, float *mean, float *invstd, u32 threshold,            \
@@ -208,6 +242,10 @@ static void backward(const T *x, const T *y, const T *dy, T *dx, i64 rows, i64 c
     extern "C" void backward_##NAME(const T *x, const T *y, const T *dy, T *dx, i64 rows, i64 channels, const float *weight,            \
                                     const float *mean, const float *invstd, float *dweight, float *dbias, u32 threshold, int threads) { \
         backward<T>(x, y, dy, dx, rows, channels, weight, mean, invstd, dweight, dbias, threshold, threads);                            \
-    }
+    }                                                                                                                                   \
+    extern "C" void affine_##NAME(const T *x, T *y, i64 rows, i64 channels, const float *scale, const float *shift, int relu, int threads) { \
+        affine<T>(x, y, rows, channels, scale, shift, relu, threads);                                                                   \
+    }                                                                                                                                   \
+    extern "C" void sum_##NAME(const T *x, T *y, i64 count, int relu, int threads) { sum<T>(x, y, count, relu, threads); }
 EXPORT(float, float32)
 EXPORT(bf16, bfloat16)

@@ -105,7 +105,9 @@ def part_inference(args: argparse.Namespace, device: torch.device, precision: st
                 return [torch.cat(given) for given in zip(*outputs)]
 
         with torch.inference_mode(), runtime.autocast(device, precision):
-            compiled = runtime.compile_inference(model, parts[0])
+            folds = precision == "bf16" and device.type == "cpu"
+            folded = models.fold(model, tuple(x.shape[1:])) if folds else None
+            compiled = folded or runtime.compile_inference(model, parts[0])
 
         def eager(plain=plain, x=x):
             with torch.inference_mode(), operators(stock=True):

@@ -47,7 +47,7 @@ CACHE = CIFAR / "cache"
 # To be raised when the same weights and images give other outputs than before, also after an input
 # step: what is cached is not read then. A test holds the outputs of fixed networks and
 # says so when they change.
-FORWARD = 1
+FORWARD = 2
 EAGER, COMPILED = "eager", "compiled"  # their bfloat16 outputs are rounded differently
 # Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a
 # GPU about a million, a guess.
@@ -252,12 +252,21 @@ class Network:
         }
         if self.kind is None:
             self.kind = min(missing, key=missing.get)
-            if missing[self.kind]:
+            if missing[self.kind] and self.folds(image_sets[0].images.shape[1:]):
+                self.kind = COMPILED  # it costs nothing
+            elif missing[self.kind]:
                 work = multiply_adds(self.model, image_sets[0])
                 compiling = COMPILE_ABOVE.get(self.device.type, math.inf) + missing[COMPILED] * work
                 self.kind = COMPILED if missing[EAGER] * work > compiling / 2 else EAGER
         if self.kind == COMPILED and missing[COMPILED] and self.compiled is None:
             self.forward(torch.zeros(1, *image_sets[0].images.shape[1:], device=self.device))
+
+    def folds(self, size: tuple[int, int, int]) -> bool:
+        """Whether the network needs no compiler to be a compiled one; ``compiled`` is it then."""
+        if self.precision == "bf16" and self.device.type == "cpu":
+            with torch.inference_mode():
+                self.compiled = models.fold(self.model, tuple(size))
+        return self.compiled is not None
 
     def outputs(self, images: ImageSet) -> scores.Outputs:
         """Outputs of an ImageSet: logits (N,C) and features (N,D) float32 in the set's order."""
@@ -404,7 +413,7 @@ class Network:
             # compiled for whole batches only
             full = torch.cat([x, x[-1:].expand(self.batch_size - len(x), -1, -1, -1)])
             full = full.contiguous(memory_format=torch.channels_last)
-            if self.compiled is None:
+            if self.compiled is None and not self.folds(full.shape[1:]):
                 self.compiled = compile_inference(self.model, full)
                 self.kind = EAGER if self.compiled is self.model else COMPILED
             return [part[: len(x)] for part in self.compiled(full)]
