@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from conftest import photographs
+from conftest import photographs, write_own
 
 from utils import loaders
-from utils.evaluation import leaks
+from utils.evaluation import leaks, options
+from utils.evaluation.protocol import load_sets
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +88,21 @@ def test_a_note_is_one_line_and_said_once(sets, capsys):
     assert len(err.splitlines()) == 1
     assert "2 of 10 images of mixed are also in the ID test images" in err
     assert "all 10 images of mixed are also in the outliers of its training, mixed" in err
+
+
+@pytest.mark.parametrize("words", [(), ("--harmonise", "75")])
+def test_an_evaluation_looks_for_them_before_its_images_are_changed(tmp_path, capsys, words):
+    own = np.load(write_own(tmp_path / "own") / "test.npz")["images"]
+    np.savez(tmp_path / "pics.npz", images=np.concatenate([own[:3], photographs(4, 0, 8)]))
+    np.savez(tmp_path / "web.npz", images=photographs(5, 1, 8))
+    outliers = loaders.load("web", path=tmp_path / "web.npz")
+    places = f"pics={tmp_path / 'pics.npz'},web={tmp_path / 'web.npz'}"
+    args = ["--model", "m", "--id", str(tmp_path / "own"), "--ood", places, *words]
+    description = {"dataset": "mine", "data": "mine", "num_classes": 3, "image_size": 8}
+    description["outliers"] = outliers.describe()
+    sets = load_sets(description, tmp_path / "m.pt", options.parse(args, ""), False)
+    assert sets.leaks == (
+        {"set": "pics", "also_in": "the ID test images", "images": 3},
+        {"set": "web", "also_in": "the outliers of its training, web", "images": 5},
+    )
+    assert "3 of 7 images of pics" in capsys.readouterr().err
