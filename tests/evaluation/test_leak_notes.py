@@ -45,15 +45,15 @@ def find(sets, ood, train=None, **description):
 def test_ood_images_that_are_id_images_are_counted(sets):
     found = find(sets, ["mixed", "other"], sets["train"])
     assert found == [
-        {"set": "mixed", "also_in": "the ID test images", "images": 2},
-        {"set": "mixed", "also_in": "the ID training images", "images": 1},
+        {"set": "mixed", "also_in": "the ID test images", "images": 2, "of": 10},
+        {"set": "mixed", "also_in": "the ID training images", "images": 1, "of": 10},
     ]
 
 
 def test_the_test_images_among_those_of_training(sets):
     train = made("flowers", np.concatenate([photographs(60, 0)[18:30]]))
     assert find(sets, [], train) == [
-        {"set": "flowers", "also_in": "the ID training images", "images": 2}
+        {"set": "flowers", "also_in": "the ID training images", "images": 2, "of": 20}
     ]
 
 
@@ -61,9 +61,9 @@ def test_an_ood_set_that_is_the_outliers_is_known_by_its_fingerprint(sets):
     outliers = sets["other"].describe()
     found = find(sets, ["other"], outliers=outliers, data_fingerprint=sets["train"].fingerprint)
     what = "the outliers of its training, other"
-    assert found == [{"set": "other", "also_in": what, "images": 20}]
+    assert found == [{"set": "other", "also_in": what, "images": 20, "of": 20}]
     found = find(sets, ["mixed", "train"], data_fingerprint=sets["train"].fingerprint)
-    assert {"set": "flowers", "also_in": "the ID training images", "images": 10} in found
+    assert {"set": "flowers", "also_in": "the ID training images", "images": 10, "of": 10} in found
 
 
 def test_what_an_audit_counted_is_known_without_the_images(sets, place):
@@ -75,15 +75,14 @@ def test_what_an_audit_counted_is_known_without_the_images(sets, place):
     (place / "audit_0.json").write_text("[]")  # none of --audit's
     (place / "audit_1.json").write_text("{")
     assert find(sets, ["other"], outliers=outliers) == [
-        {"set": "other", "also_in": "the outliers of its training, web", "images": 3}
+        {"set": "other", "also_in": "the outliers of its training, web", "images": 3, "of": 20}
     ]
 
 
 def test_a_note_is_one_line_and_said_once(sets, capsys):
-    sizes = {"flowers": 20, "mixed": 10, "other": 20}
     for _ in range(2):
-        leaks.note_leaks(find(sets, ["mixed"], outliers=sets["mixed"].describe()), sizes)
-    leaks.note_leaks(find(sets, ["other"]), sizes)
+        leaks.note_leaks(find(sets, ["mixed"], outliers=sets["mixed"].describe()))
+    leaks.note_leaks(find(sets, ["other"]))
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert "2 of 10 images of mixed are also in the ID test images" in err
@@ -102,7 +101,7 @@ def test_an_evaluation_looks_for_them_before_its_images_are_changed(tmp_path, ca
     description["outliers"] = outliers.describe()
     sets = load_sets(description, tmp_path / "m.pt", options.parse(args, ""), False)
     assert sets.leaks == (
-        {"set": "pics", "also_in": "the ID test images", "images": 3},
-        {"set": "web", "also_in": "the outliers of its training, web", "images": 5},
+        {"set": "pics", "also_in": "the ID test images", "images": 3, "of": 7},
+        {"set": "web", "also_in": "the outliers of its training, web", "images": 5, "of": 5},
     )
     assert "3 of 7 images of pics" in capsys.readouterr().err

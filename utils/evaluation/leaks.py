@@ -20,8 +20,8 @@ def find_leaks(
     train: loaders.ImageSet | None,
     description: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """[{"set", "also_in", "images"}]: how many of the images of the ID test set and of each OOD set
-    are also ID test images, ID training images or the outliers of a snapshot.
+    """[{"set", "also_in", "images", "of"}]: how many of the images of the ID test set and of each
+    OOD set are also ID test images, ID training images or the outliers of a snapshot.
 
     Of what is in memory the pixels are compared. Of training images and outliers that are not, the
     snapshot's description has the fingerprints: they are those of the set itself, or of one that an
@@ -50,7 +50,9 @@ def find_leaks(
             else:
                 count = compared.get((known, images.fingerprint), 0)
             if count:
-                found.append({"set": images.name, "also_in": what, "images": count})
+                found.append(
+                    {"set": images.name, "also_in": what, "images": count, "of": len(images)}
+                )
     return found
 
 
@@ -67,13 +69,13 @@ def audited() -> dict[tuple[str, str], int]:
     return found
 
 
-def note_leaks(found: list[dict[str, Any]], sizes: Mapping[str, int]) -> None:
-    """Say so on stderr, in one line and once a program; ``sizes``: images of each set."""
+def note_leaks(found: list[dict[str, Any]]) -> None:
+    """Say so on stderr, in one line and once a program."""
     if not found:
         return
     parts = [
-        f"{'all' if leak['images'] == sizes[leak['set']] else format(leak['images'], ',') + ' of'} "
-        f"{sizes[leak['set']]:,} images of {leak['set']} are also in {leak['also_in']}"
+        f"{'all' if leak['images'] == leak['of'] else format(leak['images'], ',') + ' of'} "
+        f"{leak['of']:,} images of {leak['set']} are also in {leak['also_in']}"
         for leak in found
     ]
     line = f"note: {'; '.join(parts)}. Their scores are no fair test; data/download.py --audit lists them"

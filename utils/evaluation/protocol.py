@@ -377,7 +377,7 @@ def load_sets(
                 "Give others: --id-train PATH"
             )
     found = leaks.find_leaks(id_set, ood_sets, train_set, description)
-    leaks.note_leaks(found, {images.name: len(images) for images in (id_set, *ood_sets)})
+    leaks.note_leaks(found)
     if args.harmonise is not None:
         id_set, train_set, *others = (
             images and loaders.harmonise(images, args.harmonise)
