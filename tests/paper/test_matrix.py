@@ -8,7 +8,7 @@ import pytest
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.paper import every, matrix
+from utils.paper import every, matrix, methods
 from utils.runtime import UserError
 from utils.scores import choose
 from utils.training import options
@@ -111,7 +111,7 @@ def test_each_network_is_scored_once_by_every_score_of_one_pass(monkeypatch, tmp
     file.parent.mkdir()
     file.write_bytes(b"weights")
     monkeypatch.setattr(every, "networks", lambda args: [file])
-    monkeypatch.setattr(every, "run_script", run_script)
+    monkeypatch.setattr(methods, "run_script", run_script)
     monkeypatch.setattr(every, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(runtime, "CIFAR", tmp_path)

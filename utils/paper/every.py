@@ -11,13 +11,12 @@ from pathlib import Path
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.evaluation.protocol import is_usual
-from utils.scores import choose
+from utils.scores import Score, choose
 from utils.training import options
 
 from . import matrix, plots
-from .methods import run_script
-from .studies import provenance
+from .methods import newest, score_apart, whole_runs
+from .studies import provenance, scoring_of
 from .tables import file_name
 
 CACHE = runtime.CIFAR / "cache" / "matrix"
@@ -30,21 +29,10 @@ def run(args: argparse.Namespace) -> None:
     rows, result = [], None
     for file in networks(args):
         result = scored(file, args)
-        rows.append(
-            {
-                "name": snapshots.short_name(file),
-                "error": result["id"]["error"],
-                "scores": [brief(entry) for entry in result["scores"]],
-                **provenance(file, result),
-            }
-        )
-    record = {
-        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
-        "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")},
-        "ood": result["ood"],
-        "num_to_avg": result["num_to_avg"],
-        "rows": rows,
-    }
+        row = {"name": snapshots.short_name(file), "error": result["id"]["error"]}
+        row["scores"] = [brief(entry) for entry in result["scores"]]
+        rows.append(row | provenance(file, result))
+    record = {**scoring_of(args, result), "rows": rows}
     path = report.RESULTS / f"{file_name(args, 'scores_matrix')}.json"
     runtime.write_json(path, record)
     labels, names, fpr95, ranks = matrix.arrays(record)
@@ -59,16 +47,12 @@ def networks(args: argparse.Namespace) -> list[Path]:
     """Snapshots of whole runs on the data set with this network and a classifier, pre-trained
     first; UserError where there is none.
     """
-    found = []
-    for file in snapshots.all_snapshots():
-        description = snapshots.read_description(file) or {}
-        if (
-            (description.get("dataset"), description.get("arch")) == (args.dataset, args.arch)
-            and snapshots.is_complete(description)
-            and snapshots.epoch_of(file) >= 0
-            and description.get("classifier") is not False
-        ):
-            found.append((bool(description.get("loss")), snapshots.short_name(file), file))
+    found = [
+        (bool(made.get("loss")), snapshots.short_name(file), file)
+        for file, made in whole_runs()
+        if (made.get("dataset"), made.get("arch")) == (args.dataset, args.arch)
+        and made.get("classifier") is not False
+    ]
     if not found:
         raise runtime.UserError(
             f"there is no snapshot of a whole run of {args.dataset}, {args.arch}. Run: "
@@ -84,26 +68,14 @@ def scored(file: Path, args: argparse.Namespace) -> dict:
     ]
     labels, words = [score.label for score in wanted], options.common_words(args)
     place = CACHE / runtime.sha256_file(file)[:16] / "_".join(words).replace("/", "-")
-    if not args.fresh and (found := newest(place)) and hypers(found) == hypers_of(wanted):
-        return found
-    run_script(["test.py", "--model", file, "--score", ",".join(labels), *words, "--save", place])
-    return newest(place)
+    if not args.fresh and (path := newest(place.glob("*.json"))):
+        found = report.read_result(path)
+        if [(entry["score"], entry["hyper"]) for entry in found["scores"]] == hypers_of(wanted):
+            return found
+    return score_apart(file, ",".join(labels), place, words)
 
 
-def newest(place: Path) -> dict | None:
-    """The last result of the usual protocol in a folder, or None."""
-    for path in sorted(place.glob("*.json"), key=lambda path: -path.stat().st_mtime_ns):
-        result = report.read_result(path)
-        if is_usual(result):
-            return result
-    return None
-
-
-def hypers(result: dict) -> list[tuple]:
-    return [(entry["score"], entry["hyper"]) for entry in result["scores"]]
-
-
-def hypers_of(scores: list) -> list[tuple]:
+def hypers_of(scores: list[Score]) -> list[tuple]:
     return [(score.label, score.hyper) for score in scores]
 
 

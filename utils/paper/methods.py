@@ -7,6 +7,7 @@ import functools
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from utils import loaders, runtime, snapshots
@@ -15,7 +16,7 @@ from utils.losses import LOSSES
 from utils.training import arch_name, files, options, recipes
 
 from . import figures, pages, plots, tables
-from .tables import METHODS, TABLE_METHODS, USUAL, file_name
+from .tables import METHODS, TABLE_METHODS, USUAL, changed, file_name, unusual_words
 
 
 def chain(args: argparse.Namespace) -> None:
@@ -68,7 +69,7 @@ def paper_table(args: argparse.Namespace) -> None:
         )
     measured = {}
     for network in networks:
-        given = argparse.Namespace(**{**vars(args), "arch": network})
+        given = changed(args, arch=network)
         pretrained = snapshot_of("pretrained", given)
         for stage in [stage for of, stage in wanted if of == network] if pretrained else []:
             file = pretrained if stage == "pretrained" else snapshot_of(stage, given, pretrained)
@@ -171,25 +172,12 @@ def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None
     place = snapshots.SNAPSHOTS / (folder if recipe == usual else f"{folder}_{preset}")
     recipe |= {"seed": args.seed, "arch": args.arch}
     last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
-    sources = {
-        "data": id_fingerprint(args),
-        "parent": parent and runtime.sha256_file(parent),
-        "outliers": outlier_fingerprint(args, loss),
-    }
+    sources = sources_of(args, loss, parent)
     if not args.fresh and is_of(last, recipe, sources):
         print(f"{snapshots.short_name(last)} is there (--fresh trains it anew)")
         return last
-    chosen = {"arch": args.arch, "seed": args.seed, "preset": preset}
-    command = [
-        *command,
-        args.dataset,
-        *(
-            word
-            for key, value in chosen.items()
-            if value != USUAL[key]
-            for word in (f"--{key}", str(value))
-        ),
-    ]
+    command += [args.dataset]
+    command += unusual_words({"arch": args.arch, "seed": args.seed, "preset": preset})
     if place.name not in ("pretrained", f"tune_{loss}"):
         command += ["--save", f"./snapshots/{place.name}"]
     if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
@@ -197,13 +185,13 @@ def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None
     going_on = not args.fresh and files.goes_on(
         place, stem, recipe | {"preset": preset, "precision": args.precision}, sources
     )
-    shell([*command, *["--resume"] * going_on], args)
+    run_script([*command, *["--resume"] * going_on, *options.common_words(args)])
     return last
 
 
 def is_of(file: Path, recipe: dict, sources: dict) -> bool:
-    """Whether a snapshot is there and was trained with this recipe on these images and outliers
-    and, if fine-tuned, from this pre-trained one.
+    """Whether a snapshot is there and was trained with this recipe and from these sources: data,
+    outliers and, if fine-tuned, the pre-trained parent.
     """
     if not file.exists():
         return False
@@ -213,74 +201,70 @@ def is_of(file: Path, recipe: dict, sources: dict) -> bool:
         "parent": description.get("parent_sha256"),
         "outliers": (description.get("outliers") or {}).get("fingerprint"),
     }
-    return files.agrees(description.get("recipe", {}), recipe) and made == sources
+    agreed = files.agrees(description.get("recipe", {}), recipe)
+    return agreed and sources.items() <= made.items()
+
+
+def sources_of(args: argparse.Namespace, loss: str | None, parent: Path | None) -> dict:
+    """What a training's result depends on beside its recipe, as ``is_of`` compares it."""
+    data, side = id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)
+    outliers = None
+    if loss and LOSSES[loss].outliers:
+        outliers = loaders.load_outliers(changed(args, outliers=None), side).fingerprint
+    return {"data": data, "parent": parent and runtime.sha256_file(parent), "outliers": outliers}
 
 
 @functools.lru_cache(maxsize=1)
-def id_images(*given):
+def id_images(dataset: str, *given: object) -> tuple[str, int]:
     """(fingerprint, side) of the ID training images."""
-    images = loaders.load_id(given[0], "train", *given[1:])
+    images = loaders.load_id(dataset, "train", *given)
     return images.fingerprint, images.images.shape[-1]
-
-
-def id_fingerprint(args):
-    """Fingerprint of the ID training images that these options name."""
-    return id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)[0]
-
-
-def outlier_fingerprint(args, loss):
-    """Fingerprint of the auxiliary outliers of a loss, None for one without."""
-    if loss is None or not LOSSES[loss].outliers:
-        return None
-    side = id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)[1]
-    return loaders.load_outliers(
-        argparse.Namespace(**{**vars(args), "outliers": None}), side
-    ).fingerprint
 
 
 def evaluate(file: Path, score_names: list[str], args: argparse.Namespace) -> tuple[dict, Path]:
     """Run test.py and return (its result, the path of its files without suffix)."""
-    shell(
-        [
-            "test.py",
-            "--model",
-            snapshots.short_name(file),
-            "--score",
-            ",".join(score_names),
-            "--save-scores",
-        ],
-        args,
-    )
+    words = ["--model", snapshots.short_name(file), "--score", ",".join(score_names)]
+    run_script(["test.py", *words, "--save-scores", *options.common_words(args)])
     found = [
         path
         for path in report.RESULTS.glob(f"{report.result_name(file, score_names, 'paper')}*.json")
         if report.read_result(path)["snapshot"]["sha256"] == runtime.sha256_file(file)
     ]
-    path = max(found, key=lambda path: path.stat().st_mtime_ns)
+    path = newest(found)
     return report.read_result(path), path.with_suffix("")
 
 
-def shell(command, args):
-    """Run a script of this folder as a user would; its errors are already on stderr,
-    so only its status is passed on.
+def newest(files: Iterable[Path]) -> Path | None:
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def score_apart(file: Path, scores: str, place: Path, words: list) -> dict:
+    """The result of test.py with these scores on a snapshot, written to a folder of its own among
+    the caches.
     """
-    run_script([*command, *options.common_words(args)])
+    run_script(["test.py", "--model", file, "--score", scores, *words, "--save", place])
+    return report.read_result(newest(place.glob("*.json")))
+
+
+def whole_runs() -> Iterator[tuple[Path, dict]]:
+    """(file, description) of the last snapshot of each run that has come to its end."""
+    for file in snapshots.all_snapshots():
+        # without a description nothing tells how it was made
+        description = snapshots.read_description(file) or {}
+        if snapshots.is_complete(description) and snapshots.epoch_of(file) >= 0:
+            yield file, description
 
 
 def write_table(args: argparse.Namespace, rows: list[tuple]) -> None:
     """Print the final table (rows: methods; columns: the sets and their
     mean) and write it as CSV.
     """
-    table = []
-    for method, (result, _), score in rows:
-        entry = report.entry_of(result, score)
-        table.append({**entry, "score": method, "error": result["id"]["error"]})
-    print(
-        "\n"
-        + report.format_summary(table, "fpr95", "FPR95")
-        + "\n\n"
-        + report.format_summary(table, "auroc", "AUROC")
-    )
+    table = [
+        {**report.entry_of(result, score), "score": method, "error": result["id"]["error"]}
+        for method, (result, _), score in rows
+    ]
+    for metric, title in (("fpr95", "FPR95"), ("auroc", "AUROC")):
+        print("\n" + report.format_summary(table, metric, title))
     print("\nID error: " + ", ".join(f"{row['score']} {row['error']:.2f} %" for row in table))
     lines = []
     for row in table:

@@ -21,7 +21,8 @@ from utils.evaluation.validation import noise_sets
 from utils.training import files, options, recipes
 
 from . import plots
-from .methods import place_of, run_script
+from .methods import is_of, place_of, run_script, score_apart
+from .methods import whole_runs as all_whole_runs
 from .tables import file_name
 
 # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
@@ -53,31 +54,17 @@ def sweep(args: argparse.Namespace) -> None:
     """
     parent = find_parent(args)
     folder, noise, count = prepare(args, parent)
+    words = ["--id", folder, "--protocol", "full"]
+    words += ["--ood", ",".join(f"folder:{path}" for path in noise)]
+    words += options.common_words(args, PREPARED)
     rows = []
     for alpha in ALPHAS:
         file = fine_tune(args, folder, parent, alpha=alpha)
-        result = evaluate(
-            file,
-            "--id",
-            folder,
-            "--protocol",
-            "full",
-            "--ood",
-            ",".join(f"folder:{path}" for path in noise),
-            *options.common_words(args, PREPARED),
-        )
+        result = evaluate(file, words)
         entry = result["scores"][0]
-        rows.append(
-            {
-                "alpha": alpha,
-                "accuracy": result["id"]["accuracy"],
-                "mean_l1": result["id"]["mean_l1"],
-                "fpr95": entry["average"]["fpr95"],
-                "auroc": entry["average"]["auroc"],
-                "sets": entry["sets"],
-                **provenance(file, result),
-            }
-        )
+        row = {"alpha": alpha} | {key: result["id"][key] for key in ("accuracy", "mean_l1")}
+        row |= {key: entry["average"][key] for key in ("fpr95", "auroc")}
+        rows.append(row | {"sets": entry["sets"], **provenance(file, result)})
     best = recommend(rows)
     print("\n" + format_rows(rows, best))
     path = write_study(
@@ -120,23 +107,12 @@ def ablation(args: argparse.Namespace) -> None:
             recipes_done.append(recipe)
             done.append((name, changes, fine_tune(args, folder, parent, **changes)))
     for name, changes, file in done + whole:
-        result = evaluate(file, *words)
-        entry = result["scores"][0]
-        rows.append(
-            {
-                "name": name,
-                "changes": changes,
-                "error": result["id"]["error"],
-                "mean_l1": result["id"]["mean_l1"],
-                "sets": entry["sets"],
-                "average": entry["average"],
-                **provenance(file, result),
-            }
-        )
-    print(
-        "\n"
-        + report.format_summary([{**row, "score": row["name"]} for row in rows], "fpr95", "FPR95")
-    )
+        result = evaluate(file, words)
+        row = {"name": name, "changes": changes}
+        row |= {key: result["id"][key] for key in ("error", "mean_l1")}
+        row |= {key: result["scores"][0][key] for key in ("sets", "average")}
+        rows.append(row | provenance(file, result))
+    print("\n" + report.format_summary([{**row, "score": row["name"]} for row in rows]))
     path = write_study(args, "ablation", parent, count, result, rows=rows)
     print(f"-> {runtime.short_path(path)}")
 
@@ -145,25 +121,13 @@ def whole_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dict, 
     """(name, what its recipe has otherwise, path) of SR's finished runs on all images from the
     pre-trained snapshot ``parent``.
     """
-    found = []
-    for file in snapshots.all_snapshots():
-        # without one, nothing tells how it was made
-        description = snapshots.read_description(file) or {}
-        if (
-            description.get("loss") == "sr"
-            and description.get("seed") == args.seed
-            and description.get("parent_sha256") == runtime.sha256_file(parent)
-            and snapshots.is_complete(description)
-            and snapshots.epoch_of(file) >= 0
-        ):
-            changes = {key: value for key, (value, _) in recipes.departures(description).items()}
-            words = [
-                (
-                    f"whole run of SR, {description['recipe']['epochs']} epochs "
-                    f"of {description['train_images']:,} images"
-                ),
-                *(f"{key} {value}" for key, value in changes.items()),
-            ]
+    found, wanted = [], ("sr", args.seed, runtime.sha256_file(parent))
+    for file, made in all_whole_runs():
+        if (made.get("loss"), made.get("seed"), made.get("parent_sha256")) == wanted:
+            changes = {key: value for key, (value, _) in recipes.departures(made).items()}
+            name = f"whole run of SR, {made['recipe']['epochs']} epochs of "
+            name += f"{made['train_images']:,} images"
+            words = [name, *(f"{key} {value}" for key, value in changes.items())]
             found.append((", ".join(words), changes, file))
     return sorted(found, key=lambda run: len(run[1]))
 
@@ -180,6 +144,15 @@ def provenance(file: Path, result: dict) -> dict:
     }
 
 
+def scoring_of(args: argparse.Namespace, result: dict) -> dict:
+    """What all rows of a study share of how they were scored; ``result`` is one row's."""
+    return {
+        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+        "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")},
+        **{key: result[key] for key in ("ood", "num_to_avg")},
+    }
+
+
 def write_study(
     args: argparse.Namespace, study: str, parent: Path, count: int, result: dict, **content
 ) -> Path:
@@ -187,16 +160,13 @@ def write_study(
     ``result`` is one row's.
     """
     shared = {
-        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+        **scoring_of(args, result),
         "arch": args.arch,
         "seed": args.seed,
         "parent": runtime.sha256_file(parent),
         "parent_name": snapshots.short_name(parent),
         "images": count,
         "epochs": EPOCHS,
-        "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")},
-        "ood": result["ood"],
-        "num_to_avg": result["num_to_avg"],
     }
     path = report.RESULTS / f"{file_name(args, study)}.json"
     runtime.write_json(path, {**shared, **content})
@@ -227,31 +197,13 @@ def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: f
     stem = place_of("sr", args)[1]
     file = snapshots.snapshot_path(place, stem, EPOCHS - 1)
     recipe = recipe_of(args, changes)
-    if not is_made(file, recipe, parent):
-        words = [word for key, value in changes.items() for word in (f"--{key}", value)]
-        words += ["--resume"] * files.goes_on(
-            place, stem, recipe, {"parent": runtime.sha256_file(parent)}
-        )
-        run_script(
-            [
-                "tune.py",
-                args.dataset,
-                "--id",
-                folder,
-                *words,
-                "--epochs",
-                EPOCHS,
-                "--load",
-                parent,
-                "--save",
-                place,
-                "--arch",
-                args.arch,
-                "--seed",
-                args.seed,
-                *options.common_words(args, PREPARED),
-            ]
-        )
+    sources = {"parent": runtime.sha256_file(parent)}
+    if not is_of(file, recipe, sources):  # the folder's name has the images' fingerprint
+        given = {"id": folder, **changes, "epochs": EPOCHS, "load": parent, "save": place}
+        given |= {"arch": args.arch, "seed": args.seed}
+        words = [word for key, value in given.items() for word in (f"--{key}", value)]
+        words += ["--resume"] * files.goes_on(place, stem, recipe, sources)
+        run_script(["tune.py", args.dataset, *words, *options.common_words(args, PREPARED)])
     return file
 
 
@@ -261,20 +213,14 @@ def recipe_of(args: argparse.Namespace, changes: dict) -> dict:
     """
     recipe = {**recipes.resolve("tune", args.dataset, "sr", "paper", args.arch), **changes}
     recipe.update(epochs=EPOCHS, seed=args.seed, precision=args.precision)
-    return {
-        key: value
-        for key, value in recipe.items()
-        if key not in ("arch", "layers", "widen_factor", "test_bs")
-    }
+    others = ("arch", "layers", "widen_factor", "test_bs")
+    return {key: value for key, value in recipe.items() if key not in others}
 
 
-def evaluate(file: Path, *words) -> dict:
-    """The result of test.py with the energy score on a snapshot;
-    its file is put among the caches.
-    """
+def evaluate(file: Path, words: list) -> dict:
+    """The result of test.py with the energy score on a snapshot."""
     place = runtime.CIFAR / "cache" / "sweep" / runtime.sha256_file(file)[:16]
-    run_script(["test.py", "--model", file, "--score", "energy", *words, "--save", place])
-    return report.read_result(max(place.glob("*.json"), key=lambda path: path.stat().st_mtime_ns))
+    return score_apart(file, "energy", place, words)
 
 
 def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], int]:
@@ -283,11 +229,9 @@ def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], i
 
     Images of one's own are brought to the size that the network was trained at.
     """
-    size = (
-        args.image_size
-        or (args.id and (snapshots.read_description(parent) or {}).get("image_size"))
-        or None
-    )
+    size = args.image_size
+    if size is None and args.id:
+        size = (snapshots.read_description(parent) or {}).get("image_size")
     images = loaders.load_id(args.dataset, "train", args.data, args.id, size, args.skip_bad)
     if len(images) < 20:
         raise runtime.UserError(
@@ -300,14 +244,9 @@ def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], i
         runtime.DATA / "cache" / f"sweep_{args.dataset}_{args.seed}_{images.fingerprint[:8]}"
     )
     validation = images.subset(np.sort(order[:held]), "validation")
-    parts = {
-        "test": validation,
-        "train": images.subset(np.sort(order[held : held + IMAGES]), "train"),
-    }
-    parts.update(
-        {noise.name.replace(" ", "_"): noise for noise in noise_sets(validation, args.seed)}
-    )
-    for name, part in parts.items():
+    train = images.subset(np.sort(order[held : held + IMAGES]), "train")
+    noises = {noise.name.replace(" ", "_"): noise for noise in noise_sets(validation, args.seed)}
+    for name, part in {"test": validation, "train": train, **noises}.items():
         arrays = {"images": part.images.permute(0, 2, 3, 1).numpy()}
         if part.labels is not None:
             arrays["labels"] = part.labels.numpy()
@@ -317,26 +256,7 @@ def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], i
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)
             runtime.write_bytes(folder / f"{name}.npz", buffer.getbuffer())
-    return (
-        folder,
-        [folder / f"{name}.npz" for name in parts if name not in ("train", "test")],
-        len(parts["train"]),
-    )
-
-
-def is_made(file: Path, recipe: dict, parent: Path) -> bool:
-    """Whether this snapshot is there, whole, with this recipe and from this parent; its folder's
-    name has the images' fingerprint.
-    """
-    if not file.exists():
-        return False
-    description = snapshots.read_description(file) or {}
-    made = {"precision": "auto", **description.get("recipe", {})}
-    return (
-        snapshots.is_complete(description)
-        and description.get("parent_sha256") == runtime.sha256_file(parent)
-        and recipe.items() <= made.items()
-    )
+    return folder, [folder / f"{name}.npz" for name in noises], len(train)
 
 
 def recommend(rows: list[dict]) -> float:
@@ -353,16 +273,10 @@ def recommend(rows: list[dict]) -> float:
 
 def format_rows(rows: list[dict], best: float) -> str:
     """The sweep's table as text, its recommended line marked."""
-    lines = [
-        f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   "
-        "(validation ID; generated noise)"
-    ]
-    return "\n".join(
-        lines
-        + [
-            f"{r['alpha']:8g}{r['accuracy']:10.2f}{r['mean_l1']:10.3f}"
-            f"{r['fpr95']:9.2f}{r['auroc']:9.2f}"
-            + ("   <- recommended" if r["alpha"] == best else "")
-            for r in rows
-        ]
-    )
+    head = f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   "
+    lines = [head + "(validation ID; generated noise)"]
+    for row in rows:
+        text = f"{row['alpha']:8g}{row['accuracy']:10.2f}{row['mean_l1']:10.3f}"
+        text += f"{row['fpr95']:9.2f}{row['auroc']:9.2f}"
+        lines.append(text + "   <- recommended" * (row["alpha"] == best))
+    return "\n".join(lines)

@@ -259,12 +259,13 @@ def goes_on(folder: str | Path, stem: str, recipe: dict, sources: dict) -> bool:
     if path is None:
         return False
     state = check_state(snapshots.read_pt(path), path)
-    made = {"preset": "paper", "precision": "auto", **state.get("recipe", {})}
-    return agrees(made, recipe) and all(state.get(name) == value for name, value in sources.items())
+    agreed = agrees(state.get("recipe", {}), recipe)
+    return agreed and all(state.get(name) == value for name, value in sources.items())
 
 
 def agrees(made: dict, recipe: dict) -> bool:
     """Whether a snapshot's or an interrupted run's recipe is the one wanted,
     in what both of them name.
     """
+    made = {"preset": "paper", "precision": "auto", **made}  # recorded where they are others
     return all(made.get(key, value) == value for key, value in recipe.items())
