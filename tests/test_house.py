@@ -29,6 +29,7 @@ TYPED = (
     "utils.runtime",
     "utils.metrics",
     "utils.losses",
+    "utils.loaders",
     "utils.scores",
     "utils.snapshots",
     "utils.benchmark",

@@ -2,21 +2,26 @@
 flip, crop and normalise are tensor operations.
 """
 
+import argparse
 import functools
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from utils.losses import Loss
 from utils.losses.sampling import CANDIDATES
-from utils.runtime import UserError, to_device
+from utils.runtime import Streams, UserError, to_device
 
-from .sets import MEAN, STD, outlier_statistics
+from .sets import MEAN, STD, ImageSet, Statistics, outlier_statistics
 from .views import random_view
 
+Labelled = tuple[Tensor, Tensor | None]  # x float32 (B,3,H,W) normalised, y int64 (B,) or None
 
-def normalise(images, mean=MEAN, std=STD):
+
+def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
     """uint8 (B,H,W,3) -> float32 (B,3,H,W) in channels_last memory:
     (x/255 - mean) / std per channel.
     """
@@ -27,7 +32,9 @@ def normalise(images, mean=MEAN, std=STD):
 
 
 @functools.lru_cache(maxsize=32)
-def row_constants(mean, std, width, device):
+def row_constants(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """(scale, shift) that normalise a row of pixels, (3 width,) each: broadcasting over a last
     dimension of three values is slow.
     """
@@ -36,7 +43,7 @@ def row_constants(mean, std, width, device):
     return scale.repeat(width).to(device), shift.repeat(width).to(device)
 
 
-def flip_and_crop(images, padding, generator):
+def flip_and_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     """Random horizontal flip and random crop out of the zero-padded image:
     uint8 (B,H,W,3) -> the same shape.
 
@@ -77,13 +84,13 @@ class Batches:
 
     def __init__(
         self,
-        images,
-        batch_size,
-        device,
-        augment=False,
-        padding=4,
-        steps=None,
-        statistics=(MEAN, STD),
+        images: ImageSet,
+        batch_size: int,
+        device: torch.device | str,
+        augment: bool = False,
+        padding: int = 4,
+        steps: int | None = None,
+        statistics: Statistics = (MEAN, STD),
     ):
         self.device, self.streamed = torch.device(device), images.streamed
         self.images = (
@@ -97,13 +104,13 @@ class Batches:
         self.mean, self.std = statistics
         self.balanced = False
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.steps or math.ceil(len(self.images) / self.batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Labelled]:
         return self.from_image(0)
 
-    def from_image(self, first, each=1, begin=0):
+    def from_image(self, first: int, each: int = 1, begin: int = 0) -> Iterator[Labelled]:
         """The batches from an image on, in the set's order; or each so-manieth of them, from number
         ``begin`` on.
         """
@@ -120,7 +127,7 @@ class Batches:
             labels = None if self.labels is None else self.labels[part]
             yield normalise(self.images[part], self.mean, self.std), labels
 
-    def epoch(self, generator):
+    def epoch(self, generator: torch.Generator) -> Iterator[Labelled]:
         order = self.order(generator)
         decoded = self.images.read(order) if self.streamed else None
         for index in order:
@@ -133,13 +140,15 @@ class Batches:
             )
             yield self.augmented(images, labels, generator)
 
-    def augmented(self, images, labels, generator):
+    def augmented(
+        self, images: Tensor, labels: Tensor | None, generator: torch.Generator
+    ) -> Labelled:
         """A batch (x, y) of the images uint8 (B,H,W,3) and their labels (B,)."""
         if self.augment:
             images = flip_and_crop(images, self.padding, generator)
         return normalise(images, self.mean, self.std), labels
 
-    def order(self, generator):
+    def order(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Index tensors of an epoch's batches."""
         count = len(self.images)
         if self.balanced:
@@ -178,10 +187,10 @@ class PairedBatches(Batches):
     def __len__(self):
         return max(len(self.images) // self.batch_size, 1)
 
-    def order(self, generator):
+    def order(self, generator: torch.Generator) -> Sequence[Tensor]:
         return super().order(generator)[: len(self)]
 
-    def augmented(self, images, labels, generator):
+    def augmented(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Labelled:
         views = torch.cat([random_view(images, generator) for _ in range(2)])
         mean, std = (
             torch.tensor(values, device=views.device).view(1, 3, 1, 1)
@@ -202,7 +211,15 @@ class TrainingBatches:
     the classes equally often.
     """
 
-    def __init__(self, images, outliers, args, device, streams, loss=Loss):
+    def __init__(
+        self,
+        images: ImageSet,
+        outliers: ImageSet | None,
+        args: argparse.Namespace,
+        device: torch.device,
+        streams: Streams,
+        loss: Loss | type[Loss] = Loss,
+    ):
         self.streams, self.outliers = streams, None
         kind = PairedBatches if loss.views == 2 else Batches
         statistics = getattr(args, "statistics", (MEAN, STD))
@@ -230,7 +247,7 @@ class TrainingBatches:
     def __len__(self):
         return len(self.images)
 
-    def epoch(self, epoch: int):
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         batches = self.images.epoch(self.streams.images(epoch))
         if self.outliers is None:
             yield from ((x, y, x[:0]) for x, y in batches)
@@ -239,7 +256,7 @@ class TrainingBatches:
             yield from ((x, y, x_out) for (x, y), (x_out, _) in zip(batches, outliers))
 
 
-def check_fits(model, images):
+def check_fits(model: nn.Module, images: ImageSet) -> None:
     """UserError unless the model takes images of this ImageSet's size;
     one of them goes through it.
     """

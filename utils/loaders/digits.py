@@ -7,16 +7,20 @@ images of Hendrycks et al. 2019. Auxiliary outliers = jigsaws and mixtures of ID
 constructions that no OOD test set holds.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+# what a reader gives: pixels uint8 (N,H,W,3), labels int64 (N,), names of the classes
+Content = tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]
 ID_DIGITS = 6
 IMAGES = 500  # of each generated OOD set
 OUTLIERS = 2000
 
 
-def upsampled_digits():
+def upsampled_digits() -> tuple[np.ndarray, np.ndarray]:
     """All 1,797 digits as uint8 (N,32,32,3) and their labels (N,);
     the source's grey values go from 0 to 16.
     """
@@ -30,7 +34,7 @@ def upsampled_digits():
     return np.repeat(large[..., None], 3, axis=3), content.target.astype(np.int64)
 
 
-def digits(split):
+def digits(split: str) -> Content:
     """The digits 0 to 5: a fixed random 70 % are "train", the rest "test"."""
     images, labels = upsampled_digits()
     known = np.flatnonzero(labels < ID_DIGITS)
@@ -40,13 +44,13 @@ def digits(split):
     return images[chosen], labels[chosen], tuple("012345")
 
 
-def held_out_digits(split):
+def held_out_digits(split: str) -> Content:
     """The digits 6 to 9: near OOD."""
     images, labels = upsampled_digits()
     return images[labels >= ID_DIGITS], labels[labels >= ID_DIGITS], None
 
 
-def photo_patches(name):
+def photo_patches(name: str) -> Callable[[str], Content]:
     """Reader of random 32x32 crops out of one of scikit-learn's sample photographs."""
 
     def read(split):
@@ -60,13 +64,13 @@ def photo_patches(name):
     return read
 
 
-def gaussian(split):
+def gaussian(split: str) -> Content:
     """Pixels from N(0.5, 1) clipped to [0, 1]."""
     noise = np.random.default_rng(2).normal(0.5, 1, (IMAGES, 32, 32, 3))
     return (np.clip(noise, 0, 1) * 255).astype(np.uint8), None, None
 
 
-def rademacher(split):
+def rademacher(split: str) -> Content:
     """Every value is 0 or 255 with equal chance."""
     return (
         np.random.default_rng(3).integers(0, 2, (IMAGES, 32, 32, 3)).astype(np.uint8) * 255,
@@ -75,7 +79,7 @@ def rademacher(split):
     )
 
 
-def blobs(split):
+def blobs(split: str) -> Content:
     """Sharp-edged amorphous shapes: smoothed binary noise, cut at its threshold."""
     noise = np.random.default_rng(4).random((IMAGES, 32, 32, 3)) < 0.7
     smooth = np.stack(
@@ -85,7 +89,7 @@ def blobs(split):
     return (smooth * 255).astype(np.uint8), None, None
 
 
-def jigsaw(image, tile, rng):
+def jigsaw(image: np.ndarray, tile: int, rng: np.random.Generator) -> np.ndarray:
     """The square tiles of an image (H,W,...) in random order."""
     rows, columns, rest = image.shape[0] // tile, image.shape[1] // tile, image.shape[2:]
     tiles = (
@@ -97,7 +101,7 @@ def jigsaw(image, tile, rng):
     return tiles.swapaxes(1, 2).reshape(image.shape)
 
 
-def digit_outliers(split):
+def digit_outliers(split: str) -> Content:
     """A third each: jigsaws of 16 tiles, jigsaws of 64 tiles with an order of its own for each
     colour, and mixtures of two images of different classes with a weight
     of its own for each colour."""

@@ -1,8 +1,10 @@
 """Find a data set by name or path and read it; the sets that a protocol or a loss asks for."""
 
+import argparse
 import os
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import numpy as np
 from utils.runtime import DATA, UserError, short_path
 
 from . import readers, splits, streaming
+from .digits import Content
 from .keys import parts_of_npz
+from .readers import Size
 from .sets import (
     DATASETS,
     LIST_NAMES,
@@ -27,7 +31,7 @@ from .sets import (
 NAMED = re.compile(r"[\w.+-]+")  # what a set may be called in NAME=PATH
 
 
-def ood_names(dataset, data=DATA):
+def ood_names(dataset: str, data: str | Path = DATA) -> list[str]:
     """Names of the OOD sets scored by default for an ID data set:
     of each line the first that is there.
     """
@@ -35,17 +39,17 @@ def ood_names(dataset, data=DATA):
     return [next((name for name in line if is_there(name, data=data)), line[0]) for line in lines]
 
 
-def outlier_name(dataset, data=DATA):
+def outlier_name(dataset: str, data: str | Path = DATA) -> str:
     """Name of the auxiliary outlier set used by default: the first that is there."""
     names = OUTLIER_SETS.get(dataset, OUTLIERS)
     return next((name for name in names if is_there(name, data=data)), names[0])
 
 
-def is_there(name, split="test", data=DATA):
+def is_there(name: str, split: str = "test", data: str | Path = DATA) -> bool:
     return DATASETS[name].make is not None or find_source(name, split, data) is not None
 
 
-def candidates(name, split, data):
+def candidates(name: str, split: str, data: str | Path) -> list[Path]:
     """Every path below the data folder at which the set may lie,
     in the order in which they are tried.
     """
@@ -56,7 +60,7 @@ def candidates(name, split, data):
     return [data / path for path in entry.paths] + general
 
 
-def find_source(name, split, data=DATA):
+def find_source(name: str, split: str, data: str | Path = DATA) -> Path | None:
     """The path of a named set, or None; not an empty folder,
     nor for an ID set one that is not the split's own.
     """
@@ -68,15 +72,15 @@ def find_source(name, split, data=DATA):
 
 
 def load(
-    name,
-    split="test",
-    data=DATA,
-    path=None,
-    size=32,
-    skip_bad=False,
-    fit_arrays=False,
-    strict=False,
-):
+    name: str,
+    split: str = "test",
+    data: str | Path = DATA,
+    path: str | Path | None = None,
+    size: Size = 32,
+    skip_bad: bool = False,
+    fit_arrays: bool = False,
+    strict: bool = False,
+) -> ImageSet:
     """ImageSet of a named data set, or of ``path`` (official files, a folder,
     archive or array) under the given name.
 
@@ -120,7 +124,7 @@ def load(
     return images
 
 
-def note_bad(images):
+def note_bad(images: ImageSet) -> None:
     """Say on stderr which images of a set could not be read."""
     bad = images.skipped
     if bad:
@@ -197,7 +201,7 @@ def tell(images: ImageSet, split: str, told: str) -> None:
     print(f"{line}{f', {len(images.skipped)} left out' if images.skipped else ''}", flush=True)
 
 
-def name_or_path(item):
+def name_or_path(item: str) -> tuple[str, str | None]:
     """(name, path or None) of a NAME, a PATH, folder:PATH or NAME=PATH;
     a path's set is called as its file or folder unless it is named.
     """
@@ -216,7 +220,7 @@ def name_or_path(item):
     return name.removesuffix(ending) or name, path
 
 
-def local_path(name, split, data):
+def local_path(name: str, split: str, data: str | Path) -> str | None:
     """A file or folder of this name in the current folder,
     for a name that means nothing else; or None.
     """
@@ -224,12 +228,12 @@ def local_path(name, split, data):
     return name if unknown and Path(name).exists() else None
 
 
-def with_name(content, name):
+def with_name(content: Content, name: str) -> tuple:
     pixels, labels, classes = content
     return pixels, labels, name, classes
 
 
-def missing_message(name, split, data, path=None):
+def missing_message(name: str, split: str, data: str | Path, path: Path | None = None) -> str:
     if path is not None:
         return (
             f"data set '{name}': {path} does not exist. Give a folder, a .zip or .tar of images, "
@@ -257,15 +261,22 @@ def missing_message(name, split, data, path=None):
     )
 
 
-def download_command(names, data):
+def download_command(names: list[str], data: str | Path) -> str:
     return f"python data/download.py {' '.join(names)}" + (
         "" if Path(data) == DATA else f" --data {data}"
     )
 
 
 def load_id(
-    name, split, data=DATA, path=None, size=None, skip_bad=False, num_classes=None, share=None
-):
+    name: str,
+    split: str,
+    data: str | Path = DATA,
+    path: str | Path | None = None,
+    size: Size | None = None,
+    skip_bad: bool = False,
+    num_classes: int | None = None,
+    share: float | None = None,
+) -> ImageSet:
     """ImageSet with labels 0..C-1 of an in-distribution data set;
     UserError when labels are missing or out of range.
 
@@ -315,13 +326,19 @@ def load_id(
     return images
 
 
-def listed_path(name, folder, data=DATA):
+def listed_path(name: str, folder: str, data: str | Path = DATA) -> Path | None:
     """Path of the list with which OpenOOD names the test images of a set, or None."""
     file = Path(data) / "benchmark_imglist" / folder / f"test_{LIST_NAMES.get(name, name)}.txt"
     return file if file.is_file() else None
 
 
-def load_named(names, folder, data=DATA, size=32, skip_bad=False):
+def load_named(
+    names: Iterable[str],
+    folder: str,
+    data: str | Path = DATA,
+    size: Size = 32,
+    skip_bad: bool = False,
+) -> tuple[list[ImageSet], list[str]]:
     """([ImageSets of those that are there], [the names of the others], in order), by the lists of
     ``folder`` where the user has these.
     """
@@ -333,7 +350,7 @@ def load_named(names, folder, data=DATA, size=32, skip_bad=False):
     return sets, [name for name in names if name not in there]
 
 
-def where_to_get(name, data=DATA):
+def where_to_get(name: str, data: str | Path = DATA) -> str:
     """What to do for a set that is not there, in one line."""
     if DATASETS[name].download:
         return f"{name}: {download_command([name], data)}"
@@ -341,7 +358,9 @@ def where_to_get(name, data=DATA):
     return f"{name}: from {entry['from']} to {Path(data) / entry['layout']}" if entry else name
 
 
-def parse_ood(text, dataset, data=DATA, size=32, skip_bad=False):
+def parse_ood(
+    text: str, dataset: str, data: str | Path = DATA, size: Size = 32, skip_bad: bool = False
+) -> list[ImageSet]:
     """ImageSets of an --ood value: comma-separated names, folder:PATH / path:PATH or NAME=PATH items;
     "" = the protocol's sets.
     """
@@ -380,7 +399,7 @@ def check_names(names: list[str], option: str) -> None:
             )
 
 
-def load_id_pair(args):
+def load_id_pair(args: argparse.Namespace) -> tuple[ImageSet, ImageSet, int]:
     """(training set, test set, number of classes) of a script's data set;
     UserError unless the two belong together.
     """
@@ -427,7 +446,9 @@ def load_id_pair(args):
     return train, test, num_classes
 
 
-def check_classes(names, trained, where, snapshot):
+def check_classes(
+    names: Sequence[str] | None, trained: Sequence[str] | None, where: str, snapshot: str | Path
+) -> None:
     """UserError where images' class names are some of a snapshot's, but not all in its order: their
     labels would mean other classes.
 
@@ -454,7 +475,7 @@ def check_classes(names, trained, where, snapshot):
     print(f"note: {told}; each is taken for the one in its place", file=sys.stderr)
 
 
-def check_chain(dataset, data, own_id=False):
+def check_chain(dataset: str, data: str | Path, own_id: bool = False) -> None:
     """UserError that names every image set of a whole chain that is not there, before the hours
     that come ahead of its use.
     """
@@ -471,7 +492,7 @@ def check_chain(dataset, data, own_id=False):
         )
 
 
-def load_outliers(args, size=None):
+def load_outliers(args: argparse.Namespace, size: int | None = None) -> ImageSet:
     """ImageSet of --outliers NAME|PATH, or of the first outlier set that is there,
     ``size`` pixels a side as the ID images.
     """

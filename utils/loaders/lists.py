@@ -1,6 +1,7 @@
 """Image sets that a text file lists, as OpenOOD gives its benchmarks."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Listed:
         self.order = range(len(self.names))
         self.path = root_of(path, self.names[0] if self.names else "")
 
-    def open(self, name: str):
+    def open(self, name: str) -> BinaryIO:
         return open_regular(self.path / name)
 
 

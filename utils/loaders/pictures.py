@@ -9,7 +9,9 @@ from .find import load, local_path, missing_message, name_or_path
 from .sets import ImageSet, make_set
 
 
-def load_pictures(text: str, data: str | Path = DATA, size: int = 32, skip_bad: bool = False):
+def load_pictures(
+    text: str, data: str | Path = DATA, size: int = 32, skip_bad: bool = False
+) -> ImageSet:
     """ImageSet of every image of a folder, archive, array or image file, or of a set's name.
 
     ``names`` are file names below the folder, or places in an array ("12"). Images are uint8

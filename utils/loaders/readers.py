@@ -8,7 +8,9 @@ import os
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -19,6 +21,7 @@ from data.archives import IMAGE_ENDINGS
 from utils.runtime import Cache, UserError, check_regular, open_regular
 
 from . import bounds, splits
+from .digits import Content
 from .keys import label_key
 from .lists import LIST_ENDING, Listed
 from .pickles import load_plain
@@ -33,7 +36,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 DECODING = 2
 
 
-def official_reader(path):
+def official_reader(path: Path) -> Callable[[Path, str], Content] | None:
     """The reader of the official files that a path is, or None."""
     if path.suffix == ".mat":
         return read_svhn
@@ -41,7 +44,7 @@ def official_reader(path):
     return read_cifar if path.is_dir() and any((path / name).is_file() for name in names) else None
 
 
-def read_cifar(folder, split):
+def read_cifar(folder: Path, split: str) -> Content:
     """CIFAR-10 or CIFAR-100 (fine labels) from the folder of the official python version."""
     names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     if (folder / split).is_file() or (folder / "meta").exists():
@@ -68,7 +71,7 @@ def read_cifar(folder, split):
     return np.concatenate(pixels), np.concatenate(labels), None
 
 
-def read_svhn(path, split):
+def read_svhn(path: Path, split: str) -> Content:
     """SVHN's 32x32 .mat file: the array is (H,W,C,N), and label 10 means the digit 0."""
     try:
         with open_regular(path) as file:
@@ -86,7 +89,7 @@ def read_svhn(path, split):
         raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
 
 
-def read_array(path, split, inside=""):
+def read_array(path: Path, split: str, inside: str = "") -> Content:
     """.npy or .npz of uint8 images (N,H,W,3), (N,3,H,W) or grey (N,H,W);
     an .npz may hold labels and classes. ``inside``: the key of the images of one part of it.
     """
@@ -119,7 +122,7 @@ def read_array(path, split, inside=""):
     return check_pixels(images, path), check_labels(labels, len(images), path), classes
 
 
-def check_pixels(images, where):
+def check_pixels(images: np.ndarray, where: str | Path) -> np.ndarray:
     """uint8 (N,H,W,3) view of an array of images, or a UserError that says what it is instead."""
     shape, kind = images.shape, images.dtype
     if kind != np.uint8:
@@ -142,7 +145,7 @@ def check_pixels(images, where):
     return images
 
 
-def check_labels(labels, count, where):
+def check_labels(labels: np.ndarray | None, count: int, where: str | Path) -> np.ndarray | None:
     """int64 (N,) labels of (N,) or (N,1), or None."""
     if labels is None:
         return None
@@ -157,7 +160,7 @@ def check_labels(labels, count, where):
     return labels.astype(np.int64)
 
 
-def is_image(name):
+def is_image(name: str) -> bool:
     """Whether a relative name is that of an image, hidden files and folders apart."""
     path = PurePosixPath(name)
     return path.suffix.lower() in IMAGE_ENDINGS and not any(
@@ -175,7 +178,7 @@ class Folder:
         self.names = sorted(filter(is_image, found))
         self.order = range(len(self.names))
 
-    def open(self, name):
+    def open(self, name: str) -> BinaryIO:
         return open_regular(self.path / name)
 
 
@@ -223,7 +226,7 @@ class Archive:
             range(len(self.names)), key=lambda i: places[self.inside + self.names[i]]
         )
 
-    def open(self, name):
+    def open(self, name: str) -> IO[bytes]:
         return (
             self.file.open(self.inside + name)
             if isinstance(self.file, zipfile.ZipFile)
@@ -231,7 +234,13 @@ class Archive:
         )
 
 
-def fit_image(image, size, crop_only=False):
+Source = Folder | Archive | Listed
+Size = int | tuple[int, int]  # the side of images, or (the side to resize to, that of the crop)
+# pixels, labels and classes of the images that could be read, names of the others
+Decoded = tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None, list[str]]
+
+
+def fit_image(image: Image.Image, size: Size, crop_only: bool = False) -> Image.Image:
     """PIL image -> RGB, size x size: Resize(size) of the shorter side,
     bilinear with antialias; CenterCrop(size). A pair (resize, crop) instead of a size
     resizes to another side than it crops.
@@ -258,7 +267,7 @@ def fit_image(image, size, crop_only=False):
     return image.crop((left, top, left + size, top + size))
 
 
-def resized(size, side):
+def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
     """(width, height) of an image whose shorter side is brought to ``side``."""
     width, height = size
     if width <= height:
@@ -266,7 +275,7 @@ def resized(size, side):
     return int(side * width / height), side
 
 
-def fit_pixels(pixels, size, crop_only=False):
+def fit_pixels(pixels: np.ndarray, size: Size, crop_only: bool = False) -> np.ndarray:
     """uint8 (N,H,W,3) -> (N,size,size,3), each image as by ``fit_image``."""
     side = crop_side(size)
     fitted = np.empty((len(pixels), side, side, 3), np.uint8)
@@ -275,7 +284,7 @@ def fit_pixels(pixels, size, crop_only=False):
     return fitted
 
 
-def read_image(source, name, size, crop_only):
+def read_image(source: Source, name: str, size: Size, crop_only: bool) -> np.ndarray:
     """One image of a Folder or Archive as uint8 (size,size,3)."""
     with warnings.catch_warnings(), source.open(name) as file:
         # Pillow's remarks on odd files: such a file is read as it is, or is an error
@@ -284,7 +293,7 @@ def read_image(source, name, size, crop_only):
             return np.asarray(fit_image(image, size, crop_only))
 
 
-def unreadable(source, name, error):
+def unreadable(source: Source, name: str, error: Exception) -> UserError:
     """The UserError of an image that cannot be decoded."""
     return UserError(
         f"{source.path}: image '{name}' cannot be read ({type(error).__name__}: {error}). "
@@ -292,12 +301,18 @@ def unreadable(source, name, error):
     )
 
 
-def no_image(source):
+def no_image(source: Source) -> UserError:
     """The UserError of a folder or archive without images."""
     return UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
 
 
-def decode(source, size, crop_only=False, skip_bad=False, progress=None):
+def decode(
+    source: Source,
+    size: Size,
+    crop_only: bool = False,
+    skip_bad: bool = False,
+    progress: Callable | None = None,
+) -> Decoded:
     """Decode every image of a Folder or Archive: uint8 (N,size,size,3),
     labels from class folders, classes, bad names.
 
@@ -330,12 +345,12 @@ def decode(source, size, crop_only=False, skip_bad=False, progress=None):
     return pixels, labels, classes, bad
 
 
-def crop_side(size):
+def crop_side(size: Size) -> int:
     """The side of images that ``fit_image`` brings to ``size``."""
     return size[1] if isinstance(size, tuple) else size
 
 
-def labels_of(source):
+def labels_of(source: Source) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
     """(int64 labels (N,) or None, class names or None) of a Folder, Archive or Listed.
 
     The class is the first folder of a name, whatever folders lie below it.
@@ -352,12 +367,14 @@ def labels_of(source):
     return np.array([number[parent] for parent in parents], dtype=np.int64), classes
 
 
-def numbers_as_numbers(names):
+def numbers_as_numbers(names: Iterable[str]) -> Callable:
     """Key that sorts names: by their value where all are numbers, 10 after 9, else as text."""
     return (lambda name: (int(name), name)) if all(n.isdecimal() for n in names) else str
 
 
-def read_images(path, data, size, crop_only, skip_bad, inside=""):
+def read_images(
+    path: Path, data: str | Path, size: Size, crop_only: bool, skip_bad: bool, inside: str = ""
+) -> Decoded:
     """``decode`` a folder or archive once; afterwards its pixels come from an array file
     below the data folder's cache.
 
@@ -381,7 +398,9 @@ def read_images(path, data, size, crop_only, skip_bad, inside=""):
     return pixels, labels, classes, bad
 
 
-def cached_images(arrays, digest, source, side):
+def cached_images(
+    arrays: dict[str, np.ndarray] | None, digest: str, source: Source, side: int
+) -> Decoded | None:
     """What ``decode`` gives, of the arrays that the cache had; None where they are not those of
     this source, whatever their file is called.
     """
@@ -396,7 +415,7 @@ def cached_images(arrays, digest, source, side):
     return pixels, None if labels is None else labels[readable], classes, bad
 
 
-def decoding_parts(source, path, size, crop_only):
+def decoding_parts(source: Source, path: Path, size: Size, crop_only: bool) -> list[str]:
     """What the pixels of a folder, list or archive depend on, as texts."""
     files = [path]
     if not isinstance(source, Archive):
@@ -406,7 +425,7 @@ def decoding_parts(source, path, size, crop_only):
     return parts + [stamp(file) for file in files]
 
 
-def open_source(path, inside=""):
+def open_source(path: Path, inside: str = "") -> Source:
     """The images of a folder, of a list, of an archive (of it those below the folder ``inside``),
     or of the one image file that a path is.
     """
@@ -419,13 +438,13 @@ def open_source(path, inside=""):
     return OneFile(path)
 
 
-def image_names(path, bad, inside=""):
+def image_names(path: Path, bad: Iterable[str], inside: str = "") -> tuple[str, ...]:
     """Names of the images that ``read_images`` gives, in its order; ``bad`` were left out."""
     left_out = set(bad)
     return tuple(name for name in open_source(path, inside).names if name not in left_out)
 
 
-def stamp(file):
+def stamp(file: Path) -> str:
     """What changes when a file does, or another one takes its name: its times may be set."""
     try:
         found = file.stat()

@@ -12,6 +12,7 @@ from utils.runtime import DATA
 
 from . import digits
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of R, G, B in 0..1
 # One normalisation for ID, OOD and outliers alike ([Energy], [SR]): a second one would be a
 # shortcut to tell them by.
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
@@ -57,13 +58,13 @@ class ImageSet:
         """Whether the images stay on disk (streaming.py); ``images`` then stands for the tensor."""
         return not torch.is_tensor(self.images)
 
-    def subset(self, index, name=None):
+    def subset(self, index: np.ndarray, name: str | None = None) -> "ImageSet":
         """The images of an index array as a set of their own."""
         labels = None if self.labels is None else self.labels[index].numpy()
         pixels = self.images[index].permute(0, 2, 3, 1).contiguous().numpy()
         return make_set(pixels, labels, name or self.name, self.classes, self.source)
 
-    def describe(self):
+    def describe(self) -> dict:
         """What a result file says of the set."""
         return {
             "name": self.name,
@@ -179,7 +180,13 @@ STATISTICS = {
 }
 
 
-def make_set(pixels, labels, name, classes=None, source=""):
+def make_set(
+    pixels: np.ndarray,
+    labels: np.ndarray | None,
+    name: str,
+    classes: tuple[str, ...] | None = None,
+    source: str = "",
+) -> ImageSet:
     """ImageSet of uint8 (N,H,W,3) pixels and labels (N,) or None."""
     pixels = np.ascontiguousarray(pixels)
     digest = hashlib.sha256(str(pixels.shape).encode())
@@ -197,7 +204,7 @@ def make_set(pixels, labels, name, classes=None, source=""):
     )
 
 
-def outlier_statistics(norm, own=(MEAN, STD)):
+def outlier_statistics(norm: str, own: Statistics = (MEAN, STD)) -> Statistics:
     """(mean, std) that outliers are normalised with: the ID images',
     or ImageNet's as the published code of [SR].
     """

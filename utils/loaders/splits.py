@@ -6,7 +6,7 @@ testing on both, gives numbers that look right.
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils.runtime import UserError
 
@@ -74,7 +74,9 @@ def parts_of_archive(names: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def choose_part(parts: dict, split: str, where: Path, strict: bool):
+def choose_part(
+    parts: dict[str, list], split: str, where: Path, strict: bool
+) -> tuple[Any, str, str]:
     """(part, kind, what to say) of the split among {kind: parts}.
 
     A validation part is the test set where there is no other. ``strict``: of ID images, whose

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from utils.runtime import UserError
 
 from . import readers
+from .readers import Size
 from .sets import ImageSet
 from .splits import Place
 
@@ -153,7 +154,7 @@ def in_order(function: Callable, items: list) -> Iterator[torch.Tensor]:
         yield result
 
 
-def stream(place: Place, name: str, size, crop_only: bool, skip_bad: bool) -> ImageSet:
+def stream(place: Place, name: str, size: Size, crop_only: bool, skip_bad: bool) -> ImageSet:
     """The ImageSet of a folder, list or archive whose images stay on disk.
 
     Its fingerprint is of the files' names, sizes and times of change and of the labels: pixels are
