@@ -26,7 +26,7 @@ from utils.losses import Batch, losses_of, sampling
 from utils.training import files, options
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="baseline.py", description=__doc__)
     parser.add_argument(
         "dataset", help=f"{', '.join(loaders.ID_SETS)}, or a name for your own images (--id)"
@@ -57,7 +57,7 @@ def parse(argv):
     return argparse.Namespace(**{**vars(args), "save": args.save or folder})
 
 
-def settle(args):
+def settle(args: argparse.Namespace) -> argparse.Namespace:
     """The options of the run, nothing left open: what was typed,
     what an interrupted run had, the recipe.
     """
@@ -74,11 +74,11 @@ def settle(args):
     return options.settle(args, "pretrain", parent, state)
 
 
-def stem_of(args):
+def stem_of(args: argparse.Namespace) -> str:
     return f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_pretrained"
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = settle(parse(argv))
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)

@@ -18,6 +18,7 @@ interrupted one goes on; anything else is trained, and what it replaces is moved
 import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
 
 # isort: split
+import argparse
 import sys
 
 from utils import loaders, runtime
@@ -25,7 +26,7 @@ from utils.paper import every, methods, seeds, studies, tables
 from utils.training import options, recipes
 
 
-def parse(argv: list[str] | None):
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="reproduce.py", description=__doc__)
     parser.add_argument(
         "dataset",
@@ -112,7 +113,7 @@ def parse(argv: list[str] | None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.sweep:
         studies.sweep(args)

@@ -16,8 +16,11 @@ The table: FPR95, AUROC, AUPR (ID positive), mean ± sd over 10 draws of 2,000 O
 import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
 
 # isort: split
+import argparse
 import sys
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from utils import loaders, runtime, scores
 from utils.evaluation import compare, export, given, options, several, verdicts
@@ -27,11 +30,11 @@ from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
 from utils.evaluation.validation import tune_scores
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> argparse.Namespace:
     return options.parse(argv, __doc__)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.list_scores:
         print(scores.format_list())
@@ -58,14 +61,14 @@ def main(argv=None):
         several.report([one.record for one in measured], args.save, args.out_as_pos)
 
 
-def files(args):
+def files(args: argparse.Namespace) -> Iterable[Path | None]:
     """The snapshot files that are to be scored; [None] where --outputs gives their outputs."""
     if args.outputs:
         return [None]
     return results.announce(args.model or args.compare, args.load, args.download)
 
 
-def judge(file, args):
+def judge(file: Path, args: argparse.Namespace) -> None:
     """Each image of --images: in or out, by every score; a table, a CSV and two pictures."""
     from utils.paper import sheets  # matplotlib: only who draws imports it
 
@@ -75,7 +78,7 @@ def judge(file, args):
         print(f"\nverdicts: {', '.join(str(runtime.short_path(path)) for path in made)}")
 
 
-def load(file, args):
+def load(file: Path | None, args: argparse.Namespace) -> Case:
     """The network of a snapshot, the scores, and the image sets they are to tell apart; or what
     --outputs gives in the place of network and images.
     """
@@ -90,7 +93,7 @@ def load(file, args):
     return Case(file, description, network, sets, chosen, args)
 
 
-def outputs(case):
+def outputs(case: Case) -> float:
     """One pass an image set: logits (N,C), features (N,D) for all scores; the ID error, percent."""
     case.network.plan(case.sets.all())
     for images in case.shared_sets():
@@ -103,7 +106,7 @@ def outputs(case):
     return id_error
 
 
-def rows(case, id_error):
+def rows(case: Case, id_error: float) -> Rows:
     """All images' scores, larger = more OOD; their table: a row an OOD set, then the mean."""
     network, sets, chosen, grids = case.network, case.sets, case.scores, {}
     if case.args.tune_scores:
@@ -125,7 +128,7 @@ def rows(case, id_error):
     return found
 
 
-def report(case, found, id_error, seconds):
+def report(case: Case, found: Rows, id_error: float, seconds: float) -> tuple[Path, dict]:
     """Print the scores beside one another and write the result files."""
     print(results.format_summaries(found.measured, case.out_as_pos), end="")
     path = results.result_path(case, [entry["score"] for entry in found.measured])

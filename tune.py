@@ -16,6 +16,7 @@ import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -25,7 +26,7 @@ from utils.losses import Batch, losses_of, sampling
 from utils.training import files, options
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="tune.py", description=__doc__)
     parser.add_argument(
         "dataset", help=f"{', '.join(loaders.ID_SETS)}, or the name given to your own images (--id)"
@@ -46,7 +47,7 @@ def parse(argv):
     )
 
 
-def settle(args):
+def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path]:
     """(the options of the run, nothing left open, path of the pre-trained snapshot)."""
     state = (
         files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
@@ -59,12 +60,12 @@ def settle(args):
     return options.settle(args, "tune", training.describe_parent(parent, args.arch), state), parent
 
 
-def stem_of(args):
+def stem_of(args: argparse.Namespace) -> str:
     seed = 1 if args.seed is None else args.seed
     return f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_s{seed}_tune"
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args, parent = settle(parse(argv))
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)

@@ -26,13 +26,17 @@ ORDER = (
 FILES = [f for f in [*ROOT.glob("*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("utils/**/*.py")]]
 # Rooms whose public functions say the types of what they take and give. It only grows.
 TYPED = (
+    "models",
     "utils.runtime",
     "utils.metrics",
     "utils.losses",
     "utils.loaders",
     "utils.scores",
     "utils.snapshots",
+    "utils.training",
+    "utils.evaluation",
     "utils.benchmark",
+    "scripts",
 )
 
 

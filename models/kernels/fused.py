@@ -13,8 +13,10 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from .mask import LEVELS
@@ -66,7 +68,9 @@ class Fused(torch.autograd.Function):
     """The kernels of fused.cpp as a differentiable operation."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, bn, p):
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: torch.nn.BatchNorm2d, p: float
+    ) -> Tensor:
         channels, threshold = x.shape[1], round(p * LEVELS)
         y, (mean, invstd) = torch.empty_like(x), weight.new_empty(2, channels)
         # from PyTorch's generator: seeds hold
@@ -98,7 +102,7 @@ class Fused(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight, bias, mean, invstd = ctx.saved_tensors
         # create_graph: the gradient is to be differentiated again, which a kernel's cannot
         if torch.is_grad_enabled():
@@ -124,7 +128,9 @@ class Fused(torch.autograd.Function):
         return dx, dweight, dbias, None, None
 
 
-def differentiable_gradients(ctx, x, y, weight, bias, grad):
+def differentiable_gradients(
+    ctx: Any, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, grad: Tensor
+) -> tuple[Tensor | None, ...]:
     """The gradients of ``Fused.backward`` by PyTorch's operators,
     for losses that hold a gradient (GReg's, for one).
     """

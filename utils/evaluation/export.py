@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from utils import loaders, scores
 from utils.runtime import UserError, make_folder, write_bytes
 from utils.scores.dice import sparsify
 
-from .network import check_needs, load_network
+from .network import Network, check_needs, load_network
 from .protocol import Case, choose_scores
 from .verdicts import load_sets, load_threshold
 
@@ -26,6 +27,8 @@ TOLERANCE = 1e-4  # of a score's or logit's size where that is above 1
 CHECKED = 64  # ID test images that the file is compared with Python on
 OUTPUTS = ("logits", "score", "threshold", "inside")
 OPSET = 18
+Graph = Callable[[Tensor, Tensor], Tensor]  # of logits and features
+Runner = Callable[[Tensor], list[np.ndarray]]  # images uint8 (N,3,H,W) -> OUTPUTS
 
 
 # A score in the graph: (the fitted score, its head's weight (C,D) and bias (C,) as float64 tensors)
@@ -44,11 +47,11 @@ def constant(score: scores.Score, name: str) -> Tensor:
     return torch.as_tensor(np.asarray(score.stats[name]), dtype=torch.float64)
 
 
-def energy_graph(score, weight, bias):
+def energy_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     return lambda f, h: energy(f, score.T)
 
 
-def msp_graph(score, weight, bias):
+def msp_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     def graph(f, h):
         others = (f - f.amax(1, keepdim=True)).exp().sum(1)
         return others.log()
@@ -56,16 +59,16 @@ def msp_graph(score, weight, bias):
     return graph
 
 
-def maxlogit_graph(score, weight, bias):
+def maxlogit_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     return lambda f, h: -f.amax(1)
 
 
-def react_graph(score, weight, bias):
+def react_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     c = constant(score, "c")
     return lambda f, h: energy(torch.minimum(h, c) @ weight.T + bias)
 
 
-def dice_graph(score, weight, bias):
+def dice_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     sparse = torch.as_tensor(
         sparsify(weight.numpy(), score.stats["mean"], score.p), dtype=torch.float64
     )
@@ -73,7 +76,7 @@ def dice_graph(score, weight, bias):
     return lambda f, h: energy(torch.minimum(h, c) @ sparse.T + bias)
 
 
-def mahalanobis_graph(score, weight, bias):
+def mahalanobis_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     means, V = constant(score, "means"), constant(score, "V")
     centre = means.mean(0)
     places = (means - centre) @ V
@@ -85,12 +88,12 @@ def mahalanobis_graph(score, weight, bias):
     return graph
 
 
-def residual_graph(score, weight, bias):
+def residual_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     u, R = constant(score, "u"), constant(score, "R")
     return lambda f, h: ((h - u) @ R).square().sum(1).sqrt()
 
 
-def vim_graph(score, weight, bias):
+def vim_graph(score: scores.Score, weight: Tensor, bias: Tensor) -> Graph:
     norm, alpha = residual_graph(score, weight, bias), constant(score, "alpha")
     return lambda f, h: alpha * norm(f, h) + energy(f)
 
@@ -207,7 +210,7 @@ def one_score(chosen: list[scores.Score]) -> scores.Score:
     return score
 
 
-def make_detector(network, score: scores.Score, threshold: float) -> Detector:
+def make_detector(network: Network, score: scores.Score, threshold: float) -> Detector:
     """The Detector of a Network and a fitted score."""
     head = models.linear_head(network.model)
     weight = bias = None
@@ -219,7 +222,7 @@ def make_detector(network, score: scores.Score, threshold: float) -> Detector:
     return Detector(network.model, (network.mean, network.std), graph, threshold).eval()
 
 
-def write_pt2(detector: Detector, example: Tensor, about: dict):
+def write_pt2(detector: Detector, example: Tensor, about: dict) -> tuple[bytes, Runner]:
     """(bytes of a .pt2, a function that runs them)."""
     program, buffer = trace(detector, example), io.BytesIO()
     with quiet():
@@ -228,7 +231,7 @@ def write_pt2(detector: Detector, example: Tensor, about: dict):
     return buffer.getvalue(), lambda images: [part.numpy() for part in loaded(images)]
 
 
-def write_onnx(detector: Detector, example: Tensor, about: dict):
+def write_onnx(detector: Detector, example: Tensor, about: dict) -> tuple[bytes, Runner | None]:
     """(bytes of an .onnx, a function that runs them or None where onnxruntime is missing)."""
     import onnx
 
@@ -257,7 +260,7 @@ def as_text(value: object) -> str:
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """No progress and no advice of torch's exporters, which speak to programmers."""
     level = logging.root.manager.disable
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
@@ -285,7 +288,7 @@ def trace(detector: Detector, example: Tensor) -> torch.export.ExportedProgram:
         raise UserError(f"the network cannot be written as a graph ({reason})") from None
 
 
-def compare(run, images: Tensor, expected: tuple, target: Path) -> str:
+def compare(run: Runner, images: Tensor, expected: tuple, target: Path) -> str:
     """What running the file on images gives beside Python's logits (N,C) and scores (N,);
     UserError where they differ by more than TOLERANCE.
 

@@ -8,7 +8,7 @@ import inspect
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ EAGER, COMPILED = "eager", "compiled"  # their bfloat16 outputs are rounded diff
 COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
 
 
-def multiply_adds(model, images):
+def multiply_adds(model: torch.nn.Module, images: ImageSet) -> float:
     """Multiplications of one image's forward pass in convolutions and linear layers."""
     counts = []
 
@@ -72,7 +72,7 @@ def multiply_adds(model, images):
     return sum(counts)
 
 
-def digest(*parts) -> str:
+def digest(*parts: object) -> str:
     """Short sha256 of bytes and of other values as text."""
     return hashlib.sha256(
         b"\0".join(p if isinstance(p, bytes) else str(p).encode() for p in parts)
@@ -304,7 +304,7 @@ class Network:
         arrays = self.cached(lambda: key, images, lambda x: self.forward_stepped(x, score))
         return self.with_head(arrays, images)
 
-    def with_head(self, arrays, images):
+    def with_head(self, arrays: dict[str, np.ndarray], images: ImageSet) -> scores.Outputs:
         """Outputs of arrays, with a copy of the network's head and the set's labels;
         UserError when they are not finite.
 
@@ -377,7 +377,9 @@ class Network:
             for name, array in arrays.items()
         )
 
-    def run(self, images, forward, first=0):
+    def run(
+        self, images: ImageSet, forward: Callable, first: int = 0
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         """(logits, features) float32 of each batch from an image on; the device is waited for once
         a batch, when it copies out. Of several ranks each computes every so-manieth batch, and has
         all of them.
@@ -391,7 +393,9 @@ class Network:
         every = ranks.interleaved(made, rounds)
         yield from tqdm(every, images.name, total, initial=done, **bar)
 
-    def gather(self, count, batches):
+    def gather(
+        self, count: int, batches: Iterable[tuple[np.ndarray, ...]]
+    ) -> dict[str, np.ndarray]:
         """The batches' parts in preallocated arrays (count,...) of their names."""
         arrays, start = {}, 0
         for parts in batches:
@@ -403,7 +407,7 @@ class Network:
         return arrays
 
     @torch.inference_mode()
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
         """(logits, features) of a normalised batch, in the network's precision,
         compiled where that has been settled.
         """
@@ -418,7 +422,7 @@ class Network:
                 self.kind = EAGER if self.compiled is self.model else COMPILED
             return [part[: len(x)] for part in self.compiled(full)]
 
-    def forward_stepped(self, x, score):
+    def forward_stepped(self, x: torch.Tensor, score: scores.Score) -> Sequence[torch.Tensor]:
         """(logits, features) at the batch moved by the score's input step, in float32."""
         with torch.enable_grad():
             x.requires_grad_(True)

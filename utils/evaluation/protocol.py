@@ -387,7 +387,7 @@ def load_sets(
     return Sets(id_set, ood_sets, train_set, tuple(shifted), tuple(missing), tuple(found))
 
 
-def draw_indices(count, size, draws, seed, name):
+def draw_indices(count: int, size: int, draws: int, seed: int, name: str) -> list[np.ndarray]:
     """Index arrays of ``draws`` random draws of ``size`` out of ``count``
     images without replacement.
 
@@ -426,7 +426,7 @@ def measure_set(
     }
 
 
-def mean_row(rows):
+def mean_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The plain mean over the sets, as the papers print it;
     its sd is that of the mean of independent draws.
 

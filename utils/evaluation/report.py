@@ -26,7 +26,7 @@ from utils.runtime import (
     write_json,
     write_text,
 )
-from utils.scores import Outputs
+from utils.scores import Outputs, Score
 
 from .network import COMPILED
 from .protocol import Case, Rows, departures
@@ -41,12 +41,19 @@ FLAGS = {
 }
 
 
-def shown_rows(entry):
+def shown_rows(entry: dict) -> list[dict]:
     """The rows of a score's entry that a table shows: the sets, then the groups or the average."""
     return [*entry["sets"], *(entry.get("groups") or [entry["average"]])]
 
 
-def format_set_table(score, rows, id_error, out_as_pos=False, both=False, over="draws"):
+def format_set_table(
+    score: str,
+    rows: list[dict],
+    id_error: float,
+    out_as_pos: bool = False,
+    both: bool = False,
+    over: str = "draws",
+) -> str:
     """The papers' table of one score as text: ID error first, one line a set, then the groups' means
     or the mean. ``both``: AUPR with either class positive; ``over``: what the sd is over.
     """
@@ -91,13 +98,13 @@ def id_error_of(outputs: Outputs) -> float | None:
     return 100 * float((outputs.logits.argmax(axis=1) != outputs.labels).mean())
 
 
-def format_table(case: Case, score, table, id_error):
+def format_table(case: Case, score: Score, table: list[dict], id_error: float) -> str:
     """``format_set_table`` as the case's protocol prints it."""
     both = case.protocol.rules.metrics == "openood"
     return format_set_table(score.label, table, id_error, case.out_as_pos, both)
 
 
-def format_summary(scores, metric="fpr95", title="FPR95"):
+def format_summary(scores: list[dict], metric: str = "fpr95", title: str = "FPR95") -> str:
     """One table of several scores: a line a score, a column a set, then the groups' means or the
     mean.
     """
@@ -122,7 +129,7 @@ def format_summary(scores, metric="fpr95", title="FPR95"):
     return "\n".join(lines)
 
 
-def format_summaries(measured, out_as_pos=False):
+def format_summaries(measured: list[dict], out_as_pos: bool = False) -> str:
     """FPR95 and AUROC of several scores, a line a score; nothing for one alone."""
     if len(measured) < 2:
         return ""

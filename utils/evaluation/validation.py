@@ -20,7 +20,7 @@ from .network import Network
 HELD_OUT = 1000
 
 
-def noise_sets(images, seed=0):
+def noise_sets(images: ImageSet, seed: int = 0) -> list[ImageSet]:
     """ImageSets of uniform noise, of shuffled pixels and of mixed halves made from an ImageSet,
     as many images each.
     """
@@ -60,7 +60,7 @@ class Validation:
         self.id_set = train_set.subset(np.sort(order[:held]), "held-out ID")
         self.noise = noise_sets(self.id_set, seed)
 
-    def tune(self, score, dataset):
+    def tune(self, score: Score, dataset: str) -> tuple[Score, list[dict]]:
         """(score with the best values of its grid, rows of the whole grid):
         lowest mean FPR95, then highest mean AUROC.
 
@@ -122,7 +122,7 @@ def tune_scores(
     return list({score.label: score for score in tuned}.values()), grids
 
 
-def varied(score, dataset, hyper):
+def varied(score: Score, dataset: str, hyper: dict) -> Score:
     """The same score with other hyper-parameters; one of the user's own keeps its name."""
     own = {  # a data set's own value gives way to what is searched, one that was typed does not
         key: value
@@ -134,7 +134,7 @@ def varied(score, dataset, hyper):
     return made
 
 
-def format_grid(score, rows):
+def format_grid(score: Score, rows: list[dict]) -> str:
     """The grid as text, its chosen line marked."""
     lines = [
         f"{score.name}: chosen on held-out ID training images against generated noise "

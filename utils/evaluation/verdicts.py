@@ -143,7 +143,9 @@ def made_alike(images: loaders.ImageSet, args: Namespace) -> loaders.ImageSet:
     return images if args.harmonise is None else loaders.harmonise(images, args.harmonise)
 
 
-def class_names(description: dict, known: loaders.ImageSet | None, predicted: np.ndarray):
+def class_names(
+    description: dict, known: loaders.ImageSet | None, predicted: np.ndarray
+) -> list[str]:
     """The names (N,) of predicted classes (N,): the snapshot's, else the ID images', else
     numbers.
     """

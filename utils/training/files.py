@@ -117,7 +117,7 @@ class RunFiles:
     def log(self) -> Path:
         return self.place / f"{self.stem}_training_results.csv"
 
-    def save_state(self, **state) -> None:
+    def save_state(self, **state: object) -> None:
         """Everything that --resume needs (tensors and plain values only)."""
         write_bytes(self.state, snapshots.to_bytes(state))
 

@@ -3,6 +3,7 @@
 import argparse
 
 import torch
+from torch import nn
 
 from utils import loaders
 from utils.runtime import UserError, autocast
@@ -17,7 +18,13 @@ def margins_of(energy_in: float, energy_out: float) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def mean_energy(model, images: loaders.ImageSet, args, device, precision: str) -> float:
+def mean_energy(
+    model: nn.Module,
+    images: loaders.ImageSet,
+    args: argparse.Namespace,
+    device: torch.device,
+    precision: str,
+) -> float:
     """Mean of E = -logsumexp f over an ImageSet, without augmentation, in evaluation mode."""
     model.eval()
     total = []
@@ -47,7 +54,11 @@ def wants_margins(typed: dict, recipe: dict, loss: str, own: bool) -> bool:
 
 
 def with_margins(
-    args: argparse.Namespace, model, sets: tuple, device, precision: str
+    args: argparse.Namespace,
+    model: nn.Module,
+    sets: tuple[loaders.ImageSet, loaders.ImageSet],
+    device: torch.device,
+    precision: str,
 ) -> argparse.Namespace:
     """The options with m_in and m_out measured on sets = (ID training images, outliers)."""
     energies = [mean_energy(model, images, args, device, precision) for images in sets]

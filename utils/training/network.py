@@ -1,20 +1,22 @@
 """The network that is trained: built, loaded, put on the device, and tested after each epoch."""
 
+import argparse
 import copy
 import platform
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 import models
 from utils import loaders, runtime, snapshots
-from utils.losses import losses_of
+from utils.losses import Loss, losses_of
 from utils.runtime import UserError, autocast, ranks
 
 
-def prepare_training(model, device, compile="auto"):
+def prepare_training(model: nn.Module, device: torch.device, compile: str = "auto") -> nn.Module:
     """``prepare`` for training, with the fused operators on a CPU unless compile is "off"."""
     # the fused BatchNorm knows this process's images alone
     models.use_kernels(fused=compile != "off" and ranks.size() == 1)
@@ -24,7 +26,7 @@ def prepare_training(model, device, compile="auto"):
     return runtime.prepare(model, device)
 
 
-def compile_training(model, batch, precision):
+def compile_training(model: nn.Module, batch: Tensor, precision: str) -> None:
     """torch.compile of the model in place, so that parameters keep their names;
     left as it was where that fails.
 
@@ -43,7 +45,7 @@ def compile_training(model, batch, precision):
     model.zero_grad(set_to_none=True)
 
 
-def describe_computing(device, precision: str, compile: str = "auto") -> dict:
+def describe_computing(device: torch.device, precision: str, compile: str = "auto") -> dict:
     """What the digits of a training run depend on beside its recipe: device, precision, threads,
     the fused kernels or not.
     """
@@ -57,7 +59,7 @@ def describe_computing(device, precision: str, compile: str = "auto") -> dict:
     }
 
 
-def arch_name(arch):
+def arch_name(arch: str) -> str:
     """What of --arch goes into file names: a network's name, the function of module:function, or
     timm_NAME, which may be another network than the project's of that name.
     """
@@ -65,7 +67,9 @@ def arch_name(arch):
     return f"{package}_{name}" if package in models.PACKAGES else name
 
 
-def describe_network(args, num_classes, train_set, computed):
+def describe_network(
+    args: argparse.Namespace, num_classes: int, train_set: loaders.ImageSet, computed: dict
+) -> dict:
     """What a snapshot's .json says of its network, of the images it was trained on and,
     ``computed``, by what.
     """
@@ -135,7 +139,7 @@ def load_parent(path: Path, description: dict) -> torch.nn.Module:
     return model
 
 
-def load_given(model, path: Path, description: dict, new_head: bool) -> None:
+def load_given(model: nn.Module, path: Path, description: dict, new_head: bool) -> None:
     """Load the weights that a pre-training begins with; with ``new_head`` all but those of the last
     linear layer, which stays as it was made.
 
@@ -163,7 +167,7 @@ def load_given(model, path: Path, description: dict, new_head: bool) -> None:
     snapshots.load_weights(model, state, path)
 
 
-def check_features(model, name: str, stage: str, recipe: dict) -> None:
+def check_features(model: nn.Module, name: str, stage: str, recipe: dict) -> None:
     """UserError where a loss acts on features and the network has no linear layer to take them
     from: it would train without the term that makes it that loss.
     """
@@ -178,7 +182,13 @@ def check_features(model, name: str, stage: str, recipe: dict) -> None:
         )
 
 
-def prepare(model, images, args, device, precision: str):
+def prepare(
+    model: nn.Module,
+    images: loaders.ImageSet,
+    args: argparse.Namespace,
+    device: torch.device,
+    precision: str,
+) -> nn.Module:
     """The model ready to be trained on batches of this ImageSet, by all ranks together;
     UserError when it does not take its images, or the ranks cannot share a batch evenly.
     """
@@ -199,7 +209,7 @@ def prepare(model, images, args, device, precision: str):
     return ranks.share(model)
 
 
-def make_optimizer(model, loss, args):
+def make_optimizer(model: nn.Module, loss: Loss, args: argparse.Namespace) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum of the network and the loss's head, if it has one;
     weight decay on every parameter, as the papers' code has it.
     """
@@ -216,7 +226,9 @@ def make_optimizer(model, loss, args):
 
 
 @torch.no_grad()
-def take_class_means(model, batches, device, precision):
+def take_class_means(
+    model: nn.Module, batches: loaders.Batches, device: torch.device, precision: str
+) -> None:
     """Make the linear head that of the nearest class mean, for a loss that trains no classifier.
 
     batches of the ID training images without augmentation. The head's rows become the classes'
@@ -235,7 +247,9 @@ def take_class_means(model, batches, device, precision):
 
 
 @torch.no_grad()
-def evaluate(model, batches, device, precision):
+def evaluate(
+    model: nn.Module, batches: loaders.Batches, device: torch.device, precision: str
+) -> tuple[float, float]:
     """(mean cross-entropy, error in percent) on the Batches of a labelled set."""
     model.eval()
     total, wrong = [], 0

@@ -4,6 +4,8 @@ import argparse
 import math
 import os
 import re
+from collections.abc import Callable, Container, Iterable
+from typing import Any, NoReturn
 
 from models import MODELS
 from utils import loaders, snapshots
@@ -24,7 +26,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **keywords
         )
 
-    def add(self, *names, **keywords):
+    def add(self, *names: str, **keywords: Any) -> argparse.Action:
         spellings = []
         for name in names:
             spellings += (
@@ -36,76 +38,76 @@ class Parser(argparse.ArgumentParser):
             )
         return self.add_argument(*spellings, **keywords)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(
             2, f"{self.prog}: {message}. See: python {self.prog.removeprefix('python ')} --help\n"
         )
 
 
-def whole(text):
+def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
-def number(text):
+def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     value = whole(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
     return value
 
 
-def count(text):
+def count(text: str) -> int:
     value = whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
 
 
-def positive(text):
+def positive(text: str) -> float:
     value = number(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
 
 
-def non_negative(text):
+def non_negative(text: str) -> float:
     value = number(text)
     if not (value >= 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
     return value
 
 
-def finite(text):
+def finite(text: str) -> float:
     value = number(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
 
 
-def fraction(text):
+def fraction(text: str) -> float:
     value = number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
     return value
 
 
-def share(text):
+def share(text: str) -> float:
     value = number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 
-def add_common(parser):
+def add_common(parser: Parser) -> None:
     """Options of all three scripts."""
     parser.add(
         "--data",
@@ -190,7 +192,7 @@ def add_common(parser):
     )
 
 
-def common_words(args, leave=()):
+def common_words(args: argparse.Namespace, leave: Container[str] = ()) -> list[str]:
     """The options of ``add_common`` that are not at their defaults, as words for another script;
     those named in ``leave`` left out.
     """
@@ -209,7 +211,7 @@ def common_words(args, leave=()):
     ]
 
 
-def add_recipe(parser, stage):
+def add_recipe(parser: Parser, stage: str) -> Callable[..., None]:
     """A function like ``parser.add`` for options whose default comes from the recipe;
     it is None until ``settle``.
     """
@@ -501,7 +503,7 @@ def make_loss(name: str, stage: str, recipe: dict) -> Loss:
     return loss(**{key: recipe[key] for key in loss.defaults})
 
 
-def absolute(value):
+def absolute(value: object) -> object:
     """A path that exists as an absolute one, so that --resume finds it from any folder;
     anything else as it is.
     """
@@ -517,7 +519,9 @@ def known_dataset_of(args: argparse.Namespace, state: dict) -> None:
     known_dataset(args.dataset, given.get("id"), loaders.ID_SETS, given.get("data", str(DATA)))
 
 
-def known_dataset(name: str, path: str | None, names, data: str | None = None) -> None:
+def known_dataset(
+    name: str, path: str | None, names: Iterable[str], data: str | None = None
+) -> None:
     """UserError unless the data set is known by name or given by path,
     under a name that file names can begin with.
 

@@ -242,7 +242,7 @@ def describe(option: str, stage: str) -> str:
     return "default: " + ", ".join(told) if told else ""
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     from .options import Parser
 
     parser = Parser(prog="python -m utils.training.recipes", description=__doc__)

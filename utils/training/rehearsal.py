@@ -31,7 +31,7 @@ class Rehearsal:
         self.device = next(model.parameters()).device
         self.times = []
 
-    def interruptible(self):
+    def interruptible(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
     def now(self) -> float:

@@ -235,7 +235,7 @@ class Run:
         snapshots.save_snapshot(self.files.snapshot(epoch, best), self.model, description)
 
     @contextlib.contextmanager
-    def interruptible(self):
+    def interruptible(self) -> Iterator[None]:
         """Ctrl-C inside says how to go on; a failure before the end of the first epoch
         leaves everything as it was.
 

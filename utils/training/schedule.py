@@ -2,10 +2,12 @@
 
 import math
 
+import torch
+
 from utils.losses import Loss
 
 
-def cosine_lr(step, total, base, final=1e-6):
+def cosine_lr(step: float, total: float, base: float, final: float = 1e-06) -> float:
     """Learning rate of a 0-based step: a cosine from ``base`` at step 0 towards ``final`` at
     step ``total`` ([Energy]).
     """
@@ -28,6 +30,6 @@ def learning_rate(step: int, total: int, base: float, loss: type[Loss] = Loss) -
     return 0.01 * base + (top - 0.01 * base) * step / rising
 
 
-def set_lr(optimizer, value):
+def set_lr(optimizer: torch.optim.Optimizer, value: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = value
