@@ -35,6 +35,7 @@ TYPED = (
     "utils.snapshots",
     "utils.training",
     "utils.evaluation",
+    "utils.paper",
     "utils.benchmark",
     "scripts",
 )

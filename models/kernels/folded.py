@@ -49,7 +49,7 @@ def fold(model: nn.Module, size: tuple[int, int, int]) -> Callable | None:
 class Tracer(fx.Tracer):
     """Traces down to PyTorch's own modules and this project's convolution and head."""
 
-    def is_leaf_module(self, module, name):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         known = isinstance(module, nn.Conv2d) or hasattr(module, "swish")
         return known or super().is_leaf_module(module, name)
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from utils import loaders, metrics, runtime, scores, snapshots
 from utils.evaluation import protocol, report
@@ -43,7 +45,7 @@ LISTED = (
 )
 
 
-def halved(state):
+def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict with matrices and convolutions in float16;
     BatchNorm's vectors span too many magnitudes for it.
     """
@@ -53,7 +55,9 @@ def halved(state):
     }
 
 
-def measure(state, description, key, image_sets):
+def measure(
+    state: dict[str, Tensor], description: dict, key: str, image_sets: list[loaders.ImageSet]
+) -> tuple[dict[str, float], int]:
     """({what: percent}, correct ones of ``part``) in float32: ID accuracy, and all metrics of msp
     and energy on each OOD set.
 
@@ -84,14 +88,14 @@ def measure(state, description, key, image_sets):
     return values, int(correct[part(len(id_set))].sum())
 
 
-def part(count):
+def part(count: int) -> np.ndarray:
     """Index array of the images that a quick check looks at:
     spread over the set, which may be sorted by class.
     """
     return np.arange(0, count, max(1, count // PART))[:PART]
 
 
-def reference(model):
+def reference(model: torch.nn.Module) -> dict:
     """Energy scores in float32 of a few photographs' patches that need no download: a copy that
     gives others is not this network.
     """
@@ -106,7 +110,7 @@ def reference(model):
     }
 
 
-def provide(file, data, float32=False):
+def provide(file: Path, data: str, float32: bool = False) -> Path:
     """Write the snapshot's provided copy, as float32 without a trial of float16 if that is asked
     for, and return its path.
     """
@@ -175,7 +179,7 @@ def provide(file, data, float32=False):
     return path
 
 
-def provided_parent(sha256):
+def provided_parent(sha256: str) -> str:
     """sha256 of the provided copy of the snapshot that has this sha256, or is it;
     UserError when that is not provided.
     """
@@ -188,7 +192,7 @@ def provided_parent(sha256):
     )
 
 
-def write_manifest():
+def write_manifest() -> None:
     """List every provided snapshot: file, size, sha256,
     what it is and its ID accuracy in percent.
     """
@@ -257,7 +261,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     for name in args.names:
         print(

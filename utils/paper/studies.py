@@ -154,7 +154,7 @@ def scoring_of(args: argparse.Namespace, result: dict) -> dict:
 
 
 def write_study(
-    args: argparse.Namespace, study: str, parent: Path, count: int, result: dict, **content
+    args: argparse.Namespace, study: str, parent: Path, count: int, result: dict, **content: object
 ) -> Path:
     """Write a study's result file and return its path: what all its rows share, then ``content``;
     ``result`` is one row's.
