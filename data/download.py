@@ -373,8 +373,10 @@ def place_by_hand(names, sets, data):
     for name in missing:
         entry = sets[name]
         print(
-            f"{name}: {entry['title']}, is not fetched. Place it by hand:\n"
-            f"  from: {entry['from']}\n  put:  {entry['what']}\n  to:   {data / entry['layout']}",
+            (
+                f"{name}: {entry['title']}, is not fetched. Place it by hand:\n"
+                f"  from: {entry['from']}\n  put:  {entry['what']}\n  to:   {data / entry['layout']}"
+            ),
             file=sys.stderr,
         )
     return 2 if missing else 0

@@ -279,8 +279,10 @@ def note_other_head(outputs: scores.Outputs, path: Path, tolerance: float = 0.1)
     apart = float(np.abs(made - some.logits).mean() / max(np.abs(some.logits).mean(), 1e-12))
     if apart > tolerance:
         print(
-            f"note: {path}: 'logits' are not features @ weight.T + bias (apart by {apart:.0%} of "
-            "their size), so that scores of the head and of the logits are of two networks",
+            (
+                f"note: {path}: 'logits' are not features @ weight.T + bias (apart by {apart:.0%} of "
+                "their size), so that scores of the head and of the logits are of two networks"
+            ),
             file=sys.stderr,
         )
 

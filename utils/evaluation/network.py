@@ -186,8 +186,10 @@ def choose_statistics(description: dict, args: Namespace) -> tuple[tuple, tuple]
     described = described_statistics(description)
     if typed and described and typed != described:
         print(
-            f"note: the network was trained with {shown(described)}; as typed, images are "
-            f"normalised with {shown(typed)}",
+            (
+                f"note: the network was trained with {shown(described)}; as typed, images are "
+                f"normalised with {shown(typed)}"
+            ),
             file=sys.stderr,
         )
     known = typed or described

@@ -341,14 +341,18 @@ def load_groups(
         raise UserError(f"of the OOD sets of {rules.title} none is in {args.data}. {places}")
     if missing:
         print(
-            f"note: of {rules.title} there is no {', '.join(missing)} in {args.data}, and the "
-            f"means lack them. {places}",
+            (
+                f"note: of {rules.title} there is no {', '.join(missing)} in {args.data}, and the "
+                f"means lack them. {places}"
+            ),
             file=sys.stderr,
         )
     if rules.lists and not loaders.listed_path(sets[0].name, folder, args.data):
         print(
-            f"note: without OpenOOD's image lists (benchmark_imglist/{folder}/ in {args.data}) whole "
-            "sets are scored; the numbers are not comparable with its tables",
+            (
+                f"note: without OpenOOD's image lists (benchmark_imglist/{folder}/ in {args.data}) whole "
+                "sets are scored; the numbers are not comparable with its tables"
+            ),
             file=sys.stderr,
         )
     return sets, shifted, missing

@@ -137,8 +137,10 @@ def varied(score: Score, dataset: str, hyper: dict) -> Score:
 def format_grid(score: Score, rows: list[dict]) -> str:
     """The grid as text, its chosen line marked."""
     lines = [
-        f"{score.name}: chosen on held-out ID training images against generated noise "
-        "(FPR95, AUROC, percent)"
+        (
+            f"{score.name}: chosen on held-out ID training images against generated noise "
+            "(FPR95, AUROC, percent)"
+        )
     ]
     for row in rows:
         words = ", ".join(

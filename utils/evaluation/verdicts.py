@@ -205,8 +205,10 @@ def load_threshold(case: Case, score: scores.Score) -> Threshold:
                 + loaders.missing_message(case.description["dataset"], "test", case.args.data)
             )
         print(
-            f"note: the ID test images are not at hand; the threshold is that of the "
-            f"{len(kept['id_scores'])} in {short_path(path)}",
+            (
+                f"note: the ID test images are not at hand; the threshold is that of the "
+                f"{len(kept['id_scores'])} in {short_path(path)}"
+            ),
             file=sys.stderr,
         )
     elif kept is None or kept["id"]["fingerprint"] != known.fingerprint:
@@ -240,10 +242,14 @@ def format_table(found: Verdicts) -> str:
     threshold, order, total = found.threshold, found.order, len(found.scores)
     kept = 100 * np.mean(threshold.id_scores <= threshold.value)
     lines = [
-        f"{found.label}: threshold {threshold.value:.6g} keeps {kept:.2f} % of "
-        f"{len(threshold.id_scores)} ID test images ({short_path(threshold.path)})",
-        f"{total} images: {int(found.inside.sum())} in, {total - int(found.inside.sum())} out. "
-        "Percentile: percent of the ID test images that score at most as high",
+        (
+            f"{found.label}: threshold {threshold.value:.6g} keeps {kept:.2f} % of "
+            f"{len(threshold.id_scores)} ID test images ({short_path(threshold.path)})"
+        ),
+        (
+            f"{total} images: {int(found.inside.sum())} in, {total - int(found.inside.sum())} out. "
+            "Percentile: percent of the ID test images that score at most as high"
+        ),
     ]
     blocks = {"the most in first": order}
     if total > 2 * SHOWN:

@@ -33,13 +33,15 @@ def render_audit() -> str:
     return table(
         "images of | images | also in | exact | near | of these mirrored | exact and near, %",
         rows,
-        f"{len(shared)} of the {len(record['pairs'])} pairs of the {len(sizes)} sets share images; the "
-        f"sets are {listed(sizes)}. Equal to another one of their own set are {listed(repeated)}. "
-        f"Near: at most {record['bits']} of {record['signs']} signs of the hash differ, and the pixels, "
-        f"each image brought to mean 0 and standard deviation 1, by at most {record['difference']:g} on "
-        f"average; mirror images count. Flat images, whose grey values have a standard deviation below "
-        f"{record['contrast']:g} of 255, are never near: {listed(flat)}. Of images of "
-        f"`{probes['set']}` that were changed, these were found near again: {again}.",
+        (
+            f"{len(shared)} of the {len(record['pairs'])} pairs of the {len(sizes)} sets share images; the "
+            f"sets are {listed(sizes)}. Equal to another one of their own set are {listed(repeated)}. "
+            f"Near: at most {record['bits']} of {record['signs']} signs of the hash differ, and the pixels, "
+            f"each image brought to mean 0 and standard deviation 1, by at most {record['difference']:g} on "
+            f"average; mirror images count. Flat images, whose grey values have a standard deviation below "
+            f"{record['contrast']:g} of 255, are never near: {listed(flat)}. Of images of "
+            f"`{probes['set']}` that were changed, these were found near again: {again}."
+        ),
     )
 
 

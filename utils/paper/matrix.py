@@ -60,10 +60,12 @@ def render_matrix(name: str) -> str:
     return table(
         ["`--score`", "mean rank", *(f"`{short(network)}`" for network in names)],
         rows,
-        f"Lowest mean rank over the networks: {first}; `energy` is at place {energy} of "
-        f"{len(labels)}. Lowest FPR95 on each: {best}. FPR95 / AUROC, means over "
-        f"{len(record['ood'])} OOD sets, {record['num_to_avg']} draws, ID positive, in percent; "
-        f"rank 1 = lowest FPR95. ID errors: {errors}. Scored in {precisions} on "
-        f"{record['id']['images']:,} ID test images; hyper-parameters are the scores' defaults."
-        f"\n\n![Mean FPR95 of every score on every network]({FIGURES}/{name}_scores_matrix.png)",
+        (
+            f"Lowest mean rank over the networks: {first}; `energy` is at place {energy} of "
+            f"{len(labels)}. Lowest FPR95 on each: {best}. FPR95 / AUROC, means over "
+            f"{len(record['ood'])} OOD sets, {record['num_to_avg']} draws, ID positive, in percent; "
+            f"rank 1 = lowest FPR95. ID errors: {errors}. Scored in {precisions} on "
+            f"{record['id']['images']:,} ID test images; hyper-parameters are the scores' defaults."
+            f"\n\n![Mean FPR95 of every score on every network]({FIGURES}/{name}_scores_matrix.png)"
+        ),
     )

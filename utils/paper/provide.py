@@ -238,8 +238,10 @@ def render_snapshots() -> str:
             ]
         )
     return table(
-        "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
-        "trained in | stored as | MB",
+        (
+            "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
+            "trained in | stored as | MB"
+        ),
         rows,
     )
 

@@ -105,12 +105,14 @@ def render_result(name: str) -> str:
     return table(
         header + ["average, published (the papers' sets)"] * bool(printed),
         rows,
-        f"{network_of(network).upper()}, {network['train_images']:,} training images, "
-        f"{result['id']['images']:,} ID test images, seed {network['seed']}, "
-        f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} "
-        "OOD images (or all, where there are fewer). FPR95 ± sd over the draws "
-        "(none where all images are one draw) / AUROC in percent, ID positive; "
-        "epochs = length of the complete schedule of that stage.",
+        (
+            f"{network_of(network).upper()}, {network['train_images']:,} training images, "
+            f"{result['id']['images']:,} ID test images, seed {network['seed']}, "
+            f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} "
+            "OOD images (or all, where there are fewer). FPR95 ± sd over the draws "
+            "(none where all images are one draw) / AUROC in percent, ID positive; "
+            "epochs = length of the complete schedule of that stage."
+        ),
     )
 
 
@@ -182,8 +184,10 @@ def render_every(name: str) -> str:
             [f"`{label_of(entry, name)}`", *map(both, [*entry["sets"], entry["average"]])]
             for entry in entries
         ],
-        f"FPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
-        f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults.",
+        (
+            f"FPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
+            f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults."
+        ),
     )
 
 
@@ -226,17 +230,21 @@ def render_answer(name: str) -> str:
         lines.append(line)
     gains = [(old["fpr95"] - new["fpr95"], standard_error(old, new)) for old, new in pairs]
     return table(
-        "OOD set | FPR95, energy | FPR95, SR | difference | standard error | "
-        "AUROC, energy | AUROC, SR | difference",
+        (
+            "OOD set | FPR95, energy | FPR95, SR | difference | standard error | "
+            "AUROC, energy | AUROC, SR | difference"
+        ),
         lines,
-        f"FPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
-        f"sets, on {sum(gain > 2 * error and gain > 0 for gain, error in gains)} "
-        f"of them by more than two standard errors; ID error {first['id']['error']:.2f} % before, "
-        f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images "
-        f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
-        "± is the sd over the draws, of which a set with no more images than one draw takes has "
-        "none; the standard error of the FPR95's difference is that of the number of OOD images, "
-        "binomial, at the threshold of these ID images.",
+        (
+            f"FPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
+            f"sets, on {sum(gain > 2 * error and gain > 0 for gain, error in gains)} "
+            f"of them by more than two standard errors; ID error {first['id']['error']:.2f} % before, "
+            f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images "
+            f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
+            "± is the sd over the draws, of which a set with no more images than one draw takes has "
+            "none; the standard error of the FPR95's difference is that of the number of OOD images, "
+            "binomial, at the threshold of these ID images."
+        ),
     )
 
 
@@ -269,10 +277,12 @@ def render_sweep(name: str) -> str:
     return table(
         ["alpha", "accuracy, held-out ID", "mean ‖h‖₁", *noises, "mean of the noises"],
         rows,
-        f"FPR95 / AUROC in percent. {made_from(record)}; "
-        f"{record['id']['images']:,} held-out training images against as many of each noise. "
-        f"Rule: {record['rule']}.\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against "
-        f"alpha](figures/recorded/{name}_sweep_alpha.png)",
+        (
+            f"FPR95 / AUROC in percent. {made_from(record)}; "
+            f"{record['id']['images']:,} held-out training images against as many of each noise. "
+            f"Rule: {record['rule']}.\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against "
+            f"alpha](figures/recorded/{name}_sweep_alpha.png)"
+        ),
     )
 
 
@@ -285,9 +295,11 @@ def render_ablation(name: str) -> str:
     return table(
         ["fine-tuning", "ID error", "mean ‖h‖₁", *sets, "average"],
         [[row["name"], row["error"], row["mean_l1"], *fpr_cells(row)] for row in record["rows"]],
-        f"{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
-        f"ID test images, {record['num_to_avg']} draws. FPR95 ± sd over the draws; average: "
-        "FPR95 / AUROC, in percent.",
+        (
+            f"{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
+            f"ID test images, {record['num_to_avg']} draws. FPR95 ± sd over the draws; average: "
+            "FPR95 / AUROC, in percent."
+        ),
     )
 
 

@@ -43,8 +43,10 @@ def draw_sheet(found: Verdicts) -> Path:
         "out": f"The {half} most out",
     }
     fig.suptitle(
-        f"{found.label} on {shorten(found.images.name, 40)}: in where the score is at most "
-        f"{found.threshold.value:.5g}",
+        (
+            f"{found.label} on {shorten(found.images.name, 40)}: in where the score is at most "
+            f"{found.threshold.value:.5g}"
+        ),
         fontsize=10,
         parse_math=False,
     )
@@ -106,8 +108,10 @@ def draw_shared(found: list, stem: Path) -> Path:
         few = exact[: COLUMNS // 2 if len(near) else COLUMNS]
         places = np.linspace(0, len(near) - 1, min(COLUMNS - len(few), len(near))).astype(int)
         part.suptitle(
-            f"{shorten(pair['second'], 30)} above, {shorten(pair['first'], 30)} below: "
-            f"{pair['exact']} exact, {pair['near']} near",
+            (
+                f"{shorten(pair['second'], 30)} above, {shorten(pair['first'], 30)} below: "
+                f"{pair['exact']} exact, {pair['near']} near"
+            ),
             fontsize=9,
             parse_math=False,
         )

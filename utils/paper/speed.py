@@ -18,8 +18,10 @@ def render_memory() -> str:
             numbers = (record["fit_s"], record["score_s"], record["peak_mib"] / 1024)
             rows.append([*names, f"{record['queries']:,}", *(f"{n:.1f}" for n in numbers)])
     return table(
-        "score | training images x width | features in | queries | fit, s | score, s | "
-        "peak memory of the process, GiB",
+        (
+            "score | training images x width | features in | queries | fit, s | score, s | "
+            "peak memory of the process, GiB"
+        ),
         rows,
         f"{'; '.join(machines)}.",
     )

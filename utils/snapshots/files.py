@@ -132,8 +132,10 @@ def matched(
         )
     if harmless and note:
         print(
-            f"note: {Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
-            "not have, left out",
+            (
+                f"note: {Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
+                "not have, left out"
+            ),
             file=sys.stderr,
         )
     return state
@@ -267,8 +269,10 @@ def load_model(path: str | Path, arch: str | None = None) -> tuple[torch.nn.Modu
     if body:
         state, description["classifier"], description["loss"] = body, False, "contrastive"
         print(
-            f"note: {Path(path).name} has no classifier: scores of its features are what it can be "
-            "asked for, and an ID error means nothing",
+            (
+                f"note: {Path(path).name} has no classifier: scores of its features are what it can be "
+                "asked for, and an ID error means nothing"
+            ),
             file=sys.stderr,
         )
     model = build_model(description)

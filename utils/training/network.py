@@ -160,8 +160,10 @@ def load_given(model: nn.Module, path: Path, description: dict, new_head: bool) 
         )
     if parent.get("classes") and description["classes"] not in ([], parent["classes"]):
         print(
-            f"note: the last layer of {path.name} was trained for other classes "
-            f"({', '.join(map(str, parent['classes'][:3]))}, ...). --new-head begins with a new one",
+            (
+                f"note: the last layer of {path.name} was trained for other classes "
+                f"({', '.join(map(str, parent['classes'][:3]))}, ...). --new-head begins with a new one"
+            ),
             file=sys.stderr,
         )
     snapshots.load_weights(model, state, path)

@@ -280,8 +280,10 @@ class Run:
         print(f"ID error {self.rows[-1]['test_error(%)']:.2f} %. Snapshot: {path}")
         if error_before is not None and self.rows[-1]["test_error(%)"] > error_before + 1:
             print(
-                f"note: fine-tuning has raised the ID error from {error_before:.2f} to "
-                f"{self.rows[-1]['test_error(%)']:.2f} %. Try a smaller --learning_rate, fewer "
-                "epochs, or less weight on the loss's own term",
+                (
+                    f"note: fine-tuning has raised the ID error from {error_before:.2f} to "
+                    f"{self.rows[-1]['test_error(%)']:.2f} %. Try a smaller --learning_rate, fewer "
+                    "epochs, or less weight on the loss's own term"
+                ),
                 file=sys.stderr,
             )
