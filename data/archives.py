@@ -4,10 +4,14 @@ import hashlib
 import shutil
 import stat
 import tarfile
-from pathlib import PurePosixPath
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 from tqdm import tqdm
 
+Archive = tarfile.TarFile | zipfile.ZipFile
 CHUNK = 1 << 20  # bytes
 # of the images that are read
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
@@ -17,11 +21,11 @@ class DownloadError(Exception):
     """Why one data set could not be made ready."""
 
 
-def is_image(path):
+def is_image(path: PurePath) -> bool:
     return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
 
 
-def members(archive):
+def members(archive: Archive) -> Iterator[tuple[str, int, str, Any]]:
     """(name, declared bytes, "file" | "folder" | "other",
     handle) of each member of a tar or zip archive.
     """
@@ -41,7 +45,7 @@ def members(archive):
             yield member.filename, member.file_size, kind if plain else "other", member
 
 
-def safe_members(archive, limits):
+def safe_members(archive: Archive, limits: dict) -> list[tuple[PurePosixPath, Any]]:
     """[(path, handle)] of an archive's files; DownloadError if any member is unsafe or
     all together are too many.
 
@@ -71,7 +75,7 @@ def safe_members(archive, limits):
     return files
 
 
-def choose_images(names, count, seed):
+def choose_images(names: Iterable[str], count: int, seed: int) -> list[str]:
     """``count`` of the names, sorted: those with the smallest sha256 of "seed/name".
 
     The choice depends on the set of names and the seed alone, not on their order,
@@ -83,7 +87,7 @@ def choose_images(names, count, seed):
     return sorted(ranked[:count])
 
 
-def write_members(archive, entry, out):
+def write_members(archive: Archive, entry: dict, out: Path) -> None:
     """Write the archive's files (or the chosen images, without their folders) below ``out``."""
     files = safe_members(archive, entry["limits"])
     if "choose" in entry["extract"]:

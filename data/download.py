@@ -51,7 +51,7 @@ class BrokenTransfer(DownloadError):
     """The connection broke off; what came is kept."""
 
 
-def mismatch(path, entry):
+def mismatch(path: Path, entry: dict) -> str | None:
     """None if the file has the checksums of the entry, else what differs."""
     wanted = {kind: entry[kind] for kind in ("md5", "sha256") if entry.get(kind)}
     digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in wanted}
@@ -67,7 +67,7 @@ def mismatch(path, entry):
     return "; ".join(wrong) or None
 
 
-def inspect(entry, path):
+def inspect(entry: dict, path: Path) -> tuple[str, str]:
     """("good" | "missing" | "bad", what was found) for a set whose layout lies at path."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return "missing", f"nothing at {path}"
@@ -92,14 +92,14 @@ def inspect(entry, path):
     return ("good" if found == entry["count"] else "bad"), f"{found:,} of {entry['count']:,} images"
 
 
-def file_path(entry, data):
+def file_path(entry: dict, data: Path) -> Path:
     """Where the fetched file lies: the archive in the data folder,
     or the set itself if it is one file.
     """
     return data / (entry["archive"] if entry["extract"] else entry["layout"])
 
 
-def set_aside(path):
+def set_aside(path: Path) -> None:
     """Free a path without deleting what a user may want."""
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
@@ -110,7 +110,7 @@ def set_aside(path):
         print(f"what was at {path} is now {kept.name}")
 
 
-def ask(url, have):
+def ask(url: str, have: int) -> http.client.HTTPResponse | None:
     """The server's answer to a request for the bytes from ``have`` on;
     None if it has no more (status 416).
     """
@@ -127,7 +127,7 @@ def ask(url, have):
         raise DownloadError(str(getattr(error, "reason", error)) or type(error).__name__) from None
 
 
-def transfer(url, part, limit):
+def transfer(url: str, part: Path, limit: int) -> None:
     """Append to ``part`` what it lacks; start anew if the server does not serve ranges."""
     have = part.stat().st_size if part.exists() else 0
     response = ask(url, have)
@@ -173,7 +173,7 @@ def transfer(url, part, limit):
         raise BrokenTransfer(f"broke off after {have} of {total} bytes")
 
 
-def fetch(url, part, entry):
+def fetch(url: str, part: Path, entry: dict) -> None:
     """Fetch one address into ``part``; raise DownloadError with the reason if
     its checksum is not reached.
     """
@@ -195,7 +195,7 @@ def fetch(url, part, entry):
     raise DownloadError(reason)
 
 
-def obtain(entry, path):
+def obtain(entry: dict, path: Path) -> None:
     """Make the right file lie at path: found there, or fetched from the
     first address that gives it.
     """
@@ -220,7 +220,7 @@ def obtain(entry, path):
     raise FetchError("\n".join(reasons))
 
 
-def unpack(path, entry, data):
+def unpack(path: Path, entry: dict, data: Path) -> None:
     """Unpack a verified archive beside its place, check what came out,
     then rename it into place.
     """
@@ -258,7 +258,7 @@ def unpack(path, entry, data):
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def get(name, entry, data):
+def get(name: str, entry: dict, data: Path) -> None:
     """Make one set ready; nothing is fetched that is already there."""
     state, found = inspect(entry, data / entry["layout"])
     if state == "good":
@@ -272,7 +272,7 @@ def get(name, entry, data):
     print(f"{name}: ready, {data / entry['layout']}")
 
 
-def get_all(names, sets, data):
+def get_all(names: list[str], sets: dict[str, dict], data: Path) -> int:
     """Make the named sets ready; say on stderr what failed and how to place it by hand.
     Exit status 0 or 2.
     """
@@ -301,7 +301,7 @@ def get_all(names, sets, data):
     return 2 if failed else 0
 
 
-def print_table(rows):
+def print_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print(
@@ -309,7 +309,7 @@ def print_table(rows):
         )
 
 
-def check_all(names, sets, data):
+def check_all(names: list[str], sets: dict[str, dict], data: Path) -> int:
     """Table of what is there; exit status 0 if every named set is there and
     good, else 2. No network.
     """
@@ -327,7 +327,7 @@ def check_all(names, sets, data):
     return 0 if all(states) else 2
 
 
-def list_all(names, sets, data):
+def list_all(names: list[str], sets: dict[str, dict], data: Path) -> int:
     rows = [("name", "size", "images", "there", "from", "licence")]
     for name in names:
         entry = sets[name]
@@ -340,7 +340,7 @@ def list_all(names, sets, data):
     return 0
 
 
-def list_published():
+def list_published() -> None:
     """Trained networks of other people, which are fetched by hand: address, place, checksum."""
     known = json.loads((HERE / "published.json").read_text(encoding="utf-8"))["networks"]
     folder = HERE.parent / "CIFAR" / "snapshots" / "published"
@@ -352,7 +352,7 @@ def list_published():
     print_table(rows)
 
 
-def resolve_names(words, sources):
+def resolve_names(words: list[str], sources: dict) -> list[str]:
     """Names of sets for names, aliases and groups, in the order given, each once."""
     names = []
     for word in words:
@@ -365,7 +365,7 @@ def resolve_names(words, sources):
     return list(dict.fromkeys(names))
 
 
-def place_by_hand(names, sets, data):
+def place_by_hand(names: list[str], sets: dict[str, dict] | None, data: Path) -> int:
     """Say of sets without a plain address and checksum where they are and where to put them.
     Exit status 0 if all are there, else 2.
     """
@@ -382,7 +382,7 @@ def place_by_hand(names, sets, data):
     return 2 if missing else 0
 
 
-def audit(args, argv):
+def audit(args: argparse.Namespace, argv: list[str]) -> int:
     """``audit.main``; torch, which it reads images with, is imported for it alone."""
     from data.audit import main
     from utils.runtime import run
@@ -390,7 +390,7 @@ def audit(args, argv):
     return run(lambda: main(args.names, args.data.expanduser(), list(map(str, argv))))
 
 
-def parse(argv):
+def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Fetch data sets, verify them and put them where the readers look."
     )
@@ -422,7 +422,7 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 all well, 2 a set is missing or bad or the user erred, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
