@@ -64,6 +64,10 @@ def own_items(name: str, path: str) -> list[Item]:
         raise runtime.UserError(loaders.missing_message(name, "test", None, path))
     if not loaders.has_parts(path):
         return [Item(name, name, "test", path, "test")]
+    return both_parts(name, path)
+
+
+def both_parts(name: str, path: Path | None) -> list[Item]:
     return [
         Item(f"{name} {split}", name, split, path, role)
         for split, role in (("train", "training"), ("test", "test"))
@@ -82,8 +86,9 @@ def choose_items(words: list[str], data: Path) -> list[Item]:
         if word in groups:
             items = [item for name in groups[word] for item in known_items(name, data)]
             if not items:
+                which = "known sets" if word == "all" else f"sets {', '.join(groups[word])}"
                 raise runtime.UserError(
-                    f"of the known sets ({', '.join(groups[word])}) none is in {data}. Run: "
+                    f"of the {which} none is in {data}. Run: "
                     f"python data/download.py {word if word != 'all' else 'cifar10 ood 300k'}, or "
                     "name your own: --audit NAME=PATH"
                 )
@@ -95,8 +100,10 @@ def choose_items(words: list[str], data: Path) -> list[Item]:
                 items = own_items(name, path)
             elif name in loaders.DATASETS and (items := known_items(name, data)):
                 pass
-            elif loaders.find_source(name, "test", data):  # one's own below the data folder
+            elif place := loaders.find_source(name, "test", data):  # one's own, in the data folder
                 items = [Item(name, name, "test", None, "test")]
+                if loaders.find_source(name, "train", data) != place:
+                    items = both_parts(name, None)
             else:
                 raise runtime.UserError(loaders.missing_message(name, "test", data))
         found += items

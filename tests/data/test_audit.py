@@ -88,6 +88,16 @@ def test_sets_of_one_s_own_are_compared_with_known_ones(images, tmp_path, capsys
     assert not {"svhn", "tiny_imagenet"} & {name for pair in found for name in pair}
 
 
+def test_own_sets_in_the_data_folder_have_their_parts(images, capsys):
+    data, results = images
+    for part, seed in (("train", 5), ("test", 6)):
+        (data / "flowers").mkdir(exist_ok=True)
+        np.savez(data / "flowers" / f"{part}.npz", images=photographs(4, seed))
+    assert run(data, "flowers") == 0
+    record = json.loads(next(results.glob("audit_*.json")).read_text())
+    assert [entry["title"] for entry in record["sets"]] == ["flowers train", "flowers test"]
+
+
 def test_where_nothing_is_shared_there_is_no_sheet(images, capsys):
     data, results = images
     assert run(data, "places", "tiny_imagenet") == 0
