@@ -166,15 +166,8 @@ def plain_steps(
     def run():
         with operators(stock=True):
             for x, y in loader:
-                step(
-                    network,
-                    optimizer,
-                    x.to(device, memory_format=layout),
-                    y.to(device),
-                    device,
-                    precision,
-                    outliers,
-                )
+                x, y = x.to(device, memory_format=layout), y.to(device)
+                step(network, optimizer, x, y, device, precision, outliers)
 
     return run
 
@@ -190,9 +183,8 @@ def our_steps(
     """Function that takes the same steps as this project's scripts do."""
     with operators(stock=False):
         network = prepare_training(copy.deepcopy(network), device)
-    optimizer = make_optimizer(
-        network, Loss(), argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4)
-    )
+    recipe = argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4)
+    optimizer = make_optimizer(network, Loss(), recipe)
     batches = loaders.Batches(images, batch, device, augment=True)
 
     def run():
@@ -226,11 +218,9 @@ def part_training(
     alternatives[f"this project, {precision}"] = our_steps(
         network, images, batch, device, precision, outliers
     )
-    name = (
-        f"fine-tuning step, batch {args.train_batch} + {outliers}"
-        if outliers
-        else f"training step, batch {batch}"
-    )
+    name = f"training step, batch {batch}"
+    if outliers:
+        name = f"fine-tuning step, batch {args.train_batch} + {outliers}"
     return compare(name, alternatives, len(images), args.rounds, device)
 
 
@@ -264,9 +254,8 @@ def format_row(row: dict) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="python -m utils.benchmark", description=__doc__)
-    parser.add_argument(
-        "--parts", nargs="+", choices=(*PARTS, "accuracy"), default=(*PARTS, "accuracy")
-    )
+    parts = (*PARTS, "accuracy")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument(
         "--rounds",
         type=options.positive_int,

@@ -70,10 +70,8 @@ def write_images(folder: Path, count: int) -> None:
         pixels = to_pixels(patterns[labels] + smooth_noise(number, ID_CELLS, seed) / 2)
         np.savez(folder / f"{split}.npz", images=pixels, labels=labels.numpy())
     for cells in CELLS:
-        np.savez(
-            folder / f"noise_{cells}.npz",
-            images=to_pixels(smooth_noise(3 * count // 10, cells, 100 + cells)),
-        )
+        noise = smooth_noise(3 * count // 10, cells, 100 + cells)
+        np.savez(folder / f"noise_{cells}.npz", images=to_pixels(noise))
 
 
 @torch.no_grad()
@@ -81,11 +79,10 @@ def make_snapshot(folder: Path, train: loaders.ImageSet, args: argparse.Namespac
     """Path of a snapshot of a random network: BatchNorm statistics and class means are
     those of its training images.
     """
+    shape = {"layers": args.layers, "widen_factor": args.widen_factor, "droprate": 0.0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = models.build(
-            args.arch, CLASSES, args.layers, args.widen_factor, droprate=0.0
-        ).train()
+        model = models.build(args.arch, CLASSES, **shape).train()
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     batches = [normalise(part) for part in train.images.permute(0, 2, 3, 1)[:1000].split(BATCH)]
     for norm in norms:
@@ -100,19 +97,8 @@ def make_snapshot(folder: Path, train: loaders.ImageSet, args: argparse.Namespac
     model.fc.weight.mul_(scale)
     model.fc.bias.mul_(scale)
     path = snapshots.snapshot_path(folder, f"{NAME}_{args.arch}_pretrained".replace(":", "_"), 0)
-    snapshots.save_snapshot(
-        path,
-        model,
-        {
-            "arch": args.arch,
-            "num_classes": CLASSES,
-            "layers": args.layers,
-            "dataset": NAME,
-            "widen_factor": args.widen_factor,
-            "droprate": 0.0,
-            "image_size": 32,
-        },
-    )
+    description = {"arch": args.arch, "num_classes": CLASSES, "dataset": NAME, "image_size": 32}
+    snapshots.save_snapshot(path, model, {**description, **shape})
     return path
 
 
@@ -136,12 +122,8 @@ def plain_outputs(
             parts.append([part.cpu().numpy() for part in model(x)])
     logits, hidden = map(np.concatenate, zip(*parts))
     labels = None if images.labels is None else images.labels.numpy()
-    return scores.Outputs(
-        logits,
-        hidden,
-        labels,
-        *(p.detach().cpu().numpy() for p in (model.fc.weight, model.fc.bias)),
-    )
+    head = (part.detach().cpu().numpy() for part in (model.fc.weight, model.fc.bias))
+    return scores.Outputs(logits, hidden, labels, *head)
 
 
 def evaluate_plain(
@@ -175,14 +157,8 @@ def run_apart(command: list, **environment: str) -> tuple[str, float, float]:
     """
     start = time.perf_counter()
     command = [sys.executable, "-S", "-c", LAUNCH, sys.executable, *map(str, command)]
-    child = subprocess.run(
-        command,
-        check=False,
-        cwd=runtime.ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    given = {"cwd": runtime.ROOT, "env": {**os.environ, **environment}}
+    child = subprocess.run(command, check=False, capture_output=True, text=True, **given)
     seconds, messages = time.perf_counter() - start, child.stderr.strip().splitlines()
     if child.returncode:
         raise runtime.UserError(
@@ -198,21 +174,10 @@ def run_plain(
 ) -> tuple[dict, float, float]:
     """({score: what evaluate_plain says}, seconds of all processes, peak MiB of the largest)."""
     found, seconds, peaks = {}, 0.0, []
+    module, given = ["-m", "utils.benchmark.evaluation"], ["--snapshot", snapshot]
+    given += ["--images", folder, "--device", device.type]
     for name in names:
-        printed, took, peak = run_apart(
-            [
-                "-m",
-                "utils.benchmark.evaluation",
-                "--child",
-                name,
-                "--snapshot",
-                snapshot,
-                "--images",
-                folder,
-                "--device",
-                device.type,
-            ]
-        )
+        printed, took, peak = run_apart([*module, "--child", name, *given])
         found[name] = json.loads(printed.splitlines()[-1])
         seconds += took
         peaks.append(peak)
@@ -225,27 +190,12 @@ def run_ours(
     """The same by one test.py that finds nothing in its caches and leaves nothing there."""
     cache = CACHE / runtime.sha256_file(snapshot)[:16]
     shutil.rmtree(cache, ignore_errors=True)
+    command = ["test.py", "--model", snapshot, "--id", folder, "--ood", ood_names(folder)]
+    command += ["--score", specification, "--save", folder / "results"]
+    command += ["--device", device.type, "--precision", precision]
+    compiled = str(folder / "compiled")
     try:
-        _, seconds, peak = run_apart(
-            [
-                "test.py",
-                "--model",
-                snapshot,
-                "--id",
-                folder,
-                "--ood",
-                ood_names(folder),
-                "--score",
-                specification,
-                "--save",
-                folder / "results",
-                "--device",
-                device.type,
-                "--precision",
-                precision,
-            ],
-            TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled"),
-        )
+        _, seconds, peak = run_apart(command, TORCHINDUCTOR_CACHE_DIR=compiled)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
         with contextlib.suppress(OSError):  # there are caches of other snapshots
@@ -301,12 +251,8 @@ def part_evaluation(args: argparse.Namespace, device: torch.device, precision: s
         plain, plain_seconds, plain_peak = run_plain(names, snapshot, folder, device)
         ours, seconds, peak = run_ours(args.evaluation_scores, snapshot, folder, device, precision)
     total = sum(counts.values())
-    common = {
-        "part": f"evaluation, {len(names)} scores, {total:,} images",
-        "spread": None,
-        "rounds": 1,
-        "images": counts,
-    }
+    part = f"evaluation, {len(names)} scores, {total:,} images"
+    common = {"part": part, "spread": None, "rounds": 1, "images": counts}
     apart = {metric: compare_metrics(plain, ours, metric) for metric in METRICS}
     return [
         {
@@ -341,15 +287,11 @@ def check_agreement(row: dict, precision: str) -> None:
             f"without that the ratio is {row['ratio_after_start']:.2f}"
         )
     for metric, apart in row.get("apart", {}).items():
-        print(
-            f"evaluation: {metric} differs by at most {apart['largest']:.3f} "
-            f"points ({apart['where']})"
-            + (
-                f", its mean over the sets for energy by {apart['energy']:.3f}"
-                if apart["energy"] is not None
-                else ""
-            )
-        )
+        line = f"evaluation: {metric} differs by at most {apart['largest']:.3f} points"
+        line += f" ({apart['where']})"
+        if apart["energy"] is not None:
+            line += f", its mean over the sets for energy by {apart['energy']:.3f}"
+        print(line)
         allowed = AGREEMENT[precision] * 100 / (row["images"]["test"] // 5)
         if metric == "fpr95" and (apart["energy"] or 0) > allowed:
             raise runtime.UserError(
@@ -369,11 +311,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", required=True, metavar="FOLDER")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
-    print(
-        json.dumps(
-            evaluate_plain(args.child, args.snapshot, args.images, torch.device(args.device))
-        )
-    )
+    found = evaluate_plain(args.child, args.snapshot, args.images, torch.device(args.device))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from utils.runtime import CIFAR, ROOT, UserError, describe_machine, peak_memory, run, write_json
 from utils.scores import SCORES, Outputs
 from utils.scores.exact.blocks import slices
-from utils.training.options import Parser
+from utils.training.options import Parser, positive_int
 
 METHODS = {
     "knn fp32": ("knn", {"bank": "fp32"}),
@@ -93,17 +93,8 @@ def measure(method: str, count: int, width: int, queries: int) -> dict:
 
 def measure_apart(method: str, count: int, width: int, queries: int) -> dict:
     """``measure`` in a process of its own, so that its peak memory is its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "utils.benchmark.scores",
-        "--measure",
-        method,
-        "--sizes",
-        f"{count}x{width}",
-        "--queries",
-        str(queries),
-    ]
+    command = [sys.executable, "-m", "utils.benchmark.scores", "--measure", method]
+    command += ["--sizes", f"{count}x{width}", "--queries", str(queries)]
     child = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
@@ -123,7 +114,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="IMAGESxWIDTH of the training features, comma-separated (default %(default)s)",
     )
     parser.add_argument(
-        "--queries", type=int, default=10000, help="images to score (default %(default)s)"
+        "--queries", type=positive_int, default=10000, help="images to score (default %(default)s)"
     )
     parser.add_argument(
         "--out",
@@ -132,10 +123,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="the JSON file to write (default CIFAR/results/benchmark_scores.json)",
     )
     parser.add_argument("--measure", choices=METHODS, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    if args.queries < 1:
-        parser.error(f"--queries {args.queries} is below 1")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -152,23 +140,12 @@ def main(argv: list[str] | None = None) -> None:
         for method in METHODS:
             record = measure_apart(method, count, width, args.queries)
             records.append(record)
-            print(
-                (
-                    f"{method:<10}{count:>9}{width:>7}{record['features_dtype']:>9}"
-                    f"{record['features_mib']:>14.0f}{record['fit_s']:>9.1f}"
-                    f"{record['score_s']:>9.1f}{record['peak_mib']:>10.0f}"
-                ),
-                flush=True,
-            )
-    write_json(
-        args.out,
-        {
-            "classes": CLASSES,
-            "queries": args.queries,
-            "records": records,
-            "machine": describe_machine(torch.device("cpu")),
-        },
-    )
+            line = f"{method:<10}{count:>9}{width:>7}{record['features_dtype']:>9}"
+            line += f"{record['features_mib']:>14.0f}{record['fit_s']:>9.1f}"
+            line += f"{record['score_s']:>9.1f}{record['peak_mib']:>10.0f}"
+            print(line, flush=True)
+    made = {"classes": CLASSES, "queries": args.queries, "records": records}
+    write_json(args.out, {**made, "machine": describe_machine(torch.device("cpu"))})
     print(f"written: {args.out}")
 
 
