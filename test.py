@@ -121,7 +121,7 @@ def rows(case: Case, id_error: float) -> Rows:
         except runtime.UserError as error:
             if not scores.names_all(case.args.score):  # else the other scores can still be had
                 raise
-            print(f"note: {score.label} is left out: {error}", file=sys.stderr)
+            runtime.print_note(f"{score.label} is left out: {error}")
             continue
         found.add(score, table, vectors)
         print("\n" + results.format_table(case, score, table, id_error))

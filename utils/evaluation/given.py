@@ -8,7 +8,6 @@ An .npz of N images has ``logits`` (N,C) and, as far as there are any, ``feature
 
 import hashlib
 import io
-import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 
 from utils import loaders, scores, snapshots
 from utils.loaders import bounds, readers
-from utils.runtime import UserError, make_folder, open_regular, short_path, write_bytes
+from utils.runtime import UserError, make_folder, open_regular, print_note, short_path, write_bytes
 
 from .network import checked_values
 from .protocol import PROTOCOLS, Case, Sets
@@ -278,12 +277,9 @@ def note_other_head(outputs: scores.Outputs, path: Path, tolerance: float = 0.1)
     made = some.features.astype(np.float64) @ outputs.weight.T.astype(np.float64) + outputs.bias
     apart = float(np.abs(made - some.logits).mean() / max(np.abs(some.logits).mean(), 1e-12))
     if apart > tolerance:
-        print(
-            (
-                f"note: {path}: 'logits' are not features @ weight.T + bias (apart by {apart:.0%} of "
-                "their size), so that scores of the head and of the logits are of two networks"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"{path}: 'logits' are not features @ weight.T + bias (apart by {apart:.0%} of "
+            "their size), so that scores of the head and of the logits are of two networks"
         )
 
 

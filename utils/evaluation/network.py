@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import inspect
 import math
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -185,12 +184,9 @@ def choose_statistics(description: dict, args: Namespace) -> tuple[tuple, tuple]
         raise UserError(str(error)) from None
     described = described_statistics(description)
     if typed and described and typed != described:
-        print(
-            (
-                f"note: the network was trained with {shown(described)}; as typed, images are "
-                f"normalised with {shown(typed)}"
-            ),
-            file=sys.stderr,
+        runtime.print_note(
+            f"the network was trained with {shown(described)}; as typed, images are "
+            f"normalised with {shown(typed)}"
         )
     known = typed or described
     if known or "recipe" in description:

@@ -1,6 +1,5 @@
 """The protocol: which image sets, which draws of them, and the rows of a table that these give."""
 
-import sys
 import zlib
 from argparse import Namespace
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import numpy as np
 
 from utils import loaders
 from utils.metrics import METRICS, detection_metrics, openood_metrics, quirks
-from utils.runtime import DATA, UserError
+from utils.runtime import DATA, UserError, print_note
 from utils.scores import SCORES, Score, choose, names_all
 
 from . import leaks
@@ -340,20 +339,14 @@ def load_groups(
     if not sets:
         raise UserError(f"of the OOD sets of {rules.title} none is in {args.data}. {places}")
     if missing:
-        print(
-            (
-                f"note: of {rules.title} there is no {', '.join(missing)} in {args.data}, and the "
-                f"means lack them. {places}"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"of {rules.title} there is no {', '.join(missing)} in {args.data}, and the "
+            f"means lack them. {places}"
         )
     if rules.lists and not loaders.listed_path(sets[0].name, folder, args.data):
-        print(
-            (
-                f"note: without OpenOOD's image lists (benchmark_imglist/{folder}/ in {args.data}) whole "
-                "sets are scored; the numbers are not comparable with its tables"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"without OpenOOD's image lists (benchmark_imglist/{folder}/ in {args.data}) whole "
+            "sets are scored; the numbers are not comparable with its tables"
         )
     return sets, shifted, missing
 

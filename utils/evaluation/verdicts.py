@@ -17,6 +17,7 @@ from utils import loaders, scores
 from utils.runtime import (
     UserError,
     make_folder,
+    print_note,
     printable,
     sha256_file,
     short_path,
@@ -204,12 +205,9 @@ def load_threshold(case: Case, score: scores.Score) -> Threshold:
                 "the threshold comes from the ID test images: "
                 + loaders.missing_message(case.description["dataset"], "test", case.args.data)
             )
-        print(
-            (
-                f"note: the ID test images are not at hand; the threshold is that of the "
-                f"{len(kept['id_scores'])} in {short_path(path)}"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"the ID test images are not at hand; the threshold is that of the "
+            f"{len(kept['id_scores'])} in {short_path(path)}"
         )
     elif kept is None or kept["id"]["fingerprint"] != known.fingerprint:
         kept = {"id": known.describe()}

@@ -3,13 +3,12 @@
 import argparse
 import os
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from utils.runtime import DATA, UserError, short_path
+from utils.runtime import DATA, UserError, print_note, short_path
 
 from . import readers, splits, streaming
 from .digits import Content
@@ -128,12 +127,9 @@ def note_bad(images: ImageSet) -> None:
     """Say on stderr which images of a set could not be read."""
     bad = images.skipped
     if bad:
-        print(
-            (
-                f"note: {images.name}: {len(bad)} of {len(bad) + len(images)} images could not be "
-                f"read and are left out ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"{images.name}: {len(bad)} of {len(bad) + len(images)} images could not be "
+            f"read and are left out ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''})"
         )
 
 
@@ -419,13 +415,10 @@ def load_id_pair(args: argparse.Namespace) -> tuple[ImageSet, ImageSet, int]:
         )
     absent = sorted(set(range(num_classes)) - set(train.labels.tolist()))
     if absent and not known:
-        print(
-            (
-                f"note: no training image of '{args.dataset}' has the label "
-                f"{', '.join(map(str, absent[:5]))}{', ...' if len(absent) > 5 else ''}; "
-                f"the network has {num_classes} classes all the same"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"no training image of '{args.dataset}' has the label "
+            f"{', '.join(map(str, absent[:5]))}{', ...' if len(absent) > 5 else ''}; "
+            f"the network has {num_classes} classes all the same"
         )
     if train.fingerprint == test.fingerprint:
         raise UserError(
@@ -472,7 +465,7 @@ def check_classes(
             f"{told}. Give images with its classes in its order "
             f"({', '.join(trained[:5])}{', ...' if len(trained) > 5 else ''})"
         )
-    print(f"note: {told}; each is taken for the one in its place", file=sys.stderr)
+    print_note(f"{told}; each is taken for the one in its place")
 
 
 def check_chain(dataset: str, data: str | Path, own_id: bool = False) -> None:

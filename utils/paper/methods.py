@@ -136,11 +136,8 @@ def snapshot_of(
             return file
         reasons.append(f"{snapshots.short_name(file)} {unfit}")
     reason = "; ".join(reasons) or f"there is no snapshot {folder}/{stem}"
-    print(
-        f"note: {reason}"
-        + ("" if args.train else "; its rows are not measured (--train trains it)"),
-        file=sys.stderr,
-    )
+    untrained = "" if args.train else "; its rows are not measured (--train trains it)"
+    runtime.print_note(reason + untrained)
     return train(loss, args, pretrained) if args.train else None
 
 

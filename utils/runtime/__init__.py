@@ -28,6 +28,6 @@ from .files import (
     write_text,
 )
 from .memory import keep_freed_memory, peak_memory, whole_memory
-from .output import Printed, printable
+from .output import Printed, print_note, printable
 from .regular import check_regular, open_regular, read_json, read_regular_text
 from .seeds import STREAMS, Streams, data_generator, derive_seed, seed_all

@@ -21,6 +21,11 @@ def printable(text: str, kept: str = "") -> str:
     )
 
 
+def print_note(text: str) -> None:
+    """A remark beside what a program prints, on stderr; the program goes on."""
+    print(f"note: {text}", file=sys.stderr)
+
+
 class Printed:
     """A text stream whose text is ``printable``, in any locale, and whose reader may have gone.
 

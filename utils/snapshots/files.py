@@ -8,7 +8,6 @@ loaded with ``weights_only``.
 import contextlib
 import hashlib
 import io
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 import models
 from models.foreign import clean_name, count_classes, strip_prefix
 from utils.loaders import DATASETS, ID_SETS
-from utils.runtime import UserError, json_bytes, read_json, sha256_file, write_files
+from utils.runtime import UserError, json_bytes, print_note, read_json, sha256_file, write_files
 
 from . import unwrap
 from .schema import check_description
@@ -131,12 +130,9 @@ def matched(
             f"it {'; '.join(filter(None, what))}"
         )
     if harmless and note:
-        print(
-            (
-                f"note: {Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
-                "not have, left out"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"{Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
+            "not have, left out"
         )
     return state
 
@@ -268,12 +264,9 @@ def load_model(path: str | Path, arch: str | None = None) -> tuple[torch.nn.Modu
     description = describe(path, body or state, arch)
     if body:
         state, description["classifier"], description["loss"] = body, False, "contrastive"
-        print(
-            (
-                f"note: {Path(path).name} has no classifier: scores of its features are what it can be "
-                "asked for, and an ID error means nothing"
-            ),
-            file=sys.stderr,
+        print_note(
+            f"{Path(path).name} has no classifier: scores of its features are what it can be "
+            "asked for, and an ID error means nothing"
         )
     model = build_model(description)
     load_weights(model, state, path)

@@ -4,7 +4,6 @@ import argparse
 import importlib.util
 import io
 import re
-import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import torch
 
 from models.foreign import clean_names, infer
 from utils.loaders import bounds
-from utils.runtime import UserError, check_regular, open_regular, printable
+from utils.runtime import UserError, check_regular, open_regular, print_note, printable
 
 from .schema import check_weights
 
@@ -138,10 +137,7 @@ def find_weights(content: object, path: Path) -> dict[str, torch.Tensor]:
     }
     left_out = [printable(str(name)) for name in state if name not in kept]
     if left_out:
-        print(
-            f"note: {Path(path).name}: {listed(left_out)} beside the weights, left out",
-            file=sys.stderr,
-        )
+        print_note(f"{Path(path).name}: {listed(left_out)} beside the weights, left out")
     check_weights(kept, path)
     return clean_names(kept)
 

@@ -3,7 +3,6 @@
 import argparse
 import copy
 import platform
-import sys
 from pathlib import Path
 
 import torch
@@ -159,12 +158,9 @@ def load_given(model: nn.Module, path: Path, description: dict, new_head: bool) 
             f"{description['dataset']}. Give it a new last layer: --new-head"
         )
     if parent.get("classes") and description["classes"] not in ([], parent["classes"]):
-        print(
-            (
-                f"note: the last layer of {path.name} was trained for other classes "
-                f"({', '.join(map(str, parent['classes'][:3]))}, ...). --new-head begins with a new one"
-            ),
-            file=sys.stderr,
+        runtime.print_note(
+            f"the last layer of {path.name} was trained for other classes "
+            f"({', '.join(map(str, parent['classes'][:3]))}, ...). --new-head begins with a new one"
         )
     snapshots.load_weights(model, state, path)
 

@@ -13,7 +13,7 @@ import torch
 
 from utils import snapshots
 from utils.loaders import TrainingBatches
-from utils.runtime import UserError, ranks, write_text
+from utils.runtime import UserError, print_note, ranks, write_text
 
 from .files import NoFiles, RunFiles, load_state
 
@@ -132,13 +132,10 @@ class Run:
     def restore(self, state: dict) -> None:
         for key, value in self.description["computed"].items():
             if state.get("computed", {}).get(key, value) != value:
-                print(
-                    (
-                        f"note: the interrupted run had {key} {state['computed'][key]}, "
-                        f"this one has {value}: the weights will not be, bit for bit, "
-                        "those of a run that was not stopped"
-                    ),
-                    file=sys.stderr,
+                print_note(
+                    f"the interrupted run had {key} {state['computed'][key]}, "
+                    f"this one has {value}: the weights will not be, bit for bit, "
+                    "those of a run that was not stopped"
                 )
         snapshots.load_weights(self.model, state["model"], f"the state of {self.stem}")
         try:
@@ -279,11 +276,8 @@ class Run:
         path = snapshots.snapshot_path(self.files.folder, self.stem, self.args.epochs - 1)
         print(f"ID error {self.rows[-1]['test_error(%)']:.2f} %. Snapshot: {path}")
         if error_before is not None and self.rows[-1]["test_error(%)"] > error_before + 1:
-            print(
-                (
-                    f"note: fine-tuning has raised the ID error from {error_before:.2f} to "
-                    f"{self.rows[-1]['test_error(%)']:.2f} %. Try a smaller --learning_rate, fewer "
-                    "epochs, or less weight on the loss's own term"
-                ),
-                file=sys.stderr,
+            print_note(
+                f"fine-tuning has raised the ID error from {error_before:.2f} to "
+                f"{self.rows[-1]['test_error(%)']:.2f} %. Try a smaller --learning_rate, fewer "
+                "epochs, or less weight on the loss's own term"
             )
