@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils import loaders, runtime, scores
-from utils.evaluation import compare, export, given, options, several, verdicts
+from utils.evaluation import classes, compare, export, given, options, several, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
@@ -133,6 +133,10 @@ def report(case: Case, found: Rows, id_error: float, seconds: float) -> tuple[Pa
     print(results.format_summaries(found.measured, case.out_as_pos), end="")
     path = results.result_path(case, [entry["score"] for entry in found.measured])
     record = results.make_record(case, found, id_error, seconds)
+    if each := classes.by_class(case, found):
+        record["id"]["classes"] = each
+        if case.args.per_class:
+            print("\n" + classes.format_classes(each))
     kept = {**found.vectors, **results.about_images(case)} if case.args.save_scores else None
     results.write_result(path, record, kept)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")

@@ -165,6 +165,12 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     add("--save-scores", action="store_true", help="write every image's scores beside the result")
     add(
+        "--per-class",
+        action="store_true",
+        help="print each ID class's error and the share of it that each score rejects; result files "
+        "always have it",
+    )
+    add(
         "--tune-scores",
         action="store_true",
         help="choose each score's hyper-parameters on held-out ID training images against "
