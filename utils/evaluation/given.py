@@ -52,6 +52,7 @@ class OutputSet:
     source: Path
     skipped: tuple = ()
     names: None = None  # of image files
+    classes: None = None
     describe = loaders.ImageSet.describe
 
     def __len__(self) -> int:
