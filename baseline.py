@@ -21,6 +21,7 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
+import models
 from utils import loaders, runtime, snapshots, training
 from utils.losses import Batch, losses_of, sampling
 from utils.training import files, options
@@ -116,8 +117,9 @@ def main(argv: list[str] | None = None) -> None:
         optimizer,
         args,
         description,
-        loss.projection if loss.head else None,
+        loss.kept,
     )
+    head = models.linear_head(model)
     autocast = partial(runtime.autocast, device, precision)
     steps = len(batches)
     schedule = partial(
@@ -140,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
                     x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
                     with autocast():  # ONE pass: BatchNorm sees both
                         logits, features = model(torch.cat([x, x_out]))
-                    terms = loss(Batch(x, x_out, y, logits, features))
+                    terms = loss(Batch(x, x_out, y, logits, features, head))
                     total = share * sum(terms.values())
                     total.backward()
                     log.add(terms, share)

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+import models
 from utils import loaders, runtime, snapshots, training
 from utils.losses import Batch, losses_of, sampling
 from utils.training import files, options
@@ -89,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.auto_margins and not args.resume:
         args = training.with_margins(args, model, (train_set, outliers), device, precision)
         loss = options.make_loss(args.loss, "tune", args.recipe)
+    loss.attach(model.feature_dim, device)
     optimizer = training.make_optimizer(model, loss, args)
     streams = runtime.Streams(args.seed, "tune", args.streams)
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
@@ -97,8 +99,15 @@ def main(argv: list[str] | None = None) -> None:
     print(f"ID error before fine-tuning {error_before:.2f} %")
     begin = training.Rehearsal if args.dry_run else training.Run
     run = begin(
-        snapshots.resolve_folder(args.save), stem_of(args), model, optimizer, args, description
+        snapshots.resolve_folder(args.save),
+        stem_of(args),
+        model,
+        optimizer,
+        args,
+        description,
+        loss.kept,
     )
+    head = models.linear_head(model)
     autocast = partial(runtime.autocast, device, precision)
     steps = len(batches)
     schedule = partial(training.learning_rate, total=args.epochs * steps, base=args.learning_rate)
@@ -119,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
                     x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
                     with autocast():  # ONE pass: BatchNorm sees both
                         logits, features = model(torch.cat([x, x_out]))
-                    terms = loss(Batch(x, x_out, y, logits, features))
+                    terms = loss(Batch(x, x_out, y, logits, features, head))
                     total = share * sum(terms.values())
                     total.backward()
                     log.add(terms, share)

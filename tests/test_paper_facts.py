@@ -109,6 +109,18 @@ class TestRecipes:
         ),
     }
     OF_LOSS["greg+"] = {**OF_LOSS["greg"], "oe_batch_size": 128, "sampling": "clusters"}
+    OF_LOSS["dal"] = dict(
+        beta=0.5,
+        ascent_steps=10,
+        strength=1.0,
+        rho=10,
+        gamma_max=10,
+        epochs=50,
+        learning_rate=0.07,
+        padding=4,
+        outlier_padding=4,
+        **OUTLIERS,
+    )
     M_IN = {"cifar10": -23, "cifar100": -27}
 
     @pytest.mark.parametrize("dataset", ("cifar10", "cifar100"))
@@ -124,6 +136,8 @@ class TestRecipes:
         expected = {**self.COMMON, "epochs": 10, "learning_rate": 1e-3, **self.OF_LOSS[loss]}
         if loss == "energy":
             expected["m_in"] = self.M_IN[dataset]
+        if loss == "dal":
+            expected["gamma_rate"] = {"cifar10": 0.01, "cifar100": 0.005}[dataset]
         assert recipe == {**expected, "test_bs": 200}
 
     def test_pretraining_with_another_loss(self):
@@ -168,6 +182,7 @@ class TestRecipes:
             "energy": "energy",
             "greg": "energy",
             "greg+": "energy",
+            "dal": "msp",
             "logitnorm": "msp",
             "reweightood": "mahalanobis++",
             "supcon": "mahalanobis++",
@@ -196,6 +211,7 @@ class TestRecipes:
             "energy": {},
             "greg": {},
             "greg+": {},
+            "dal": {},
         }
         assert recipes.resolve("pretrain", "cifar10", preset="code") == recipes.resolve(
             "pretrain", "cifar10"

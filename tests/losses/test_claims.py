@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from utils import loaders
 from utils.losses import LOSSES, Batch, sampling
+from utils.losses.dal import worst_shift
 from utils.runtime import Streams
 
 DEVICE = torch.device("cpu")
@@ -56,7 +57,7 @@ def train(net, loss, sets, lr=0.03, steps=STEPS):
         for x, y, x_out in batches.epoch(epoch):
             x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
             logits, features = net.train()(torch.cat([x, x_out]))
-            total = sum(loss(Batch(x, x_out, y, logits, features)).values())
+            total = sum(loss(Batch(x, x_out, y, logits, features, net.fc)).values())
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
@@ -101,6 +102,21 @@ def test_oe_raises_the_outliers_entropy(trained, sets):
 
     with_term, without = map(entropy, pair(trained, sets, "oe", beta=0.0))
     assert with_term > without + 0.1
+
+
+def test_dal_raises_the_entropy_of_the_worst_features_near_the_outliers(trained, sets):
+    """Against no outlier term, and against OE, which never sees these features."""
+
+    def worst(net):
+        with torch.no_grad():
+            h = net(images(sets[2]))[1]
+        gamma = torch.tensor(0.0)
+        log_p = net.fc(h + worst_shift(h, net.fc, gamma, 10, 0.1)[0]).detach().log_softmax(dim=1)
+        return float(-(log_p.exp() * log_p).sum(dim=1).mean())
+
+    losses = LOSSES["dal"](), LOSSES["dal"](beta=0.0), LOSSES["oe"]()
+    dal, without, oe = (worst(train(trained, loss, sets, steps=30)[0]) for loss in losses)
+    assert dal > oe + 0.05 and dal > without + 0.1
 
 
 def test_energy_moves_both_sides_towards_their_margins(trained, sets):

@@ -25,7 +25,8 @@ def terms(name, logits, features, labels, **changed):
     chosen = {
         key: value for key, value in {**HYPER, **changed}.items() if key in LOSSES[name].defaults
     }
-    return LOSSES[name](**chosen)(Batch(None, None, labels, logits, features))
+    head = torch.nn.Linear(WIDTH, CLASSES, dtype=features.dtype)
+    return LOSSES[name](**chosen)(Batch(None, None, labels, logits, features, head))
 
 
 def logsumexp(row):
@@ -221,7 +222,7 @@ class TestRecord:
         assert [name for name, loss in LOSSES.items() if loss.head and loss.views == 2] == pairs
         assert not any(loss.head != (loss.views == 2) for loss in LOSSES.values())
         assert list(losses_of("pretrain")) == ["ce", "greg+", "logitnorm", *pairs]
-        assert list(losses_of("tune")) == ["sr", "sroe", "oe", "energy", "greg", "greg+"]
+        assert list(losses_of("tune")) == ["sr", "sroe", "oe", "energy", "greg", "greg+", "dal"]
 
     @pytest.mark.parametrize(
         "name, chosen, words",

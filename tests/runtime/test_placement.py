@@ -42,7 +42,8 @@ def test_losses(fake, name):
     x = torch.empty(n, 3, 8, 8, device=CUDA)
     y = torch.zeros(n, dtype=torch.int64, device=CUDA)
     logits, features = (torch.empty(n + m, d, device=CUDA) for d in (10, 8))
-    terms = made(Batch(x, x[:0], y, logits, features))
+    made.attach(8, CUDA)
+    terms = made(Batch(x, x[:0], y, logits, features, torch.nn.Linear(8, 10, device=CUDA)))
     assert all(term.device.type == "cuda" and term.ndim == 0 for term in terms.values())
 
 

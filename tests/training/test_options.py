@@ -93,7 +93,9 @@ def test_only_the_losses_own_options_are_recorded(ready, own):
     outliers = {"oe_batch_size", "outlier_norm", "outlier_padding"}
     for loss, record in losses_of("tune").items():
         words = f"--outliers {own}/outliers.npz --oe_batch_size 8" if record.outliers else ""
-        ready.do(f"tune.py own --id {own} --loss {loss} --epochs 1 {words} --batch_size 16")
+        ready.do(
+            f"tune.py own --id {own} --loss {loss} --epochs 1 {words} --batch_size 16 --lr 1e-3"
+        )
         made = description(ready, f"tune_{loss}", "own_wrn_s1_tune")["recipe"]
         measured = {"auto_margins"} if "m_in" in record.defaults else set()
         own_keys = set(record.defaults) | (outliers if record.outliers else set()) | measured

@@ -69,7 +69,7 @@ def train(name, stage):
             x, y, x_out = sampling.choose_outliers(model, (x, y, x_out), args, step)
         x.requires_grad_(loss.gradient), x_out.requires_grad_(loss.gradient)
         logits, features = model(torch.cat([x, x_out]))
-        terms = loss(Batch(x, x_out, y, logits, features))
+        terms = loss(Batch(x, x_out, y, logits, features, model.fc))
         optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         optimizer.step()
@@ -142,7 +142,7 @@ def of_two(tmp_path_factory):
 
 def test_every_losss_curve_is_that_of_one_process(of_two):
     alone = every_loss()
-    assert {("tune", name) for name in ("sr", "sroe", "oe", "energy", "greg")} < set(alone)
+    assert {("tune", name) for name in ("sr", "sroe", "oe", "energy", "greg", "dal")} < set(alone)
     for rank in range(RANKS):
         for key, (curve, state) in alone.items():
             there, weights = of_two[rank][0][key]

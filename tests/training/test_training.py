@@ -300,6 +300,25 @@ def test_tuning_with_outliers_killed(step, make_project, whole, tune):
     assert_same_run(project, whole, "tune_sroe")
 
 
+def test_dal_goes_on_with_the_price_of_its_shifts(make_project, whole, tune):
+    """The one number of it that goes from step to step is in the state, and in no snapshot."""
+    projects = make_project(), make_project()
+    for project in projects:
+        shutil.copytree(whole.snapshots / "pretrained", project.snapshots / "pretrained")
+    command = tune.replace("--loss sroe --epochs 3", "--loss dal --epochs 2")
+    command += " --rho 0 --gamma_rate 0.5 --strength 0.1"
+    assert "| dal" in projects[0].do(command)
+    assert projects[1].run(command, prelude=stop_at_step("SIGKILL", 6)).status == -9
+    folder = projects[1].snapshots / "tune_dal" / "own_wrn_s1_tune.run"
+    state = torch.load(folder / "own_wrn_s1_tune.resume.pt", weights_only=True)
+    assert state["head"]["gamma"] > 0.02  # the start is 0.01
+    projects[1].do(command + " --resume")
+    assert_same_run(*projects, "tune_dal")
+    assert set(table(projects[0], "tune_dal")[0]) >= {"ce", "dal"}
+    assert not any("gamma" in key for w in weights(projects[0], "tune_dal").values() for key in w)
+    projects[0].refuse(f"{tune} --loss dal --ascent_steps 0", "ascent_steps 0 is not at least 1")
+
+
 @pytest.mark.parametrize("step", [1, 7])
 def test_ctrl_c_says_how_to_go_on(step, make_project, whole, baseline):
     project = make_project()

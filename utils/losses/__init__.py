@@ -2,6 +2,7 @@
 
 from .base import Batch, Loss
 from .ce import CrossEntropy
+from .dal import DAL
 from .energy import Energy
 from .greg import GReg
 from .gregplus import GRegPlus
@@ -19,6 +20,7 @@ LOSSES = {
     "energy": Energy,
     "greg": GReg,
     "greg+": GRegPlus,
+    "dal": DAL,
     "logitnorm": LogitNorm,
     "reweightood": ReweightOOD,
     "supcon": SupCon,

@@ -18,7 +18,8 @@ class Batch:
     x (n,3,H,W) ID images and y (n,) int64 their labels; x_out (m,3,H,W) auxiliary outliers, m = 0
     for a loss without; logits (n+m,C) and features (n+m,D) float32 in that order. A loss with
     ``gradient`` gets x and x_out with requires_grad, one with two ``views`` both views of each
-    image as the rows i and n/2 + i of x.
+    image as the rows i and n/2 + i of x. ``head`` is the network's last layer, logits = head
+    (features); None where it has no such layer.
     """
 
     x: Tensor | None
@@ -26,6 +27,7 @@ class Batch:
     y: Tensor
     logits: Tensor
     features: Tensor
+    head: torch.nn.Linear | None = None
 
     @property
     def logits_in(self) -> Tensor:
@@ -63,6 +65,7 @@ class Loss:
     # needs auxiliary outliers; they are never opened for a loss without
     outliers: ClassVar[bool] = False
     features: ClassVar[bool] = False  # acts on the features, not on the logits alone
+    linear: ClassVar[bool] = False  # puts features of its own through the network's last layer
     gradient: ClassVar[bool] = False  # needs the gradient by the input images
     views: ClassVar[int] = 1  # augmented views of each image in a batch
     # has a head of its own, ``make_head``, which is no part of the snapshot
@@ -99,11 +102,16 @@ class Loss:
 
     # what ``attach`` made by ``make_head``; of a loss without a head it has no parameters
     projection: torch.nn.Module = torch.nn.Identity()
+    # what goes on from step to step beside the network and is kept in the state of the run: the
+    # head, or numbers of the loss's own; None where nothing does
+    kept: torch.nn.Module | None = None
 
     def attach(self, feature_dim: int, device: torch.device) -> None:
-        """Make the head of a loss that has one, on the device."""
+        """Make the head of a loss that has one, and put what is kept on the device."""
         if self.head:
-            self.projection = self.make_head(feature_dim).to(device)
+            self.projection = self.kept = self.make_head(feature_dim)
+        if self.kept is not None:
+            self.kept.to(device)
 
     def check(self) -> None:
         """Raise ValueError when a hyper-parameter is out of its range."""

@@ -226,6 +226,15 @@ def share(model: nn.Module) -> nn.Module:
     return model
 
 
+def outside(parameter: Tensor | None) -> Tensor | None:
+    """A parameter of the network for use outside it, where every rank computes the same from all
+    images: its gradient, which ``share_gradients`` sums over the ranks, counts once.
+    """
+    if parameter is None or size() == 1:
+        return parameter
+    return parameter.detach() + (parameter - parameter.detach()) / size()
+
+
 def share_gradients(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """Before each step of the optimiser sum the gradients of the network's parameters, to which
     every rank's images have their part, over the ranks in one message.

@@ -167,15 +167,19 @@ def load_given(model: nn.Module, path: Path, description: dict, new_head: bool) 
 
 def check_features(model: nn.Module, name: str, stage: str, recipe: dict) -> None:
     """UserError where a loss acts on features and the network has no linear layer to take them
-    from: it would train without the term that makes it that loss.
+    from, or puts them through the last layer and the network's logits are not its output: it would
+    train without the term that makes it that loss.
     """
     loss = losses_of(stage)[name]
     uses = loss.features or recipe.get("sampling") == "clusters"
-    if uses and not models.feature_width(model):
+    lack = "" if models.feature_width(model) else "has no linear layer"
+    if loss.linear and models.linear_head(model) is None:
+        lack = lack or "goes on after that layer"
+    if uses and lack:
         others = [other for other, one in losses_of(stage).items() if not one.features]
         raise UserError(
             f"--loss {name} acts on the features before the last linear layer, and this network "
-            f"has no linear layer. Give another network, or a loss of the logits: "
+            f"{lack}. Give another network, or a loss of the logits: "
             f"{', '.join(others)}"
         )
 

@@ -477,7 +477,8 @@ def refuse_options_of_others(args: argparse.Namespace, stage: str) -> None:
 
 def check_loss(name: str, stage: str, recipe: dict, accumulate: int = 1) -> None:
     """UserError where a hyper-parameter of the loss is out of its range, there are fewer candidates
-    than clusters, or a step of pairs is to be made in several passes.
+    than clusters, or a step of pairs, or of a loss that keeps numbers from step to step, is to be
+    made in several passes.
     """
     try:
         loss = make_loss(name, stage, recipe)
@@ -487,6 +488,11 @@ def check_loss(name: str, stage: str, recipe: dict, accumulate: int = 1) -> None
         raise UserError(
             f"--loss {name} is made of all pairs of a step's images: in {accumulate} passes most "
             "would be missing. Leave --accumulate out and give a smaller --batch_size"
+        )
+    if loss.kept is not None and accumulate > 1:
+        raise UserError(
+            f"--loss {name} keeps numbers that move once a step: in {accumulate} passes they would "
+            f"move {accumulate} times. Leave --accumulate out and give a smaller --batch_size"
         )
     candidates = sampling.CANDIDATES * recipe.get("oe_batch_size", 0)
     if loss.chooses_outliers and candidates < recipe["batch_size"]:

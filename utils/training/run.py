@@ -73,9 +73,9 @@ class Run:
     to its files in place.
 
     folder, stem: where its snapshots go and their name without epoch; ``description`` goes into
-    every .json; ``head``, a module that the loss trains beside the model, is kept in the state
-    alone. The state that was found, if any, is loaded into model and optimiser;
-    ``first_epoch`` is the one to begin with.
+    every .json; ``head``, a module that the loss keeps beside the model, is in the state alone. The
+    state that was found, if any, is loaded into model and optimiser; ``first_epoch`` is the one to
+    begin with.
     """
 
     def __init__(self, folder, stem, model, optimizer, args, description, head=None):
