@@ -14,7 +14,10 @@ from tqdm import tqdm
 Archive = tarfile.TarFile | zipfile.ZipFile
 CHUNK = 1 << 20  # bytes
 # of the images that are read
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"),
+    *(".webp", ".gif", ".avif"),
+)
 
 
 class DownloadError(Exception):

@@ -77,7 +77,7 @@ def test_no_image_set_is_opened(network, train_set, monkeypatch):
 
     for name, entry in loaders.DATASETS.items():
         monkeypatch.setitem(loaders.DATASETS, name, dataclasses.replace(entry, make=opened))
-    for reader in ("official_reader", "read_array", "read_images"):
+    for reader in ("read_array", "read_images"):
         monkeypatch.setattr(readers, reader, opened)
     for trap in (
         lambda: loaders.load("gaussian"),

@@ -4,6 +4,7 @@ What is promised is in tests/README.md. Every input goes through the function th
 process: nothing may come out but a value or a UserError, in seconds and within the memory.
 """
 
+import gzip
 import io
 import json
 import os
@@ -97,6 +98,7 @@ def tarred(file):
         archive.addfile(member, io.BytesIO(content))
 
 
+IDX = bytes((0, 0, 8, 3)) + struct.pack(">III", 3, 8, 8) + PIXELS[..., 0].tobytes()
 CIFAR = {b"data": bytes(2 * 3072), b"labels": [0, 1]}
 WHOLE = {
     "a.npy": bytes_of(lambda f: np.save(f, PIXELS)),
@@ -111,6 +113,12 @@ WHOLE = {
     "a.tiff": bytes_of(lambda f: Image.fromarray(PIXELS[0]).save(f, "TIFF")),
     "a.webp": bytes_of(lambda f: Image.fromarray(PIXELS[0]).save(f, "WEBP")),
     "a.txt": b"a.png 0\n",
+    "a": bytes_of(lambda f: Image.fromarray(PIXELS[0]).save(f, "PNG")),
+    "c.mat": bytes_of(
+        lambda f: savemat(f, {"data": np.zeros((3, 3072), np.uint8), "labels": [1, 2, 3]})
+    ),
+    "images-idx3-ubyte": IDX,
+    "images-idx3-ubyte.gz": gzip.compress(IDX),
 }
 
 
@@ -174,7 +182,19 @@ def make_folder(path):
 
 
 KINDS = (make_pipe, make_socket, make_device)
-NAMES = ("a.npz", "a.npy", "a.zip", "a.tar.gz", "a.mat", "a.txt", "a.png", "a")
+NAMES = (
+    "a.npz",
+    "a.npy",
+    "a.zip",
+    "a.tar.gz",
+    "a.mat",
+    "a.txt",
+    "a.png",
+    "a",
+    "a.parquet",
+    "x-idx3-ubyte",
+    "test_batch.bin",
+)
 
 
 @pytest.mark.parametrize("make", KINDS)

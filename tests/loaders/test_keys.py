@@ -40,7 +40,7 @@ def test_a_part_that_is_not_there_is_not_replaced(tmp_path):
         load_id("own", "test", tmp_path, tmp_path / "own.npz")
     with pytest.raises(UserError, match="has a training and a test part"):
         write(tmp_path / "both.npz", "keras", ("train", "test"))
-        load_id("both", "test", tmp_path, tmp_path / "both.npz", share=0.5)
+        load_id("both", "test", tmp_path, loaders.Unsplit(tmp_path / "both.npz", 0.5))
 
 
 def test_ood_sets_called_alike_are_told_apart_by_names(tmp_path):

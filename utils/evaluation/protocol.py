@@ -288,15 +288,15 @@ def load_id_set(
         name = dataset_of(description, file, args)
         folder = list_folder(rules, name)
         path = loaders.listed_path(folder, folder, args.data)
+    share = share_of(description, args, path)
     images = loaders.load_id(
         dataset_of(description, file, args),
         split,
         args.data,
-        path,
+        loaders.Unsplit(path, share) if share else path,
         size,
         args.skip_bad,
         description["num_classes"],
-        share_of(description, args, path),
     )
     loaders.check_classes(images.classes, description.get("classes"), images.source, file)
     return images

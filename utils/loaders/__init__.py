@@ -50,5 +50,6 @@ from .sets import (
     make_set,
     outlier_statistics,
 )
+from .splits import Unsplit
 from .statistics import channels, described_statistics, shown, typed_statistics
 from .streaming import use_streaming

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from scipy.io import whosmat
 
 from data.archives import IMAGE_ENDINGS
-from utils.runtime import UserError
+from utils.runtime import UserError, open_regular
 
 PIXELS = 1 << 26  # of one image, as it is and after it is resized: 268 MB of four bytes each
 IMAGE_BYTES = 1 << 28  # of one image file
@@ -26,6 +26,7 @@ DIRECTORY_BYTES = 3 << 24  # of a .zip's list of members: as many with names of 
 PACKED = 20  # an array of photographs is never packed to less than 1/20 of its size
 FREE_BYTES = 1 << 28  # but a small one of one colour may be
 CLASSES = 100_000
+WHOLE_BYTES = 1 << 30  # of a file that is read at once: a fixed form's, whose parts are smaller
 
 
 def list_files(top: str | Path) -> Iterator[str]:
@@ -78,6 +79,25 @@ def read_image_bytes(file: BinaryIO) -> bytes:
         content += piece
         if len(content) > IMAGE_BYTES:
             raise ValueError(f"more than {IMAGE_BYTES >> 20} MB")
+    return bytes(content)
+
+
+def first_bytes(path: str | Path, count: int = 20) -> bytes:
+    """The first bytes of a regular file; b"" of what is none, or may not be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(count)
+    except (OSError, ValueError, UserError):
+        return b""
+
+
+def read_whole(file: BinaryIO, path: str | Path, limit: int = WHOLE_BYTES) -> bytes:
+    """The rest of a file; UserError where that is more than ``limit`` bytes."""
+    content = bytearray()
+    while piece := file.read(1 << 20):
+        content += piece
+        if len(content) > limit:
+            raise UserError(f"{path} holds more than {limit:,} bytes, which no such file does")
     return bytes(content)
 
 

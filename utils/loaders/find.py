@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.runtime import DATA, UserError, print_note, short_path
+from utils.runtime import DATA, UserError, print_note, printable, short_path
 
-from . import readers, splits, streaming
+from . import forms, heads, parquet, readers, splits, streaming
 from .digits import Content
 from .keys import parts_of_npz
 from .readers import Size
@@ -18,6 +18,7 @@ from .sets import (
     DATASETS,
     LIST_NAMES,
     OOD_SETS,
+    OTHER_FOLDERS,
     OUTLIER_SETS,
     OUTLIERS,
     SIX_SETS,
@@ -56,7 +57,13 @@ def candidates(name: str, split: str, data: str | Path) -> list[Path]:
     endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS
     stems = [f"{name}/{split}", f"ood/{name}", f"outliers/{name}", name]
     general = [data / f"{stem}{ending}" for stem in stems for ending in ("",) + endings]
-    return [data / path for path in entry.paths] + general
+    official = [*entry.paths, *entry.elsewhere]
+    there = [f"{folder}/{path}" for folder in OTHER_FOLDERS for path in official]
+    return (
+        [data / path for path in entry.paths]
+        + general
+        + [data / path for path in (*entry.elsewhere, *there)]
+    )
 
 
 def find_source(name: str, split: str, data: str | Path = DATA) -> Path | None:
@@ -74,51 +81,54 @@ def load(
     name: str,
     split: str = "test",
     data: str | Path = DATA,
-    path: str | Path | None = None,
+    path: str | Path | splits.Place | None = None,
     size: Size = 32,
     skip_bad: bool = False,
     fit_arrays: bool = False,
-    strict: bool = False,
 ) -> ImageSet:
-    """ImageSet of a named data set, or of ``path`` (official files, a folder,
-    archive or array) under the given name.
+    """ImageSet of a named data set, or of ``path`` (a known form, a folder, archive, list or array;
+    or the Place that ``locate`` found) under the given name.
 
     ``size`` is the side that images of other sizes are brought to, or (resize, crop); arrays keep
-    theirs but for ``fit_arrays``. ``strict``: of ID images, of which another part than the split's
-    is never taken. Raises UserError.
+    theirs but for ``fit_arrays``. Raises UserError.
     """
     entry = DATASETS.get(name, DataSet())
     if path is None and entry.make:
         return make_set(*with_name(entry.make(split), name), source="made from installed packages")
-    place = (
-        splits.Place(find_source(name, split, data))
-        if path is None
-        else locate(Path(path).expanduser(), split, strict)
-    )
+    if path is None:
+        place = splits.Place(find_source(name, split, data))
+    elif isinstance(path, splits.Place):
+        place = path
+    else:
+        place = locate(Path(path).expanduser(), split)
     path = place.path
-    if path is None or not path.exists():
+    form = None if path is None else forms.form_of(path)
+    if path is None or (form is None and not path.exists()):
         raise UserError(missing_message(name, split, data, path))
-    bad, names, read_official = (), None, readers.official_reader(path)
-    if read_official:
-        pixels, labels, classes = read_official(path, split)
+    bad, names, others, told = (), None, "", place.told
+    if form:
+        pixels, labels, classes = *form.read(path, place.kind or split), None
+        told = told or form.told(path)
     elif path.name.endswith(readers.ARRAY_ENDINGS):
         pixels, labels, classes = readers.read_array(path, split, place.inside)
     elif streaming.is_streamed(place, size):
         images = streaming.stream(place, name, size, entry.crop_only, skip_bad)
-        tell(images, split, place.told)
+        tell(images, split, told)
         note_bad(images)
         return images
     else:
         pixels, labels, classes, bad = readers.read_images(
             path, data, size, entry.crop_only, skip_bad, place.inside
         )
-        names = readers.image_names(path, bad, place.inside)
+        source = readers.open_source(path, place.inside)
+        names = readers.image_names(source, bad)
+        others = heads.kinds(getattr(source, "others", ()))
     side = readers.crop_side(size)
     if fit_arrays and pixels.shape[1:3] != (side, side):
         pixels = readers.fit_pixels(pixels, size, entry.crop_only)
-    images = make_set(pixels, labels, name, classes, source=str(path / place.inside))
-    images.skipped, images.names = tuple(bad), names
-    tell(images, split, place.told)
+    images = make_set(pixels, labels, name, classes, printable(str(path / place.inside)))
+    images.skipped, images.names = tuple(map(printable, bad)), names
+    tell(images, split, told, others)
     note_bad(images)
     return images
 
@@ -137,11 +147,21 @@ def locate(path: Path, split: str, strict: bool = False) -> splits.Place:
     """Where the train / test part of one's own images lies: beside others in a folder or inside an
     archive, or ``path`` itself where that has no parts. ``strict`` as in ``choose_part``.
     """
-    if path.is_dir() and not readers.official_reader(path):
+    form = forms.form_of(path)
+    if form:
+        parts = form.parts(path)
+        if parts:
+            _, kind, told = splits.choose_part(parts, split, path, strict)
+            return splits.Place(path, "", told, kind)
+    elif path.is_dir():
         parts = splits.parts_of_folder(path, readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS)
         if parts:
             part, kind, told = splits.choose_part(parts, split, path, strict)
             return splits.Place(part, "", told, kind)
+        parts = parquet.parts_of(path)
+        if parts:
+            inside, kind, told = splits.choose_part(parts, split, path, strict)
+            return splits.Place(path, inside, told, kind)
     elif path.is_file() and path.name.lower().endswith(readers.ARCHIVE_ENDINGS):
         archive = readers.Archive(path)
         parts = splits.parts_of_archive([archive.inside + name for name in archive.names])
@@ -185,8 +205,10 @@ def split_off(images: ImageSet, share: float, split: str) -> ImageSet:
     return images.subset(chosen)
 
 
-def tell(images: ImageSet, split: str, told: str) -> None:
-    """One line on what has been read: name, place, split, images, classes, what was left out."""
+def tell(images: ImageSet, split: str, told: str, others: str = "") -> None:
+    """One line on what has been read: name, place, split, images, classes, what was left out, and
+    what lies beside the images and is none.
+    """
     line = f"{images.name} ({split}): {short_path(images.source) if images.source else 'made here'}"
     line += f"{f', the {told}' if told else ''}, {len(images):,} images"
     if images.classes:
@@ -194,7 +216,8 @@ def tell(images: ImageSet, split: str, told: str) -> None:
         line += f", {len(images.classes)} classes: {names}"
     elif images.labels is not None:
         line += f", labels {int(images.labels.min())} to {int(images.labels.max())}"
-    print(f"{line}{f', {len(images.skipped)} left out' if images.skipped else ''}", flush=True)
+    line += f", {len(images.skipped)} left out" if images.skipped else ""
+    print(line + (f"; no images, not read: {others}" if others else ""), flush=True)
 
 
 def name_or_path(item: str) -> tuple[str, str | None]:
@@ -208,12 +231,13 @@ def name_or_path(item: str) -> tuple[str, str | None]:
         return given, path if path and kind in ("folder", "path", "file") else place
     kind, _, path = item.partition(":")
     path = path if path and kind in ("folder", "path", "file") else item
-    endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS + (".mat",)
-    if path is item and "/" not in item and not item.endswith(endings):
+    endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS + (".mat", parquet.ENDING)
+    file, severity = forms.corruptions.split_severity(path)
+    if path is item and "/" not in item and not file.endswith(endings):
         return item, None
-    name = os.path.basename(os.path.abspath(Path(path).expanduser()))
+    name = os.path.basename(os.path.abspath(Path(file).expanduser()))
     ending = next((ending for ending in endings if name.endswith(ending)), "")
-    return name.removesuffix(ending) or name, path
+    return (name.removesuffix(ending) or name) + (f"_{severity}" if severity else ""), path
 
 
 def local_path(name: str, split: str, data: str | Path) -> str | None:
@@ -221,7 +245,8 @@ def local_path(name: str, split: str, data: str | Path) -> str | None:
     for a name that means nothing else; or None.
     """
     unknown = name not in DATASETS and find_source(name, split, data) is None
-    return name if unknown and Path(name).exists() else None
+    there = unknown and Path(forms.corruptions.split_severity(name)[0]).exists()
+    return name if there else None
 
 
 def with_name(content: Content, name: str) -> tuple:
@@ -267,26 +292,24 @@ def load_id(
     name: str,
     split: str,
     data: str | Path = DATA,
-    path: str | Path | None = None,
+    path: str | Path | splits.Unsplit | None = None,
     size: Size | None = None,
     skip_bad: bool = False,
     num_classes: int | None = None,
-    share: float | None = None,
 ) -> ImageSet:
     """ImageSet with labels 0..C-1 of an in-distribution data set;
     UserError when labels are missing or out of range.
 
-    ``size``: the side all images are brought to; None = 32, but arrays keep theirs. ``share`` of
-    images without parts is split off for testing.
+    ``path``: where one's own lie, or an ``Unsplit`` whose share is split off for testing. ``size``:
+    the side all images are brought to; None = 32, but arrays keep theirs.
     """
+    path, share = path if isinstance(path, splits.Unsplit) else (path, None)
     if share and path is None:
         raise UserError("--split is for images of your own: --id PATH")
     if share and has_parts(path):
         raise UserError(f"{path} has a training and a test part; --split is for images in one part")
-    strict = path is not None and not share
-    images = load(
-        name, split, data, path, size or 32, skip_bad, fit_arrays=size is not None, strict=strict
-    )
+    place = None if path is None else locate(Path(path).expanduser(), split, strict=not share)
+    images = load(name, split, data, place, size or 32, skip_bad, fit_arrays=size is not None)
     if share:
         images = split_off(images, share, split)
         print(f"of them {len(images):,} for {split}ing, by --split {share:g}", flush=True)
@@ -368,17 +391,13 @@ def parse_ood(
             f"of the protocol's OOD sets there is no {', '.join(missing)} in {data}. Run: "
             f"{download_command(missing, data)}; or name others: --ood NAME,folder:PATH"
         )
+    named = [
+        (name, path or local_path(name, "test", data)) for name, path in map(name_or_path, items)
+    ]
     sets = [
-        load(
-            name,
-            "test",
-            data,
-            path or local_path(name, "test", data),
-            size,
-            skip_bad,
-            fit_arrays=True,
-        )
-        for name, path in map(name_or_path, items)
+        load(name, "test", data, path, size, skip_bad, fit_arrays=True)
+        for item in named
+        for name, path in forms.corruptions.each_corruption(*item)
     ]
     check_names([images.name for images in sets], "--ood")
     return sets
@@ -400,13 +419,12 @@ def load_id_pair(args: argparse.Namespace) -> tuple[ImageSet, ImageSet, int]:
     UserError unless the two belong together.
     """
     share = getattr(args, "split", None)
-    train = load_id(
-        args.dataset, "train", args.data, args.id, args.image_size, args.skip_bad, share=share
-    )
+    path = splits.Unsplit(args.id, share) if share else args.id
+    train = load_id(args.dataset, "train", args.data, path, args.image_size, args.skip_bad)
     known = DATASETS[args.dataset].num_classes if args.dataset in DATASETS and not args.id else None
     num_classes = known or max(int(train.labels.max()) + 1, len(train.classes or ()))
     test = load_id(
-        args.dataset, "test", args.data, args.id, args.image_size, args.skip_bad, num_classes, share
+        args.dataset, "test", args.data, path, args.image_size, args.skip_bad, num_classes
     )
     if num_classes == 1:
         raise UserError(

@@ -18,6 +18,8 @@ class Listed:
     negative. UserError: a line that is none, or the first image is nowhere.
     """
 
+    classes = None
+
     def __init__(self, path: Path):
         try:
             text = read_regular_text(path, limit=1 << 28)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from utils.runtime import DATA, UserError, printable
 
-from . import readers
+from . import forms, readers
 from .find import load, local_path, missing_message, name_or_path
 from .sets import ImageSet, make_set
 
@@ -22,11 +22,13 @@ def load_pictures(
     path = None if path is None else Path(path).expanduser()
     if path is None and Path(text).expanduser().is_file():
         path = Path(text).expanduser()
-    if path is not None and path.is_dir() and not readers.official_reader(path):
+    form = None if path is None else forms.form_of(path)
+    if path is not None and path.is_dir() and form is None:
         # not ``load``, which would take the test part of a folder that has one
         pixels, _, _, bad = readers.read_images(path, data, size, False, skip_bad)
-        return named(make_set(pixels, None, name, source=str(path)), readers.image_names(path, bad))
-    if path is not None and not path.exists():
+        names = readers.image_names(readers.open_source(path), bad)
+        return named(make_set(pixels, None, name, source=str(path)), names)
+    if path is not None and form is None and not path.exists():
         raise UserError(
             missing_message(name, "test", data, path).replace("Give a", "Give an image, a")
         )

@@ -9,8 +9,8 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from pathlib import Path
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -18,9 +18,9 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from data.archives import IMAGE_ENDINGS
-from utils.runtime import Cache, UserError, check_regular, open_regular
+from utils.runtime import Cache, UserError, check_regular, open_regular, printable
 
-from . import bounds, splits
+from . import bounds, heads, parquet, splits
 from .digits import Content
 from .keys import label_key
 from .lists import LIST_ENDING, Listed
@@ -30,18 +30,12 @@ ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
 # What Pillow may take an image for, whatever its name says: it would start another program
 # (Ghostscript) for an EPS, and has decoders for formats that nobody keeps images in.
-FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
+FORMATS = ["JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF"]
+Image.init()
+FORMATS += ["AVIF"] * ("AVIF" in Image.OPEN)  # not every build of Pillow has it
 # To be raised when the same file gives other pixels, labels or classes than before: what was
 # decoded before is not read then.
 DECODING = 2
-
-
-def official_reader(path: Path) -> Callable[[Path, str], Content] | None:
-    """The reader of the official files that a path is, or None."""
-    if path.suffix == ".mat":
-        return read_svhn
-    names = ("data_batch_1", "test_batch", "train", "test")
-    return read_cifar if path.is_dir() and any((path / name).is_file() for name in names) else None
 
 
 def read_cifar(folder: Path, split: str) -> Content:
@@ -145,6 +139,18 @@ def check_pixels(images: np.ndarray, where: str | Path) -> np.ndarray:
     return images
 
 
+def read_labels(path: Path, count: int) -> np.ndarray:
+    """int64 (count,) labels of a .npy; UserError where they are not those."""
+    try:
+        with open_regular(path) as file:
+            labels = np.load(file, allow_pickle=False)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as an array file ({error})") from None
+    return check_labels(np.asarray(labels), count, path)
+
+
 def check_labels(labels: np.ndarray | None, count: int, where: str | Path) -> np.ndarray | None:
     """int64 (N,) labels of (N,) or (N,1), or None."""
     if labels is None:
@@ -160,14 +166,6 @@ def check_labels(labels: np.ndarray | None, count: int, where: str | Path) -> np
     return labels.astype(np.int64)
 
 
-def is_image(name: str) -> bool:
-    """Whether a relative name is that of an image, hidden files and folders apart."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_ENDINGS and not any(
-        part.startswith((".", "__MACOSX")) for part in path.parts
-    )
-
-
 class Folder:
     """The images below a folder, by sorted relative name; class folders may be links."""
 
@@ -175,8 +173,17 @@ class Folder:
         self.path = Path(path)
         start = len(os.path.join(path, ""))
         found = (file[start:].replace(os.sep, "/") for file in bounds.list_files(path))
-        self.names = sorted(filter(is_image, found))
+        named, self.others = [], []
+        for name in found:
+            (named if self.is_image(name) else self.others).append(name)
+        self.names = sorted(named)
         self.order = range(len(self.names))
+
+    def is_image(self, name: str) -> bool:
+        """By its ending, else by its first bytes."""
+        return heads.is_named_image(name) or (
+            heads.may_be_image(name) and heads.is_image_head(bounds.first_bytes(self.path / name))
+        )
 
     def open(self, name: str) -> BinaryIO:
         return open_regular(self.path / name)
@@ -186,7 +193,7 @@ class OneFile(Folder):
     """One image file, as a folder that holds nothing else."""
 
     def __init__(self, path):
-        self.path, self.names, self.order = path.parent, [path.name], range(1)
+        self.path, self.names, self.order, self.others = path.parent, [path.name], range(1), []
 
 
 class Archive:
@@ -206,10 +213,16 @@ class Archive:
                     bounds.check_directory(file, path)
             self.file = zipfile.ZipFile(path) if zipped else tarfile.open(path)  # noqa: SIM115
             members = bounds.limited(self.file.infolist() if zipped else self.file, path)
-            if zipped:
-                places = {member.filename: member.header_offset for member in members}
-            else:
-                places = {member.name: member.offset for member in members if member.isfile()}
+            places, self.others = {}, []
+            for member in members:
+                if member.is_dir() if zipped else not member.isfile():
+                    continue
+                name = member.filename if zipped else member.name
+                if self.is_image(member, name):
+                    places[name] = member.header_offset if zipped else member.offset
+                else:
+                    self.others.append(name)
+            if not zipped:
                 self.file.fileobj.seek(self.file.offset)
                 # a damaged header passes for the end
                 if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
@@ -218,13 +231,24 @@ class Archive:
             raise
         except Exception as error:  # each unpacker has errors of its own
             raise UserError(f"{path} is not a readable .zip or .tar archive ({error})") from None
-        chosen = {name for name in filter(is_image, places) if name.startswith(inside)}
+        chosen = {name for name in places if name.startswith(inside)}
         # of the archive's one folder around everything no class is called
         self.inside = inside or splits.common_root(sorted(chosen))
         self.names = sorted(name.removeprefix(self.inside) for name in chosen)
         self.order = sorted(
             range(len(self.names)), key=lambda i: places[self.inside + self.names[i]]
         )
+
+    def is_image(self, member: Any, name: str) -> bool:
+        """As of a Folder; a tar's member is looked at while it is passed."""
+        if heads.is_named_image(name) or not heads.may_be_image(name):
+            return heads.is_named_image(name)
+        try:
+            zipped = isinstance(self.file, zipfile.ZipFile)
+            with self.file.open(member) if zipped else self.file.extractfile(member) as file:
+                return heads.is_image_head(file.read(heads.HEAD))
+        except (RuntimeError, NotImplementedError, zipfile.BadZipFile):  # encrypted, damaged
+            return False
 
     def open(self, name: str) -> IO[bytes]:
         return (
@@ -234,7 +258,7 @@ class Archive:
         )
 
 
-Source = Folder | Archive | Listed
+Source = Folder | Archive | Listed | parquet.Table
 Size = int | tuple[int, int]  # the side of images, or (the side to resize to, that of the crop)
 # pixels, labels and classes of the images that could be read, names of the others
 Decoded = tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None, list[str]]
@@ -302,8 +326,13 @@ def unreadable(source: Source, name: str, error: Exception) -> UserError:
 
 
 def no_image(source: Source) -> UserError:
-    """The UserError of a folder or archive without images."""
-    return UserError(f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)})")
+    """The UserError of a folder or archive without images: what it holds, and what is read."""
+    there = heads.kinds(getattr(source, "others", ()))
+    return UserError(
+        f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)}), but {there or 'nothing'}. "
+        "Bring image files in class folders or packed in a .zip or .tar, or an array .npz or .npy; "
+        "data/README.md lists what else is read"
+    )
 
 
 def decode(
@@ -351,12 +380,12 @@ def crop_side(size: Size) -> int:
 
 
 def labels_of(source: Source) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """(int64 labels (N,) or None, class names or None) of a Folder, Archive or Listed.
+    """(int64 labels (N,) or None, class names or None) of a Folder, Archive, Listed or Table.
 
     The class is the first folder of a name, whatever folders lie below it.
     """
-    if isinstance(source, Listed):
-        return source.labels, None
+    if isinstance(source, (Listed, parquet.Table)):
+        return source.labels, source.classes
     parents = [name.split("/")[0] if "/" in name else "" for name in source.names]
     if not all(parents):
         return None, None
@@ -364,7 +393,8 @@ def labels_of(source: Source) -> tuple[np.ndarray | None, tuple[str, ...] | None
     if len(classes) > bounds.CLASSES:
         raise UserError(f"{source.path} has {len(classes)} folders, more than classes can be")
     number = {name: i for i, name in enumerate(classes)}
-    return np.array([number[parent] for parent in parents], dtype=np.int64), classes
+    labels = np.array([number[parent] for parent in parents], dtype=np.int64)
+    return labels, tuple(map(printable, classes))  # names that are not UTF-8 are written out
 
 
 def numbers_as_numbers(names: Iterable[str]) -> Callable:
@@ -417,31 +447,41 @@ def cached_images(
 
 def decoding_parts(source: Source, path: Path, size: Size, crop_only: bool) -> list[str]:
     """What the pixels of a folder, list or archive depend on, as texts."""
-    files = [path]
-    if not isinstance(source, Archive):
+    files, inside = [path], ""
+    if isinstance(source, parquet.Table):
+        files, inside = source.files, source.inside
+    elif isinstance(source, Archive):
+        inside = source.inside
+    else:
         files = [source.path / name for name in source.names]
-    inside = source.inside if isinstance(source, Archive) else ""
     parts = [str(path.resolve()), inside, str(size), str(crop_only), str(DECODING)]
     return parts + [stamp(file) for file in files]
 
 
 def open_source(path: Path, inside: str = "") -> Source:
-    """The images of a folder, of a list, of an archive (of it those below the folder ``inside``),
-    or of the one image file that a path is.
+    """The images of a folder, of a list, of parquet files, of an archive, or of the one image file
+    that a path is; ``inside``: the part of the parquet files, or the folder in the archive, alone.
     """
     if path.is_dir():
-        return Folder(path)
+        folder = Folder(path)
+        exported = any(name.endswith(parquet.ENDING) for name in folder.others)
+        return parquet.Table(path, inside) if exported and not folder.names else folder
     if path.suffix == LIST_ENDING:
         return Listed(path)
-    if path.name.lower().endswith(ARCHIVE_ENDINGS) or not is_image(path.name):
+    if parquet.is_parquet(path):
+        return parquet.Table(path)
+    if path.name.lower().endswith(ARCHIVE_ENDINGS):
         return Archive(path, inside)
-    return OneFile(path)
+    image = heads.is_named_image(path.name) or heads.is_image_head(bounds.first_bytes(path))
+    return OneFile(path) if image else Archive(path, inside)
 
 
-def image_names(path: Path, bad: Iterable[str], inside: str = "") -> tuple[str, ...]:
-    """Names of the images that ``read_images`` gives, in its order; ``bad`` were left out."""
+def image_names(source: Source, bad: Iterable[str]) -> tuple[str, ...]:
+    """Names of the images that ``read_images`` gives, in its order, in characters that can be
+    written; ``bad`` were left out.
+    """
     left_out = set(bad)
-    return tuple(name for name in open_source(path, inside).names if name not in left_out)
+    return tuple(printable(name) for name in source.names if name not in left_out)
 
 
 def stamp(file: Path) -> str:

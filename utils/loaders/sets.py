@@ -79,6 +79,7 @@ class DataSet:
     """One line of DATASETS: where it lies below the data folder, how many classes it has."""
 
     paths: tuple = ()  # official places, tried in order; then the general ones of find_source
+    elsewhere: tuple = ()  # where other projects and torchvision keep it; tried after all others
     # (split) -> pixels, labels, classes, for sets that need no file
     make: Callable | None = None
     num_classes: int | None = None  # of an ID set
@@ -86,15 +87,46 @@ class DataSet:
     download: bool = False  # data/download.py knows it
 
 
+# Folders that other projects keep their OOD sets in, below the data folder
+OTHER_FOLDERS = ("ood_data", "ood_datasets")
+
 DATASETS = {
-    "cifar10": DataSet(("cifar-10-batches-py",), num_classes=10, download=True),
-    "cifar100": DataSet(("cifar-100-python",), num_classes=100, download=True),
+    "cifar10": DataSet(
+        ("cifar-10-batches-py",),
+        elsewhere=(
+            "cifarpy/cifar-10-batches-py",
+            "cifar10/cifar-10-batches-py",
+            "cifar-10-batches-bin",
+            "cifar-10-batches-mat",
+        ),
+        num_classes=10,
+        download=True,
+    ),
+    "cifar100": DataSet(
+        ("cifar-100-python",),
+        elsewhere=(
+            "cifarpy/cifar-100-python",
+            "cifar100/cifar-100-python",
+            "cifar-100-binary",
+            "cifar-100-matlab",
+        ),
+        num_classes=100,
+        download=True,
+    ),
     "digits": DataSet(make=digits.digits, num_classes=digits.ID_DIGITS),
-    "textures": DataSet(("dtd/images",), download=True),
-    "svhn": DataSet(("svhn/test_32x32.mat", "test_32x32.mat"), download=True),
-    "places365": DataSet(("places365/test_subset",), download=True),
-    "lsun_c": DataSet(("LSUN",), crop_only=True, download=True),
-    "lsun_r": DataSet(("LSUN_resize",), download=True),
+    "textures": DataSet(("dtd/images",), ("dtd/dtd/images",), download=True),
+    "svhn": DataSet(
+        ("svhn/test_32x32.mat", "test_32x32.mat"),
+        ("SVHN/test_32x32.mat", "svhn/selected_test_32x32.mat"),
+        download=True,
+    ),
+    "places365": DataSet(
+        ("places365/test_subset",),
+        ("places365_standard/test", "places365_standard/val", "places365_standard"),
+        download=True,
+    ),
+    "lsun_c": DataSet(("LSUN",), ("LSUN_C",), crop_only=True, download=True),
+    "lsun_r": DataSet(("LSUN_resize",), ("LSUN_R",), download=True),
     "isun": DataSet(("iSUN",), download=True),
     "300k": DataSet(("300K_random_images.npy",), download=True),
     "tiny_imagenet": DataSet(),
@@ -102,10 +134,11 @@ DATASETS = {
     "inaturalist": DataSet(("iNaturalist/images", "iNaturalist")),
     "sun": DataSet(("SUN/images", "SUN")),
     "places_mos": DataSet(("Places/images", "Places")),
+    "mnist": DataSet(elsewhere=("MNIST",)),
     **{
         name: DataSet()
         for name in SOURCES["by_hand"]
-        if name not in ("inaturalist", "sun", "places_mos")
+        if name not in ("inaturalist", "sun", "places_mos", "mnist")
     },
     **{name: DataSet() for name in STAND_INS["sets"]},
     "digits_6_9": DataSet(make=digits.held_out_digits),

@@ -33,6 +33,13 @@ class Place(NamedTuple):
     kind: str = ""  # the part's: "train", "test", "val", or "" where there are no parts
 
 
+class Unsplit(NamedTuple):
+    """One's own images in one part, of which a share of each class is split off for testing."""
+
+    path: str | Path | None
+    share: float
+
+
 def kind_of(name: str, endings: Iterable[str] = ()) -> str | None:
     """The kind of part that a file's or folder's name says, or None."""
     ending = next((end for end in endings if name.lower().endswith(end)), "")

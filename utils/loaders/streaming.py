@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from utils.runtime import UserError
+from utils.runtime import UserError, printable
 
 from . import readers
 from .readers import Size
@@ -181,7 +181,7 @@ def stream(place: Place, name: str, size: Size, crop_only: bool, skip_bad: bool)
         name,
         digest.hexdigest(),
         classes,
-        str(path / place.inside),
-        tuple(names[~good]),
-        tuple(names[good]),
+        printable(str(path / place.inside)),
+        tuple(map(printable, names[~good])),
+        tuple(map(printable, names[good])),
     )

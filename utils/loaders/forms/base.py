@@ -1,0 +1,82 @@
+"""What a form is, and how files of one are read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.runtime import UserError
+
+Content = tuple[np.ndarray, np.ndarray | None]  # uint8 (N,H,W,3), int64 labels (N,) or None
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way in which images are stored, known by what a path holds.
+
+    ``find``: path -> {part: its files}, the part "" where there are no parts, {} where the path is
+    not of this form. ``read_file``: a file -> its images and labels; UserError where it is not what
+    its name or its first bytes say. ``told``: what of the choice has to be said.
+    """
+
+    title: str
+    find: Callable[[Path], dict[str, list[Path]]]
+    read_file: Callable[[Path], Content]
+    told: Callable[[Path], str] = lambda path: ""
+
+    def parts(self, path: Path) -> dict[str, list[str]]:
+        """{part: [name of its first file]}, {} where there are none."""
+        return {part: [files[0].name] for part, files in self.find(path).items() if part}
+
+    def read(self, path: Path, part: str) -> Content:
+        """Images and labels of a part, "train" or "test", or of all where there are no parts;
+        UserError: not there.
+        """
+        found = self.find(path)
+        files = found.get(part) or found.get("")
+        if not files:
+            names = ", ".join(file.name for files in found.values() for file in files)
+            raise UserError(f"{path} ({self.title}) has no {part} part; there is: {names}")
+        contents = []
+        for file in files:
+            try:
+                contents.append(self.read_file(file))
+            except FileNotFoundError:
+                raise UserError(
+                    f"{file} is missing ({self.title}). Unpack the archive once more"
+                ) from None
+        if len({pixels.shape[1:] for pixels, _ in contents}) > 1:
+            raise UserError(f"{path}: its files hold images of several sizes")
+        if len(contents) == 1:
+            return contents[0]
+        pixels, labels = zip(*contents)
+        labelled = all(part is not None for part in labels)
+        return np.concatenate(pixels), np.concatenate(labels) if labelled else None
+
+
+Layout = dict[str, tuple[str, ...]]
+
+
+def named_files(folder: Path, layouts: tuple[Layout, ...]) -> dict[str, list[Path]]:
+    """{part: paths} of the first of ``layouts``, each {part: file names}, of which a file is there:
+    all files of a part, also those that are not there.
+    """
+    for layout in layouts:
+        found = {
+            part: [folder / name for name in names]
+            for part, names in layout.items()
+            if any((folder / name).exists() for name in names)
+        }
+        if found:
+            return found
+    return {}
+
+
+def batch_names(ending: str) -> tuple[Layout, Layout]:
+    """The file names of CIFAR-10 and of CIFAR-100 in the version whose files have this ending."""
+    five = tuple(f"data_batch_{number}{ending}" for number in range(1, 6))
+    return (
+        {"train": five, "test": (f"test_batch{ending}",)},
+        {"train": (f"train{ending}",), "test": (f"test{ending}",)},
+    )

@@ -1,0 +1,64 @@
+"""MATLAB files: CIFAR's (``data`` and ``labels``) and SVHN's (``X`` and ``y``), by their variables."""
+
+import numpy as np
+from scipy.io import loadmat, whosmat
+
+from utils.runtime import UserError, open_regular
+
+from .. import bounds, readers
+from .base import Content, Form, Path, batch_names, named_files
+
+LAYOUTS = (
+    *batch_names(".mat"),
+    {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
+    {"test": ("selected_test_32x32.mat",)},
+)
+LABELS = ("labels", "fine_labels")
+
+
+def find(path: Path) -> dict[str, list[Path]]:
+    if path.is_dir():
+        return named_files(path, LAYOUTS)
+    is_matlab = (path.suffix == ".mat" and path.exists()) or bounds.first_bytes(path).startswith(
+        b"MATLAB 5.0"
+    )
+    return {"": [path]} if is_matlab else {}
+
+
+def read_file(path: Path) -> Content:
+    try:
+        with open_regular(path) as file:
+            names = [name for name, _, _ in whosmat(file)]
+    except (UserError, FileNotFoundError):
+        raise
+    except Exception:
+        names = []  # SVHN's reader says what is wrong
+    if "data" in names and any(name in names for name in LABELS):
+        return read_cifar(path)
+    return readers.read_svhn(path, "")[:2]
+
+
+def read_cifar(path: Path) -> Content:
+    """CIFAR's batch: ``data`` is (N,3072), all red values of an image by rows, then green, then
+    blue; ``labels`` (N,1), or of CIFAR-100 ``fine_labels``.
+    """
+    try:
+        with open_regular(path) as file:
+            bounds.check_matrices(file, ("data", *LABELS), path)
+            content = loadmat(file, variable_names=("data", *LABELS))
+        data = content["data"]
+        if data.ndim != 2 or data.shape[1] != 3072:
+            raise ValueError(f"data is of shape {data.shape}, not (N,3072)")
+        pixels = readers.check_pixels(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), "data")
+        labels = content["fine_labels" if "fine_labels" in content else "labels"].reshape(-1)
+        if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():  # MATLAB's own numbers
+            labels = labels.clip(-1, 1000).astype(np.int64)
+        labels = readers.check_labels(labels, len(pixels), "labels")
+        if labels.min() < 0 or labels.max() > 99:
+            raise ValueError(f"labels go from {labels.min()} to {labels.max()}")
+        return pixels, labels
+    except Exception as error:
+        raise UserError(f"{path} is not a CIFAR .mat file ({error})") from None
+
+
+FORM = Form("MATLAB, CIFAR's or SVHN's", find, read_file)

@@ -1,0 +1,52 @@
+"""What a file is, by its first bytes where its name does not say so."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from data.archives import IMAGE_ENDINGS
+
+HEAD = 16  # bytes that are enough to know an image by
+HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+# of files that lie beside images and are none: these are not opened to see what they are
+OTHERS = (
+    *(".txt", ".csv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".log"),
+    *(".mat", ".npy", ".npz", ".pkl", ".pt", ".pth", ".h5", ".hdf5", ".parquet", ".arrow", ".bin"),
+    *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tfrecord", ".lmdb", ".mdb"),
+    *(".db", ".py", ".mp4", ".avi", ".mov"),
+)
+
+
+def is_image_head(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of an image in a format that is read."""
+    if head.startswith(HEADS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return True
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        return True
+    if head[:2] == b"BM":  # the two reserved numbers of a BMP are 0
+        return head[6:10] == bytes(4)
+    return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b"\n\r \t" and len(head) > 4
+
+
+def is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+def is_named_image(name: str) -> bool:
+    """Whether a relative name is that of an image, hidden files and folders apart."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS and not is_hidden(name)
+
+
+def may_be_image(name: str) -> bool:
+    """Whether only a file's first bytes say that it is an image: no ending, or an unknown one."""
+    ending = PurePosixPath(name).suffix.lower()
+    return ending not in OTHERS and ending not in IMAGE_ENDINGS and not is_hidden(name)
+
+
+def kinds(names: Iterable[str]) -> str:
+    """ "3 .txt, 1 without an ending" of file names, the most frequent first; "" of none."""
+    shown = [name for name in names if not is_hidden(name)]
+    count = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in shown)
+    most = sorted(count.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{number:,} {ending[:20]}" for ending, number in most[:6]]
+    return ", ".join(told + ["..."] * (len(most) > 6))
