@@ -331,7 +331,7 @@ def no_image(source: Source) -> UserError:
     return UserError(
         f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)}), but {there or 'nothing'}. "
         "Bring image files in class folders or packed in a .zip or .tar, or an array .npz or .npy; "
-        "data/README.md lists what else is read"
+        "data/README.md lists what else is read, unpacked"
     )
 
 
