@@ -110,7 +110,8 @@ def rows(case: Case, id_error: float) -> Rows:
     """All images' scores, larger = more OOD; their table: a row an OOD set, then the mean."""
     network, sets, chosen, grids = case.network, case.sets, case.scores, {}
     if case.args.tune_scores:
-        chosen, grids = tune_scores(chosen, network, sets.train, case.description.get("dataset"))
+        dataset = case.description.get("dataset")
+        chosen, grids = tune_scores(chosen, network, sets.train, dataset, sets.validation)
     found = Rows([], {}, grids)
     for score in chosen:
         try:

@@ -85,10 +85,13 @@ def main(argv: list[str] | None = None) -> None:
     }
     if outliers is not None:
         description["outliers"] = outliers.describe()
+    if validation := training.load_validation(args, test_set):
+        description["validation_ood"] = [images.describe() for images in validation]
     model = training.load_parent(parent, description)
     model = training.prepare(model, train_set, args, device, precision)
     if args.auto_margins and not args.resume:
-        args = training.with_margins(args, model, (train_set, outliers), device, precision)
+        sets = (train_set, validation or [outliers])
+        args = training.with_margins(args, model, sets, device, precision)
         loss = options.make_loss(args.loss, "tune", args.recipe)
     loss.attach(model.feature_dim, device)
     optimizer = training.make_optimizer(model, loss, args)

@@ -413,6 +413,13 @@ def test_tuned_scores_and_their_grid(digits):
         len(grid) > 3 and best == min(row["fpr95"] for row in grid) and record["tuned"]["msp"] == []
     )
     assert text.count("<- chosen") == 1
+    words = "test.py --model digits_wrn_pretrained --score knn --tune-scores --validation-ood"
+    digits.run(f"{words} blobs --ood gaussian")
+    newest = max(digits.results.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    record = json.loads(newest.read_text())
+    assert [part["name"] for part in record["validation_ood"]] == ["blobs"]
+    assert record["arguments"]["validation_ood"] == "blobs"
+    digits.refuse(f"{words} blobs --ood gaussian,blobs", "'blobs'", "in common with the test set")
 
 
 def test_another_epoch_and_another_run_keep_the_former_s_result(digits, tmp_path):

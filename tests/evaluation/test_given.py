@@ -208,12 +208,14 @@ def test_what_is_no_file_of_outputs_is_refused(files, score, tmp_path):
             score(order=("train", "id", name.removesuffix(".npz")))
     np.save(tmp_path / "one.npy", np.ones((3, 3)))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    np.savez(tmp_path / "copy.npz", logits=files["id"]["logits"], features=files["id"]["features"])
     for order, words in (
         (("train", "id", "one"), "one.npz is one array"),
         (("train", "id", "nosuch"), "nosuch.npz does not exist"),
         (("train", "id"), "TRAIN.npz ID.npz OOD.npz .* are needed"),
         (("train", "-", "far"), "are needed"),
         (("id", "id", "far"), "holds the same outputs as .*id.npz"),
+        (("train", "id", "copy"), "copy.npz holds the same outputs as .*id.npz"),
         (("train", "id", "id"), "names 'id'"),
         (("train", "id", "far", "far"), "names 'far' twice"),
     ):
@@ -270,3 +272,22 @@ def test_outputs_of_logits_alone(files):
     alone, whole = Outputs(logits), outputs_of(files["id"])
     assert alone.take(slice(3)).features.shape == (3, 0)
     assert np.array_equal(SCORES["msp"]().score(alone), SCORES["msp"]().score(whole))
+
+
+def test_hyper_parameters_are_chosen_on_given_validation_outputs(files, score, tmp_path, capsys):
+    np.savez(tmp_path / "own.npz", **arrays_of(40, 9, shift=0.5))
+    record, _ = score(f"--score knn --tune-scores --validation-ood {tmp_path}/own.npz")
+    assert record["tuned"]["knn"] and record["validation_ood"][0]["images"] == 40
+    assert "against validation OOD images (own)" in capsys.readouterr().out
+    shared = {
+        key: np.concatenate([files[one][key][:5] for one in ("far", "near")])
+        for key in ("logits", "features")
+    }
+    np.savez(tmp_path / "own.npz", **shared)
+    with pytest.raises(UserError, match="'own' .*5 of its 10 images in common .*'near'"):
+        score(f"--tune-scores --validation-ood {tmp_path}/own.npz", order=("train", "id", "near"))
+    with pytest.raises(UserError, match="noise would need the network"):
+        score("--tune-scores")
+    with pytest.raises(SystemExit):
+        score(f"--validation-ood {tmp_path}/own.npz")
+    assert "--tune-scores" in capsys.readouterr().err

@@ -3,6 +3,8 @@ and takes the best line of its grid.
 """
 
 import dataclasses
+from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from torch import nn
 
 from utils import loaders
 from utils.evaluation.network import Network
+from utils.evaluation.protocol import load_validation
 from utils.evaluation.validation import Validation, format_grid, noise_sets, tune_scores, varied
 from utils.loaders import readers
+from utils.metrics import detection_metrics
 from utils.runtime import UserError
 from utils.scores import SCORES, choose
 
@@ -53,11 +57,11 @@ def test_held_out_images_are_apart_from_those_fitted_on(network, train_set):
 
 def test_noise_is_no_ood_test_set_and_as_many_images(network, train_set):
     validation = Validation(network, train_set)
-    fingerprints = {noise.fingerprint for noise in validation.noise}
+    fingerprints = {noise.fingerprint for noise in validation.ood}
     assert len(fingerprints) == 3
     for line in loaders.OOD_SETS["digits"]:
         assert loaders.load(line[0]).fingerprint not in fingerprints
-    for noise in validation.noise:
+    for noise in validation.ood:
         assert len(noise) == len(validation.id_set)
         assert noise.images.shape == validation.id_set.images.shape
 
@@ -141,3 +145,34 @@ def test_a_searched_percentile_counts_where_the_data_set_has_a_clip_value():
     (plain,), (typed,) = (choose(text, "imagenet") for text in ("react", "react:c=2"))
     assert varied(plain, "imagenet", {"p": 80.0}).hyper == {"p": 80.0, "c": 0.0}
     assert varied(typed, "imagenet", {"p": 80.0}).hyper == {"p": 80.0, "c": 2.0}
+
+
+def test_validation_ood_images_take_the_place_of_noise(network, train_set, capsys, monkeypatch):
+    monkeypatch.setattr(SCORES["knn"], "grid", {"k": (1, 100)})
+    given = [loaders.load("gaussian"), loaders.load("blobs")]
+    (tuned,), grids = tune_scores(choose("knn", "digits"), network, train_set, "digits", given)
+    assert "against validation OOD images (gaussian, blobs)" in capsys.readouterr().out
+    validation, slow = Validation(network, train_set), []
+    for row in grids["knn"]:
+        score = SCORES["knn"]("digits", **row["hyper"]).fit(validation.fit_outputs)
+        inner = network.score(score, validation.id_set)
+        found = [detection_metrics(inner, network.score(score, images)) for images in given]
+        for key in ("fpr95", "auroc"):
+            assert row[key] == pytest.approx(100 * np.mean([one[key] for one in found]))
+        slow.append((row["fpr95"], -row["auroc"], row["hyper"]["k"]))
+    assert min(slow)[:2] == next(line[:2] for line in slow if line[2] == tuned.k)
+
+
+def test_validation_ood_images_are_no_test_images():
+    file, tests = Path("net.pt"), [loaders.load("gaussian"), loaders.load("blobs")]
+    args = Namespace(validation_ood="rademacher", protocol="paper", data="data", skip_bad=False)
+    (found,) = load_validation({"dataset": "digits"}, file, args, tests)
+    assert found.name == "rademacher" and found.images.shape[1:] == tests[0].images.shape[1:]
+    args.validation_ood = "rademacher,blobs"
+    with pytest.raises(UserError, match="'blobs' .* in common with the test set 'blobs'"):
+        load_validation({"dataset": "digits"}, file, args, tests)
+    args.validation_ood = None
+    assert load_validation({}, file, args, tests) == []
+    trained = {"validation_ood": [tests[1].describe()]}  # by tune.py, which measured margins on it
+    with pytest.raises(UserError, match="'blobs' is the validation OOD set of net.pt"):
+        load_validation(trained, file, args, tests)

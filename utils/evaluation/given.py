@@ -11,40 +11,28 @@ import io
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from utils import loaders, scores, snapshots
-from utils.loaders import bounds, readers
-from utils.runtime import UserError, make_folder, open_regular, print_note, short_path, write_bytes
+from utils.runtime import UserError, make_folder, print_note, short_path, write_bytes
 
 from .network import checked_values
+from .output_files import NONE, WANTED, File, check_together, read_file, read_named
 from .protocol import PROTOCOLS, Case, Sets
 
-AXES = {"logits": "NC", "features": "ND", "labels": "N", "weight": "CD", "bias": "C"}
-WHAT = {"N": "images", "C": "classes", "D": "features"}
-NONE = "-"  # in the place of TRAIN.npz
-WANTED = "--outputs TRAIN.npz ID.npz OOD.npz [more OOD], '-' for TRAIN.npz where there is none"
 # options of test.py that say which network and images there are, and how these are read
 OF_IMAGES = (
-    *("model", "load", "arch", "download", "images", "export", "save_outputs", "tune_scores"),
+    *("model", "load", "arch", "download", "images", "export", "save_outputs"),
     *("id", "id_train", "split", "ood", "mean", "std", "image_size", "harmonise", "skip_bad"),
 )
 
 
-class File(NamedTuple):
-    """What a file holds, by key; ``name``: train, id, or what its OOD set is called."""
-
-    name: str
-    path: Path
-    arrays: dict[str, np.ndarray]
-
-
 @dataclass
 class OutputSet:
-    """Outputs in the place of an ImageSet; ``fingerprint`` is the sha256 of their arrays."""
+    """Outputs in the place of an ImageSet; ``fingerprint`` is the sha256 of logits and features."""
 
     outputs: scores.Outputs
     name: str
@@ -57,6 +45,11 @@ class OutputSet:
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+    def subset(self, index: np.ndarray, name: str) -> "OutputSet":
+        """The images of an index array as a set of their own."""
+        some = self.outputs.take(index)
+        return OutputSet(some, name, digest_of(some.logits, some.features), self.source)
 
     @property
     def labels(self) -> torch.Tensor | None:
@@ -135,111 +128,43 @@ def load(args: Namespace) -> Case:
     if rules.shifted:
         raise UserError(f"--protocol {args.protocol} has shifted ID images, --outputs does not")
     chosen = scores.choose(args.score, None, args.T, args.noise)
-    files = [read_file(part, place) for part, place in zip(("train", "id"), args.outputs)]
-    named = [(name, path or name) for name, path in map(loaders.name_or_path, args.outputs[2:])]
-    loaders.check_names([name for name, _ in named], "--outputs")
-    unlabelled = tuple(key for key in AXES if key != "labels")  # those of OOD images are no one's
-    files += [read_file(name, path, unlabelled) for name, path in named]
-    head = check_together([file for file in files if file is not None])
-    train, id_set, *ood = [file and make_set(file, head) for file in files]
-    for one in (train, *ood):
-        if one is not None and one.fingerprint == id_set.fingerprint:
+    made, head = read_sets(args)
+    known = [one.name for one in made.ood]
+    missing = tuple(name for _, part in groups for name in part if name not in known)
+    labels = [one.outputs.labels for one in (made.train, made.id) if one is not None]
+    whole = digest_of(*(one.fingerprint for one in made.all()), *labels, *head)
+    description = {"arch": "outputs", "num_classes": made.id.outputs.logits.shape[1]}
+    sets = made._replace(missing=missing)
+    return Case(made.id.source.resolve(), description, GivenOutputs(whole), sets, chosen, args)
+
+
+def read_sets(args: Namespace) -> tuple[Sets, tuple]:
+    """(the sets of --outputs and --validation-ood, the head's weight and bias)."""
+    train_file, id_file, *others = args.outputs
+    listed = [item for item in (args.validation_ood or "").split(",") if item]
+    if args.tune_scores and (train_file == NONE or not listed):
+        raise UserError(
+            "--tune-scores of --outputs needs TRAIN.npz and --validation-ood VALIDATION.npz, outputs "
+            "of OOD images that are no test images: noise would need the network"
+        )
+    files = {
+        "train": [] if train_file == NONE else [read_file("train", train_file)],
+        "id": [read_file("id", id_file)],
+        "ood": read_named(others, "--outputs"),
+        "validation": read_named(listed, "--validation-ood"),
+    }
+    head = check_together([file for part in files.values() for file in part])
+    made = {kind: [make_set(file, head) for file in part] for kind, part in files.items()}
+    (id_set,) = made["id"]
+    for one in (*made["train"], *made["ood"]):
+        if one.fingerprint == id_set.fingerprint:
             raise UserError(
                 f"{one.source} holds the same outputs as {id_set.source}, the ID test images. "
                 f"The order is {WANTED}"
             )
-    known = [one.name for one in ood]
-    missing = tuple(name for _, part in groups for name in part if name not in known)
-    made = Sets(id_set, ood, train, missing=missing)
-    description = {"arch": "outputs", "num_classes": id_set.outputs.logits.shape[1]}
-    network = GivenOutputs(digest_of(*(one.fingerprint for one in made.all()), *head))
-    return Case(id_set.source.resolve(), description, network, made, chosen, args)
-
-
-def read_file(name: str, place: str, keys: tuple[str, ...] = tuple(AXES)) -> File | None:
-    """The arrays of a file, float32 but for int64 labels, and one line on what it holds; None of
-    ``NONE``. UserError where an array is of another kind or shape, or not finite.
-    """
-    if place == NONE:
-        return None
-    path = Path(place).expanduser()
-    try:
-        with open_regular(path) as file:
-            bounds.check_arrays(file, path)
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                raise UserError(f"{path} is one array; an .npz with 'logits' (N,C) is needed")
-            found = {key: np.asarray(content[key]) for key in keys if key in content.files}
-            there = ", ".join(content.files[:8]) or "nothing"
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Give {WANTED}") from None
-    except Exception as error:
-        raise UserError(f"{path} cannot be read as an .npz of arrays ({error})") from None
-    if not {"logits", "features"} & set(found):
-        raise UserError(f"{path} holds {there}; 'logits' (N,C) are needed, or 'features' (N,D)")
-    arrays = {key: checked_array(key, array, path) for key, array in found.items()}
-    shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
-    print(f"{name}: {short_path(path)}, {shapes}")
-    return File(name, path, arrays)
-
-
-def checked_array(key: str, array: np.ndarray, path: Path) -> np.ndarray:
-    if key == "labels":
-        return readers.check_labels(array, len(array) if array.ndim else 0, path)
-    if array.dtype.kind != "f":
-        raise UserError(f"{path}: '{key}' is {array.dtype}, not floating-point numbers")
-    if array.ndim != len(AXES[key]) or 0 in array.shape:
-        raise UserError(f"{path}: '{key}' has shape {array.shape}, not ({','.join(AXES[key])})")
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    wrong = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if wrong.any():
-        raise UserError(
-            f"{path}: row {int(wrong.argmax())} of '{key}' is not finite (NaN, or infinite in float32)"
-        )
-    return array
-
-
-def check_together(files: list[File]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The head's weight and bias, None where no file has them; UserError where numbers of images,
-    classes or features disagree, or two files are of two networks.
-    """
-    sizes: dict[str, tuple[int, str]] = {}  # of "C" and "D": (size, where it was first seen)
-    head: dict[str, File] = {}
-    for file in files:
-        sizes.pop("N", None)  # each file has its own
-        for key, array in file.arrays.items():
-            for axis, size in zip(AXES[key], array.shape):
-                before, where = sizes.setdefault(axis, (size, f"'{key}' of {file.path}"))
-                if size != before:
-                    raise UserError(
-                        f"{file.path}: '{key}' is of {size} {WHAT[axis]}, {where} of {before}"
-                    )
-        for key in {"weight", "bias"} & set(file.arrays):
-            first = head.setdefault(key, file)
-            if not np.array_equal(first.arrays[key], file.arrays[key]):
-                raise UserError(f"{file.path}: '{key}' is not that of {first.path}: two networks?")
-    classes = sizes["C"][0] if "C" in sizes else None
-    for file in files:
-        if "labels" in file.arrays:
-            check_range(file.arrays["labels"], classes, file.path)
-    if "weight" not in head:
-        if head:
-            raise UserError(
-                f"{head['bias'].path} has the head's 'bias', no file its 'weight' (C,D)"
-            )
-        return None, None
-    weight = head["weight"].arrays["weight"]
-    return weight, head["bias"].arrays["bias"] if "bias" in head else np.zeros_like(weight[:, 0])
-
-
-def check_range(labels: np.ndarray, classes: int | None, path: Path) -> None:
-    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
-    if low < 0 or (classes is not None and high >= classes):
-        top = "" if classes is None else f" to {classes - 1}"
-        raise UserError(f"{path}: labels go from {low} to {high}, outside 0{top}")
+    loaders.check_apart(made["validation"], [id_set, *made["ood"]], in_both)
+    train = made["train"][0] if made["train"] else None
+    return Sets(id_set, made["ood"], train, validation=tuple(made["validation"])), head
 
 
 def make_set(file: File, head: tuple) -> OutputSet:
@@ -255,7 +180,17 @@ def make_set(file: File, head: tuple) -> OutputSet:
             array.setflags(write=False)
     outputs = scores.Outputs(*parts, labels, *head)
     note_other_head(outputs, file.path)
-    return OutputSet(outputs, file.name, digest_of(*parts, labels), file.path)
+    return OutputSet(outputs, file.name, digest_of(*parts), file.path)
+
+
+def in_both(test: OutputSet, images: OutputSet) -> np.ndarray:
+    """bool (N,): which of the images have exactly the logits and features of one of the test set."""
+    known, own = (
+        [row.tobytes() for row in np.hstack([one.outputs.logits, one.outputs.features])]
+        for one in (test, images)
+    )
+    known = set(known)
+    return np.array([row in known for row in own])
 
 
 def digest_of(*parts: np.ndarray | str | None) -> str:

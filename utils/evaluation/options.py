@@ -177,6 +177,12 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "generated noise, and print the grid (default: off)",
     )
     add(
+        "--validation-ood",
+        metavar="LIST",
+        help="of --tune-scores: choose against these OOD images of your own instead of noise, named "
+        "as for --ood; none of them may be in a test set",
+    )
+    add(
         "--download",
         action="store_true",
         help="fetch the weights of --model torchvision:NAME where torch's cache lacks them",
@@ -197,6 +203,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         parser.error("--model is missing")
     if args.model and is_published(args.model) and not args.arch:
         args.arch = args.model
+    if args.validation_ood and not args.tune_scores:
+        parser.error("--validation-ood is what --tune-scores chooses against; add that")
     if args.compare:
         args = compare.settle(args)
     return argparse.Namespace(**vars(args), command=words)

@@ -104,6 +104,7 @@ class Protocol:
     num_to_avg: int = 10  # draws
     seed: int = 1  # of the draws
     tune_scores: bool = False  # hyper-parameters chosen on held-out ID images
+    validation_ood: str | None = None  # OOD images that these are chosen against
     T: float | None = beside(None)
     noise: float | None = beside(None)
     mean: str | None = None  # what images are normalised with; None: as the network was trained
@@ -150,7 +151,8 @@ def is_usual(result: Mapping[str, Any]) -> bool:
 class Sets(NamedTuple):
     """The image sets of an evaluation; ``train``, ID training images without augmentation,
     for scores that are fitted. ``shifted`` ones count as ID; ``missing``: names of the protocol's
-    sets that are not there; ``leaks``: images that are in two sets, as by ``find_leaks``.
+    sets that are not there; ``leaks``: images that are in two sets, as by ``find_leaks``;
+    ``validation``: OOD sets that hyper-parameters are chosen against.
     """
 
     id: loaders.ImageSet
@@ -159,9 +161,11 @@ class Sets(NamedTuple):
     shifted: tuple[loaders.ImageSet, ...] = ()
     missing: tuple[str, ...] = ()
     leaks: tuple[dict[str, Any], ...] = ()
+    validation: tuple[loaders.ImageSet, ...] = ()
 
     def all(self) -> list[loaders.ImageSet]:
-        return [self.id, *self.shifted, *self.ood, *([self.train] if self.train else [])]
+        train = [self.train] if self.train else []
+        return [self.id, *self.shifted, *self.ood, *train, *self.validation]
 
 
 class Case(NamedTuple):
@@ -373,15 +377,44 @@ def load_sets(
                 "the ID training images that scores are fitted on are the test images. "
                 "Give others: --id-train PATH"
             )
+    validation = load_validation(description, file, args, [id_set, *shifted, *ood_sets])
     found = leaks.find_leaks(id_set, ood_sets, train_set, description)
     leaks.note_leaks(found)
     if args.harmonise is not None:
         id_set, train_set, *others = (
             images and loaders.harmonise(images, args.harmonise)
-            for images in (id_set, train_set, *shifted, *ood_sets)
+            for images in (id_set, train_set, *shifted, *ood_sets, *validation)
         )
-        shifted, ood_sets = others[: len(shifted)], others[len(shifted) :]
-    return Sets(id_set, ood_sets, train_set, tuple(shifted), tuple(missing), tuple(found))
+        shifted, others = others[: len(shifted)], others[len(shifted) :]
+        ood_sets, validation = others[: len(ood_sets)], others[len(ood_sets) :]
+    return Sets(
+        id_set, ood_sets, train_set, tuple(shifted), tuple(missing), tuple(found), tuple(validation)
+    )
+
+
+def load_validation(
+    description: Mapping[str, Any], file: Path, args: Namespace, tests: list[loaders.ImageSet]
+) -> list[loaders.ImageSet]:
+    """The sets of --validation-ood, brought to the size of the ``tests``; UserError where an image
+    is in both, or a test set is what the snapshot's margins were measured on.
+    """
+    used = {part.get("fingerprint") for part in description.get("validation_ood") or ()}
+    for images in tests:
+        if images.fingerprint in used:
+            raise UserError(
+                f"'{images.name}' is the validation OOD set of {file.name}, on which its margins "
+                "were measured, and no test set for it. Name others: --ood NAME,folder:PATH"
+            )
+    text = vars(args).get("validation_ood")
+    if not text:
+        return []
+    side, rules = tests[0].images.shape[-1], PROTOCOLS[args.protocol]
+    size = side if rules.resize == 1 else (round(side * rules.resize), side)
+    sets = loaders.parse_ood(
+        text, description.get("dataset"), args.data, size, args.skip_bad, "--validation-ood"
+    )
+    loaders.check_apart(sets, tests)
+    return sets
 
 
 def draw_indices(count: int, size: int, draws: int, seed: int, name: str) -> list[np.ndarray]:

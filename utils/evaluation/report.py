@@ -262,6 +262,7 @@ def make_record(case: Case, found: Rows, id_error: float | None, seconds: float)
         **({"shifted": [s.describe() for s in sets.shifted]} if sets.shifted else {}),
         **({"missing": list(sets.missing)} if sets.missing else {}),
         **({"leaks": list(sets.leaks)} if sets.leaks else {}),
+        **({"validation_ood": [s.describe() for s in sets.validation]} if sets.validation else {}),
         "scores": found.measured,
         "tuned": found.grids,
         "machine": describe_machine(network.device),

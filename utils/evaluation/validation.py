@@ -1,11 +1,12 @@
-"""--tune-scores: choose a score's hyper-parameters on ID training images and generated noise,
-never on an OOD test set.
+"""--tune-scores: choose a score's hyper-parameters on ID training images and generated noise, or
+the OOD images of --validation-ood; never on an OOD test set.
 
 A thousand ID training images (a tenth, where there are fewer than ten thousand) are held out;
 fitted scores are fitted on the others. Against them stand as many images of each kind of noise,
-none of which is one of the project's OOD sets.
+none of which is one of the project's OOD sets, or all validation OOD images.
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -45,9 +46,9 @@ def noise_sets(images: ImageSet, seed: int = 0) -> list[ImageSet]:
 
 
 class Validation:
-    """Held-out ID images and noise for one network and ID training set."""
+    """Held-out ID images, and noise or ``given`` OOD sets, for one network and ID training set."""
 
-    def __init__(self, network, train_set, seed=0):
+    def __init__(self, network, train_set, given=(), seed=0):
         order = np.random.default_rng(seed).permutation(len(train_set))
         held = max(1, min(HELD_OUT, len(order) // 10))
         if len(order) < 2 * held:
@@ -58,7 +59,9 @@ class Validation:
         self.network, outputs = network, network.outputs(train_set)
         self.fit_outputs = outputs.take(np.sort(order[held:]))
         self.id_set = train_set.subset(np.sort(order[:held]), "held-out ID")
-        self.noise = noise_sets(self.id_set, seed)
+        self.ood = list(given) or noise_sets(self.id_set, seed)
+        names = ", ".join(images.name for images in given)
+        self.against = f"validation OOD images ({names})" if given else "generated noise"
 
     def tune(self, score: Score, dataset: str) -> tuple[Score, list[dict]]:
         """(score with the best values of its grid, rows of the whole grid):
@@ -83,8 +86,8 @@ class Validation:
                     candidate.fit(self.fit_outputs)
                 id_scores = self.network.score(candidate, self.id_set)
                 measured = [
-                    detection_metrics(id_scores, self.network.score(candidate, noise))
-                    for noise in self.noise
+                    detection_metrics(id_scores, self.network.score(candidate, images))
+                    for images in self.ood
                 ]
             except (ValueError, UserError):
                 continue
@@ -105,18 +108,22 @@ class Validation:
 
 
 def tune_scores(
-    chosen: list[Score], network: Network, train_set: ImageSet, dataset: str
+    chosen: list[Score],
+    network: Network,
+    train_set: ImageSet,
+    dataset: str | None,
+    given: Sequence[ImageSet] = (),
 ) -> tuple[list[Score], dict[str, list]]:
     """Each score with the best values of its grid, and {score: rows of its grid}, which are
-    printed; one without a grid stays.
+    printed; one without a grid stays. ``given``: OOD sets of --validation-ood.
     """
-    held_out, tuned, grids = Validation(network, train_set), [], {}
+    held_out, tuned, grids = Validation(network, train_set, given), [], {}
     for score in chosen:
         rows = []
         if score.grid:
             with as_user_error(score):
                 score, rows = held_out.tune(score, dataset)
-            print("\n" + format_grid(score, rows))
+            print("\n" + format_grid(score, rows, held_out.against))
         tuned.append(score)
         grids[score.name] = rows
     return list({score.label: score for score in tuned}.values()), grids
@@ -134,11 +141,11 @@ def varied(score: Score, dataset: str, hyper: dict) -> Score:
     return made
 
 
-def format_grid(score: Score, rows: list[dict]) -> str:
+def format_grid(score: Score, rows: list[dict], against: str = "generated noise") -> str:
     """The grid as text, its chosen line marked."""
     lines = [
         (
-            f"{score.name}: chosen on held-out ID training images against generated noise "
+            f"{score.name}: chosen on held-out ID training images against {against} "
             "(FPR95, AUROC, percent)"
         )
     ]

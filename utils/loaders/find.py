@@ -378,10 +378,15 @@ def where_to_get(name: str, data: str | Path = DATA) -> str:
 
 
 def parse_ood(
-    text: str, dataset: str, data: str | Path = DATA, size: Size = 32, skip_bad: bool = False
+    text: str,
+    dataset: str,
+    data: str | Path = DATA,
+    size: Size = 32,
+    skip_bad: bool = False,
+    option: str = "--ood",
 ) -> list[ImageSet]:
     """ImageSets of an --ood value: comma-separated names, folder:PATH / path:PATH or NAME=PATH items;
-    "" = the protocol's sets.
+    "" = the protocol's sets. ``option``: whose value it is.
     """
     given = [item.strip() for item in text.split(",") if item.strip()]
     items = given or ood_names(dataset, data)
@@ -399,7 +404,7 @@ def parse_ood(
         for item in named
         for name, path in forms.corruptions.each_corruption(*item)
     ]
-    check_names([images.name for images in sets], "--ood")
+    check_names([images.name for images in sets], option)
     return sets
 
 
@@ -407,7 +412,7 @@ def check_names(names: list[str], option: str) -> None:
     """UserError where two OOD sets have one name, or one is called as the ID images are."""
     for i, name in enumerate(names):
         if name in (*names[:i], "id"):
-            what = "'id', as the ID images are called," if name == "id" else f"'{name}' twice"
+            what = "'id', as the ID images are called" if name == "id" else f"'{name}' twice"
             raise UserError(
                 f"{option} names {what}; a path's set is called as its file or folder. "
                 f"Name it otherwise: {option} NAME=PATH"

@@ -42,6 +42,10 @@ def record(value: Any) -> bool:
     return isinstance(value, dict) and is_plain(value)
 
 
+def records(value: Any) -> bool:
+    return isinstance(value, list) and len(value) < 1000 and all(map(record, value))
+
+
 def is_plain(value: Any, depth: int = 0) -> bool:
     if depth > DEPTH:
         return False
@@ -96,6 +100,7 @@ DESCRIPTION = {
     "id_accuracy": number(0, 100),
     "recipe": record,
     "outliers": record,
+    "validation_ood": records,
     "computed": record,
     "versions": record,
 }
@@ -111,7 +116,7 @@ STATE = {
     "outliers": text,
 }
 GIVEN = {"image_size": whole(1, 10**4), "skip_bad": flag} | dict.fromkeys(
-    ("id", "data", "outliers", "load", "preset", "precision"), text
+    ("id", "data", "outliers", "load", "preset", "precision", "validation_ood"), text
 )
 COMPUTED = {"device": text, "precision": text, "fused": flag, "threads": whole(1, 10**6)}
 

@@ -3,7 +3,7 @@ and the run that writes it all down.
 """
 
 from .accumulate import parts
-from .margins import with_margins
+from .margins import load_validation, with_margins
 from .network import (
     arch_name,
     describe_computing,

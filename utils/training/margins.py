@@ -2,6 +2,7 @@
 
 import argparse
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -53,6 +54,23 @@ def wants_margins(typed: dict, recipe: dict, loss: str, own: bool) -> bool:
     return True
 
 
+def load_validation(args: argparse.Namespace, test_set: loaders.ImageSet) -> list:
+    """The ImageSets of --validation-ood, [] without it; UserError where an image of theirs is in
+    the ID test images or in an OOD set, of those that test.py takes by default, that is there.
+    """
+    if not args.validation_ood:
+        return []
+    given = (args.dataset, args.data, test_set.images.shape[-1], args.skip_bad)
+    sets = loaders.parse_ood(args.validation_ood, *given, "--validation-ood")
+    names = loaders.ood_names(args.dataset, args.data)
+    there = ",".join(name for name in names if loaders.is_there(name, data=args.data))
+    tests = loaders.parse_ood(there, *given) if there else []
+    loaders.check_apart(sets, [test_set, *tests])
+    found = ", ".join(images.name for images in (test_set, *tests))
+    print(f"validation OOD: no image is in a test set ({found})")
+    return sets
+
+
 def with_margins(
     args: argparse.Namespace,
     model: nn.Module,
@@ -60,12 +78,16 @@ def with_margins(
     device: torch.device,
     precision: str,
 ) -> argparse.Namespace:
-    """The options with m_in and m_out measured on sets = (ID training images, outliers)."""
-    energies = [mean_energy(model, images, args, device, precision) for images in sets]
-    m_in, m_out = (round(margin, 4) for margin in margins_of(*energies))
+    """The options with m_in and m_out measured on sets = (ID training images, [OOD sets])."""
+    train_set, others = sets
+    energy_in = mean_energy(model, train_set, args, device, precision)
+    energies = [mean_energy(model, images, args, device, precision) for images in others]
+    energy_out = float(np.average(energies, weights=[len(images) for images in others]))
+    m_in, m_out = (round(margin, 4) for margin in margins_of(energy_in, energy_out))
+    what = "validation OOD images" if args.validation_ood else "outliers"
     print(
-        f"margins from the pre-trained network's mean energies, {energies[0]:.2f} of ID images "
-        f"and {energies[1]:.2f} of outliers: m_in {m_in:g}, m_out {m_out:g}"
+        f"margins from the pre-trained network's mean energies, {energy_in:.2f} of ID images "
+        f"and {energy_out:.2f} of {what}: m_in {m_in:g}, m_out {m_out:g}"
     )
     measured = {"m_in": m_in, "m_out": m_out}
     return argparse.Namespace(**{**vars(args), **measured, "recipe": {**args.recipe, **measured}})

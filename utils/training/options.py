@@ -321,6 +321,13 @@ def add_training(parser: Parser, stage: str) -> None:
             help="of a loss with energy margins: take the pre-trained network's mean energies of "
             "ID training images and outliers for them (default: on with --id alone)",
         )
+        parser.add(
+            "--validation-ood",
+            default=None,
+            metavar="LIST",
+            help="measure the margins of --auto-margins on these OOD images of your own instead of "
+            "the outliers, named as for test.py's --ood; none of them may be in a test set",
+        )
 
 
 SAVE_HELP = (
@@ -341,7 +348,10 @@ USUAL = {
     "new_head": False,
 }
 # options that no recipe has
-OF_A_RUN = (*USUAL, "id", "split", "mean", "std", "image_size", "skip_bad", "outliers", "load")
+OF_A_RUN = (
+    *(*USUAL, "id", "split", "mean", "std", "image_size", "skip_bad", "outliers", "load"),
+    "validation_ood",
+)
 # options beside the recipe that the weights depend on
 OF_MAKING = ("balance", "accumulate")
 OF_OUTLIERS = ("outliers", "oe_batch_size", "outlier_norm", "outlier_padding")
@@ -409,6 +419,11 @@ def settle(
     auto = recorded.get("auto_margins", False)
     if not state and stage == "tune":
         auto = wants_margins(typed, recipe, args.loss, own=bool(run.get("id")))
+    if run.get("validation_ood") and not auto:
+        raise UserError(
+            "--validation-ood is what --auto-margins measures energy margins on"
+            + (": add --auto-margins" if "m_in" in recipe else f"; --loss {args.loss} has none")
+        )
     made = {key: value for key, value in recipe.items() if key != "test_bs"}
     made |= {"preset": run["preset"], "streams": recorded.get("streams", 1) if state else STREAMS}
     made |= {"loss": args.loss} if args.loss != "ce" else {}
