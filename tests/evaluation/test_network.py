@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import models
 from utils import loaders, runtime
 from utils.evaluation import network as network_module
 from utils.evaluation.network import Network, multiply_adds, take_known_set
@@ -409,3 +410,42 @@ def test_a_known_set_is_taken_by_its_name(tmp_path, monkeypatch):
     args = Namespace(id="cifar10")
     take_known_set({}, args)
     assert args.id == "cifar10"
+
+
+def test_openvino_is_a_kind_of_its_own(tmp_path, monkeypatch):
+    images, made = images_of(23, 1), []
+
+    def compile_openvino(model, example, precision):
+        made.append((len(example), precision))
+        return lambda x: [part.numpy() for part in model(torch.from_numpy(x))]
+
+    monkeypatch.setattr(network_module, "compile_openvino", compile_openvino)
+    monkeypatch.setattr(network_module.importlib.util, "find_spec", lambda name: name)
+    network = asked(tmp_path, "openvino", [images])
+    assert network.kind == "openvino" and made == [(7, "fp32")]
+    assert len(list(tmp_path.rglob("*-openvino-*.npz"))) == 1
+    right = asked(tmp_path / "b", "off", [images]).outputs(images).logits
+    np.testing.assert_allclose(network.outputs(images).logits, right, rtol=1e-5)
+    # neither is taken for the other's
+    assert asked(tmp_path, "auto", [images]).model.images >= 23
+
+    def refuse(*args):
+        raise RuntimeError("no such operator\nand more")
+
+    monkeypatch.setattr(network_module, "compile_openvino", refuse)
+    with pytest.raises(UserError, match="OpenVINO cannot take this network: no such operator. "):
+        asked(tmp_path / "c", "openvino", [images])
+    monkeypatch.setattr(network_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install openvino"):
+        asked(tmp_path, "openvino", [images])
+
+
+def test_openvinos_outputs_are_the_networks():
+    pytest.importorskip("openvino")
+    model = models.build("wrn", 10, 10, 1).eval()
+    x = torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        right = model(x)
+    found = runtime.compile_openvino(model, x, "fp32")(x.numpy())
+    for i, part in enumerate(right):
+        np.testing.assert_allclose(found[i], part.numpy(), rtol=1e-3, atol=1e-4)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import models
-from utils import loaders
+from utils import loaders, runtime
 
 
 class PILSet(torch.utils.data.Dataset):
@@ -114,14 +114,7 @@ def open_vino(model: torch.nn.Module, x: torch.Tensor) -> tuple[str, Callable]:
     """
     import openvino
 
-    settings = {
-        "INFERENCE_PRECISION_HINT": "bf16",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = openvino.compile_model(
-        openvino.convert_model(model, example_input=x), "CPU", settings
-    )
+    compiled = runtime.compile_openvino(model, x, "bf16")
     precision = (
         "bf16"
         if compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16

@@ -3,7 +3,7 @@ kept in a cache keyed by what changes them.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import math
 from argparse import Namespace
@@ -35,8 +35,10 @@ from utils.runtime import (
     UserError,
     autocast,
     compile_inference,
+    compile_openvino,
     inference_batch,
     prepare,
+    printable,
     ranks,
 )
 
@@ -47,7 +49,8 @@ CACHE = CIFAR / "cache"
 # step: what is cached is not read then. A test holds the outputs of fixed networks and
 # says so when they change.
 FORWARD = 2
-EAGER, COMPILED = "eager", "compiled"  # their bfloat16 outputs are rounded differently
+# their bfloat16 outputs are rounded differently
+EAGER, COMPILED, OPENVINO = "eager", "compiled", "openvino"
 # Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a
 # GPU about a million, a guess.
 COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
@@ -222,8 +225,17 @@ class Network:
         self.code = own_code(model, arch)
 
     def compiling(self, compile: str) -> "Network":
-        """The same network: compiled "on", "off", or "auto" as ``plan`` settles it."""
-        self.kind = {"on": COMPILED, "off": EAGER, "auto": None}[compile]
+        """The same network: compiled "on", "off", by "openvino", or "auto" as ``plan`` settles it.
+
+        UserError for OpenVINO on another device than a CPU, or where it is not installed.
+        """
+        self.kind = {"on": COMPILED, "off": EAGER, "auto": None, OPENVINO: OPENVINO}[compile]
+        if compile == OPENVINO and self.device.type != "cpu":
+            raise UserError("--compile openvino is for the CPU. Run with: --device cpu")
+        if compile == OPENVINO and importlib.util.find_spec("openvino") is None:
+            raise UserError(
+                "--compile openvino needs the package openvino. Run: pip install openvino"
+            )
         return self
 
     def key(self, images: ImageSet, kind: str | None = None) -> str:
@@ -258,6 +270,20 @@ class Network:
                 self.kind = COMPILED if missing[EAGER] * work > compiling / 2 else EAGER
         if self.kind == COMPILED and missing[COMPILED] and self.compiled is None:
             self.forward(torch.zeros(1, *image_sets[0].images.shape[1:], device=self.device))
+
+    def by_openvino(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        """(logits, features) of a whole batch; UserError where OpenVINO cannot take the network."""
+        if self.compiled is None:
+            try:
+                self.compiled = compile_openvino(self.model, batch, self.precision)
+            except Exception as error:  # whatever it has for an operator it does not know
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise UserError(
+                    f"OpenVINO cannot take this network: {printable(reason)}. "
+                    "Leave --compile openvino out"
+                ) from None
+        outputs = self.compiled(batch.contiguous().numpy())
+        return [torch.from_numpy(np.array(outputs[i])) for i in range(2)]
 
     def folds(self, size: tuple[int, int, int]) -> bool:
         """Whether the network needs no compiler to be a compiled one; ``compiled`` is it then."""
@@ -410,11 +436,13 @@ class Network:
         compiled where that has been settled.
         """
         with autocast(self.device, self.precision):
-            if self.kind != COMPILED:
+            if self.kind == EAGER:
                 return self.model(x)
             # compiled for whole batches only
             full = torch.cat([x, x[-1:].expand(self.batch_size - len(x), -1, -1, -1)])
             full = full.contiguous(memory_format=torch.channels_last)
+            if self.kind == OPENVINO:
+                return [part[: len(x)] for part in self.by_openvino(full)]
             if self.compiled is None and not self.folds(full.shape[1:]):
                 self.compiled = compile_inference(self.model, full)
                 self.kind = EAGER if self.compiled is self.model else COMPILED

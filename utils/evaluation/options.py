@@ -192,7 +192,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         action="store_true",
         help="print every score's name, formula, needs and paper",
     )
-    add_common(parser)
+    add_common(parser, ("auto", "on", "off", "openvino"))
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(words)
     if args.outputs:

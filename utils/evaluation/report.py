@@ -28,7 +28,7 @@ from utils.runtime import (
 )
 from utils.scores import Outputs, Score
 
-from .network import COMPILED
+from .network import COMPILED, OPENVINO
 from .protocol import Case, Rows, departures
 from .torchvision_weights import find_weights, is_published
 
@@ -244,7 +244,8 @@ def make_record(case: Case, found: Rows, id_error: float | None, seconds: float)
         "seed": args["seed"],
         "num_to_avg": args["num_to_avg"],
         "precision": network.precision,
-        "compiled": network.kind == COMPILED,
+        "compiled": network.kind in (COMPILED, OPENVINO),
+        **({"runtime": OPENVINO} if network.kind == OPENVINO else {}),
         "snapshot": {
             "name": snapshots.short_name(case.file),
             "sha256": network.sha256,

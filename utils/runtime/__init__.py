@@ -5,6 +5,7 @@ from .cache import Cache
 from .device import (
     autocast,
     compile_inference,
+    compile_openvino,
     inference_batch,
     pick_device,
     pick_precision,

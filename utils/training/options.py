@@ -107,7 +107,7 @@ def share(text: str) -> float:
     return value
 
 
-def add_common(parser: Parser) -> None:
+def add_common(parser: Parser, compilers: tuple[str, ...] = ("auto", "on", "off")) -> None:
     """Options of all three scripts."""
     parser.add(
         "--data",
@@ -165,10 +165,12 @@ def add_common(parser: Parser) -> None:
     )
     parser.add(
         "--compile",
-        choices=("auto", "on", "off"),
+        choices=compilers,
         default="auto",
         help="fused and compiled networks where a C++ compiler is there; auto: "
-        "if the work is worth compiling for (default: auto)",
+        "if the work is worth compiling for"
+        + "; openvino: by that package, which is installed apart" * ("openvino" in compilers)
+        + " (default: auto)",
     )
     parser.add(
         "--ngpu",
