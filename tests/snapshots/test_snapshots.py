@@ -520,3 +520,12 @@ def test_a_file_does_not_name_code_to_run(arch, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="interrupted run"):
         options.settle(args, "pretrain", state={"recipe": {"arch": arch}})
     assert "evil" not in sys.modules
+
+
+def test_an_unknown_network_is_said_to_be_so_with_and_without_a_description(tmp_path):
+    path, state = tmp_path / "odd.pt", {"layer.weight": torch.zeros(2, 3)}
+    with pytest.raises(UserError, match="there is no odd.json beside it. Name its network"):
+        snapshots.describe(path, state)
+    path.with_suffix(".json").write_text(json.dumps({"dataset": "cifar10"}))
+    with pytest.raises(UserError, match="and odd.json names none. Name its network"):
+        snapshots.describe(path, state)

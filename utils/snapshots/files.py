@@ -217,9 +217,15 @@ def describe(path: str | Path, state: dict[str, Tensor], arch: str | None = None
     elif "arch" in description:
         check_arch(description["arch"], Path(path).with_suffix(".json"))
     if "arch" not in description:
+        beside = Path(path).with_suffix(".json")
+        named = (
+            f"{beside.name} names none"
+            if beside.exists()
+            else f"there is no {beside.name} beside it"
+        )
         raise UserError(
             f"{path} is of no network known here ({', '.join(models.MODELS)}), "
-            f"and there is no {Path(path).with_suffix('.json').name} beside it. Name its network: "
+            f"and {named}. Name its network: "
             f"--arch module:function. It holds {unwrap.listed(list(state))}"
         )
     if description.get("num_classes") is None:
