@@ -3,12 +3,11 @@ one of the outliers that the network was tuned with, is no fair question to it.
 """
 
 import contextlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from utils import loaders
-from utils.runtime import CIFAR, UserError, read_json
+from utils.runtime import CIFAR, UserError, print_note, read_json
 
 RESULTS = CIFAR / "results"  # of ``data/download.py --audit``; recorded/ has the project's own
 told: set[str] = set()  # what has been said once
@@ -78,7 +77,7 @@ def note_leaks(found: list[dict[str, Any]]) -> None:
         f"{leak['of']:,} images of {leak['set']} are also in {leak['also_in']}"
         for leak in found
     ]
-    line = f"note: {'; '.join(parts)}. Their scores are no fair test; data/download.py --audit lists them"
+    line = f"{'; '.join(parts)}. Their scores are no fair test; data/download.py --audit lists them"
     if line not in told:
-        print(line, file=sys.stderr)
+        print_note(line)
     told.add(line)
