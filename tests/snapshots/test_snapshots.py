@@ -527,5 +527,6 @@ def test_an_unknown_network_is_said_to_be_so_with_and_without_a_description(tmp_
     with pytest.raises(UserError, match="there is no odd.json beside it. Name its network"):
         snapshots.describe(path, state)
     path.with_suffix(".json").write_text(json.dumps({"dataset": "cifar10"}))
+    torch.save(state, path)
     with pytest.raises(UserError, match="and odd.json names none. Name its network"):
         snapshots.describe(path, state)
