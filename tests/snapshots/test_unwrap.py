@@ -1,6 +1,7 @@
 """Checkpoints of other people load, or are refused by the right name."""
 
 import argparse
+import copy
 import pickle
 from collections import OrderedDict
 
@@ -12,6 +13,7 @@ from torch import nn
 import models
 from utils import snapshots
 from utils.runtime import UserError
+from utils.snapshots import unwrap
 
 
 class Whole(nn.Linear):
@@ -67,6 +69,49 @@ def test_a_cifar_resnet_with_its_own_names(tmp_path):
     torch.save({"net": prefixed(state, "module."), "acc": np.float64(95.0)}, tmp_path / "ckpt.pth")
     _, about = snapshots.load_model(tmp_path / "ckpt.pth")
     assert about["arch"] == "resnet18"
+
+
+class Grey(nn.Module):
+    """A convolution of one channel, on images of three that are made grey before it."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x):
+        grey = 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
+        return nn.functional.conv2d(grey, self.weight, padding=1)
+
+
+@pytest.mark.parametrize("prefix", ("", "module.", "model."))
+def test_a_network_of_one_channel_sees_grey(prefix, net, tmp_path, capsys):
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(16, 1, 3, 3, generator=generator)
+    state = {**net.state_dict(), "conv1.weight": weight}
+    torch.save(prefixed(state, prefix), tmp_path / "theirs.pt")
+    loaded, about = snapshots.load_model(tmp_path / "theirs.pt")
+    assert about["num_classes"] == 6 and "sees images as grey" in capsys.readouterr().err
+    reference = copy.deepcopy(net).eval()
+    reference.conv1 = Grey(weight)
+    x = torch.randn(2, 3, 32, 32, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), reference(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_densenet_of_one_channel_is_built(tmp_path):
+    with torch.device("meta"):
+        shapes = models.build("densenet", 8).state_dict()
+    state = {name: torch.zeros(value.shape) for name, value in shapes.items()}
+    assert state["conv1.weight"].shape == (24, 3, 3, 3)
+    torch.save({**state, "conv1.weight": torch.ones(24, 1, 3, 3)}, tmp_path / "theirs.pt")
+    loaded, about = snapshots.load_model(tmp_path / "theirs.pt")
+    assert (about["arch"], about["num_classes"]) == ("densenet", 8)
+    torch.testing.assert_close(loaded.conv1.weight.sum(1), torch.ones(24, 3, 3))
+
+
+def test_a_depthwise_convolution_is_not_taken_for_grey():
+    state = {"conv1.weight": torch.ones(3, 1, 3, 3), "fc.weight": torch.ones(2, 3)}
+    assert unwrap.of_colour(state, "x")["conv1.weight"].shape == (3, 1, 3, 3)
 
 
 @pytest.mark.parametrize(

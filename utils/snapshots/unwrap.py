@@ -28,6 +28,7 @@ COUNTERS = ("n_averaged", "total_ops", "total_params")
 # what contrastive training calls its network, beside which lies a head that is thrown away
 BODIES = ("backbone", "encoder", "encoder_q", "base_encoder", "f")
 ARRAY = ("scalar", "_reconstruct")  # by which NumPy writes a number and an array
+LUMA = (0.299, 0.587, 0.114)  # of R, G, B in grey, as Pillow and torchvision take them
 SHOWN = 6  # keys that an error names
 ADVICE = "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt')"
 
@@ -139,7 +140,26 @@ def find_weights(content: object, path: Path) -> dict[str, torch.Tensor]:
     if left_out:
         print_note(f"{Path(path).name}: {listed(left_out)} beside the weights, left out")
     check_weights(kept, path)
-    return clean_names(kept)
+    return of_colour(clean_names(kept), path)
+
+
+def of_colour(state: dict, path: Path) -> dict:
+    """The weights; of a network known here whose first convolution (C,1,k,k) takes grey images,
+    with (C,3,k,k) in its place, which gives for an image what the file's gives for its grey values
+    0.299 R + 0.587 G + 0.114 B, of the normalised R, G and B.
+    """
+    grey = [name for name, value in state.items() if value.ndim == 4 and value.shape[1] == 1]
+    if len(grey) != 1 or not state[grey[0]].is_floating_point():
+        return state
+    share = torch.tensor(LUMA, dtype=state[grey[0]].dtype).view(1, 3, 1, 1)
+    coloured = {**state, grey[0]: state[grey[0]] * share}
+    if not any(map(infer, spellings(coloured))):
+        return state
+    print_note(
+        f"{Path(path).name} is of a network with one input channel: it sees images as grey. "
+        "Where it was trained with one mean and std, give them: --mean M,M,M --std S,S,S"
+    )
+    return coloured
 
 
 def search(content: object, depth: int = 4) -> Mapping | None:
