@@ -17,6 +17,7 @@ import utils.interrupt  # noqa: F401  Ctrl-C is one line from here on
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -24,7 +25,7 @@ from tqdm import tqdm
 import models
 from utils import loaders, runtime, snapshots, training
 from utils.losses import Batch, losses_of, sampling
-from utils.training import files, options
+from utils.training import meant, names, options
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -62,21 +63,21 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     """The options of the run, nothing left open: what was typed,
     what an interrupted run had, the recipe.
     """
-    state = (
-        files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
-    )
+    state, stem = meant.find_interrupted(args, "pretrain") if args.resume else ({}, None)
     options.known_dataset_of(args, state)
-    load, parent = args.load or state.get("given", {}).get("load"), None
+    load, file, parent = args.load or state.get("given", {}).get("load"), None, None
     if args.new_head and not load:
         raise runtime.UserError("--new-head is for the weights of a snapshot: --load NAME|PATH")
     if load:
-        path = snapshots.find_one(load, stem_of(args))
-        parent = training.describe_parent(path, args.arch)
-    return options.settle(args, "pretrain", parent, state)
+        file = find_given(load, args)
+        parent = training.describe_parent(file, args.arch)
+    return names.named(options.settle(args, "pretrain", parent, state), stem, file)
 
 
-def stem_of(args: argparse.Namespace) -> str:
-    return f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_pretrained"
+def find_given(load: str, args: argparse.Namespace) -> Path:
+    """Path of the snapshot that a training begins with."""
+    stem = names.usual_stem("pretrain", args.dataset, args.arch or "wrn")
+    return snapshots.find_one(load, stem)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     runtime.seed_all(args.seed, "init")
     model = snapshots.build_model(description)
     if args.load:
-        path = snapshots.find_one(args.load, stem_of(args))
+        path = find_given(args.load, args)
         training.load_given(model, path, description, args.new_head)
         description.update(parent=path.name, parent_sha256=runtime.sha256_file(path))
     model = training.prepare(model, train_set, args, device, precision)
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     begin = training.Rehearsal if args.dry_run else training.Run
     run = begin(
         snapshots.resolve_folder(args.save),
-        stem_of(args),
+        args.stem,
         model,
         optimizer,
         args,

@@ -9,6 +9,7 @@
     python reproduce.py cifar10 --sweep              # SR's alpha, chosen without OOD images
     python reproduce.py cifar10 --ablation           # SR with one thing changed at a time
     python reproduce.py cifar10 --scores-matrix      # every score on every trained network
+    python reproduce.py --summary cifar10_wrn_s1_tune    # mean and sd over the seeds of your own runs
 
 Images come first: python data/download.py cifar10 ood 300k. Each stage is the command a user would
 type, and is printed. A stage whose snapshot is there with this recipe is not run again, an
@@ -22,7 +23,7 @@ import argparse
 import sys
 
 from utils import loaders, runtime
-from utils.paper import every, methods, seeds, studies, tables
+from utils.paper import every, methods, seeds, studies, summary, tables
 from utils.training import options, recipes
 
 
@@ -88,10 +89,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="every score on every trained network: a table and a heat map",
     )
+    parser.add(
+        "--summary",
+        default=None,
+        metavar="NAME",
+        help="mean and sd over the seeds of your own runs of this name, as test.py has scored them: "
+        "a table, CSV and LaTeX",
+    )
     options.add_common(parser)
     args = parser.parse_args(argv)
     options.known_dataset(args.dataset, args.id, loaders.ID_SETS)
-    studied = ("table", "sweep", "ablation", "scores_matrix")
+    studied = ("table", "sweep", "ablation", "scores_matrix", "summary")
     chosen = [f"--{name.replace('_', '-')}" for name in studied if getattr(args, name)]
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)}: one at a time")
@@ -103,8 +111,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--train goes with --table")
     if (args.sweep or args.ablation) and (args.fresh or args.preset != "paper"):
         parser.error(f"{chosen[0]} has a recipe of its own: no --fresh and no --preset")
-    if args.scores_matrix and args.preset != "paper":
-        parser.error("--scores-matrix trains nothing: no --preset")
+    if (args.scores_matrix or args.summary) and args.preset != "paper":
+        parser.error(f"{chosen[0]} trains nothing: no --preset")
     if args.table and args.id:
         parser.error("--table is about the papers' images: no --id")
     if args.table and args.preset != "paper":
@@ -115,7 +123,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    if args.sweep:
+    if args.summary:
+        summary.summarise(args.summary)
+    elif args.sweep:
         studies.sweep(args)
     elif args.ablation:
         studies.ablation(args)

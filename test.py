@@ -139,7 +139,7 @@ def report(case: Case, found: Rows, id_error: float, seconds: float) -> tuple[Pa
         if case.args.per_class:
             print("\n" + classes.format_classes(each))
     kept = {**found.vectors, **results.about_images(case)} if case.args.save_scores else None
-    results.write_result(path, record, kept)
+    path = results.write_result(path, record, kept)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
     return path, record
 

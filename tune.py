@@ -24,7 +24,7 @@ from tqdm import tqdm
 import models
 from utils import loaders, runtime, snapshots, training
 from utils.losses import Batch, losses_of, sampling
-from utils.training import files, options
+from utils.training import meant, names, options
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -50,20 +50,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path]:
     """(the options of the run, nothing left open, path of the pre-trained snapshot)."""
-    state = (
-        files.load_state(snapshots.resolve_folder(args.save), stem_of(args)) if args.resume else {}
-    )
+    state, stem = meant.find_interrupted(args, "tune") if args.resume else ({}, None)
     options.known_dataset_of(args, state)
-    load = args.load or state.get("given", {}).get("load", "./snapshots/pretrained")
-    parent = snapshots.find_one(
-        load, f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_pretrained"
-    )
-    return options.settle(args, "tune", training.describe_parent(parent, args.arch), state), parent
-
-
-def stem_of(args: argparse.Namespace) -> str:
-    seed = 1 if args.seed is None else args.seed
-    return f"{args.dataset}_{training.arch_name(args.arch or 'wrn')}_s{seed}_tune"
+    parent = meant.find_parent(args, state)
+    args = options.settle(args, "tune", training.describe_parent(parent, args.arch), state)
+    return names.named(args, stem, parent), parent
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         description["outliers"] = outliers.describe()
     if validation := training.load_validation(args, test_set):
         description["validation_ood"] = [images.describe() for images in validation]
+    print(f"from {snapshots.short_name(parent)}")
     model = training.load_parent(parent, description)
     model = training.prepare(model, train_set, args, device, precision)
     if args.auto_margins and not args.resume:
@@ -103,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     begin = training.Rehearsal if args.dry_run else training.Run
     run = begin(
         snapshots.resolve_folder(args.save),
-        stem_of(args),
+        args.stem,
         model,
         optimizer,
         args,

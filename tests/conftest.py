@@ -24,6 +24,19 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?"
+DEPARTURES = re.compile(
+    rf"_(?:(?:b|oe|lr|layers|widen|epochs|alpha|momentum|decay|droprate|padding|outlier-padding|m-in"
+    rf"|m-out|image-size|split|accumulate){NUMBER}|fp32|\d+-changes-[0-9a-f]{{8}}"
+    r"|(?:from|outliers|load|mean|grad-scale|sampling)(?:-[A-Za-z0-9]+(?:\.\d+)?)+)(?=[_.\W]|$)"
+)
+
+
+def plain(text):
+    """A text in which the names of runs are those of the recipe: the tests train with few epochs and
+    small networks, and what departs is in each name (tests/training/test_names.py).
+    """
+    return DEPARTURES.sub("", text)
 
 
 def photographs(count, seed, side=32):
@@ -65,7 +78,7 @@ class Project:
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc"))
 
     def run(self, command, cwd=None, prelude="", **environment):
-        """Run ``baseline.py digits --epochs 1`` or the like; its status, out and err.
+        """Run ``baseline.py digits --epochs 1`` or the like; its status, and ``plain`` out and err.
         ``prelude``: Python run before it.
         """
         script, *arguments = shlex.split(command) if isinstance(command, str) else map(str, command)
@@ -83,7 +96,9 @@ class Project:
         self.server.stdin.flush()
         status = int(self.server.stdout.readline())
         return SimpleNamespace(
-            status=status, out=(self.root / "out").read_text(), err=(self.root / "err").read_text()
+            status=status,
+            out=plain((self.root / "out").read_text()),
+            err=plain((self.root / "err").read_text()),
         )
 
     def do(self, command, **keywords):
@@ -121,14 +136,25 @@ class Project:
         """
         files = [
             file
-            for file in self.results.glob(f"{name}*{ending}")
-            if re.fullmatch(re.escape(name) + r"(_[0-9a-f]{8})?" + re.escape(ending), file.name)
+            for file in self.results.glob(f"*{ending}")
+            if re.fullmatch(
+                re.escape(plain(name)) + r"(_[0-9a-f]{8})?" + re.escape(ending), plain(file.name)
+            )
         ]
         return max(files, key=lambda file: file.stat().st_mtime_ns)
 
     def names(self, folder):
-        """Sorted file names in a folder of snapshots."""
-        return sorted(file.name for file in (self.snapshots / folder).glob("*") if file.is_file())
+        """Sorted ``plain`` file names in a folder of snapshots."""
+        files = (self.snapshots / folder).glob("*")
+        return sorted(plain(file.name) for file in files if file.is_file())
+
+    def file(self, name):
+        """Path of the only file of this ``plain`` name, "pretrained/NAME_epoch_0.pt", among the
+        snapshots.
+        """
+        folder, name = (self.snapshots / name).parent, Path(name).name
+        (file,) = [file for file in folder.iterdir() if plain(file.name) == name]
+        return file
 
 
 @pytest.fixture(scope="session")

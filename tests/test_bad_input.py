@@ -448,7 +448,7 @@ class Code:
 
 
 def test_a_snapshot_that_is_none(project, own, tmp_path):
-    good = (project.snapshots / "pretrained/own_wrn_pretrained_epoch_0.pt").read_bytes()
+    good = project.file("pretrained/own_wrn_pretrained_epoch_0.pt").read_bytes()
     trap = tmp_path / "it_ran"
     torch.save({"fc.weight": Code(trap)}, tmp_path / "code.pt")
     for name, content in (
@@ -486,8 +486,9 @@ def test_a_snapshot_of_another_network_or_class_count(project, own, tmp_path):
     (tune,) = scripts(own, "tune")
     project.refuse(f"{tune} --load {wrn}", "5 classes", "3")
     project.refuse(f"{tune} --arch wrn --load {resnet}", "another network", "resnet18")
-    for file in (wrn, resnet):
-        project.refuse(f"{scripts(own, 'baseline')[0]} --load {file}", file.name, "another network")
+    (baseline,) = scripts(own, "baseline")
+    project.refuse(f"{baseline} --load {wrn}", wrn.name, "5 classes")
+    project.refuse(f"{baseline} --arch wrn --load {resnet}", resnet.name, "another network")
     for name, classes in (("digits_wrn_x.pt", 10), ("digits_wrn_y.pt", 3)):
         project.refuse(
             f"test.py --model {save(name, 'wrn', classes, 10, 1)} --ood gaussian",
@@ -510,7 +511,7 @@ def test_a_snapshot_of_another_network_or_class_count(project, own, tmp_path):
 def test_a_snapshot_that_differs_from_its_description(project, own, tmp_path):
     for ending in ("pt", "json"):
         shutil.copy(
-            project.snapshots / f"pretrained/own_wrn_pretrained_epoch_0.{ending}",
+            project.file(f"pretrained/own_wrn_pretrained_epoch_0.{ending}"),
             tmp_path / f"own_x.{ending}",
         )
     content = bytearray((tmp_path / "own_x.pt").read_bytes())
@@ -522,9 +523,7 @@ def test_a_snapshot_that_differs_from_its_description(project, own, tmp_path):
 
 
 def test_a_snapshot_that_is_not_finite(project, own, tmp_path):
-    state = torch.load(
-        project.snapshots / "pretrained/own_wrn_pretrained_epoch_0.pt", weights_only=True
-    )
+    state = torch.load(project.file("pretrained/own_wrn_pretrained_epoch_0.pt"), weights_only=True)
     state["fc.bias"][1] = float("nan")
     torch.save(state, tmp_path / "own_x.pt")
     project.refuse(f"test.py --model {tmp_path}/own_x.pt --id {own} --ood gaussian", "not finite")

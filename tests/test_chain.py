@@ -186,7 +186,7 @@ def test_cifar_chain_with_no_further_flag(dataset, classes, make_project):
     text = run_chain(project, dataset, lambda command: project.do(command.split(" ", 1)[1]), TINY)
     assert list(printed_table(text)) == SIX + ["average"]
     description = json.loads(
-        (project.snapshots / "pretrained" / f"{dataset}_wrn_pretrained_epoch_0.json").read_text()
+        project.file(f"pretrained/{dataset}_wrn_pretrained_epoch_0.json").read_text()
     )
     assert description["num_classes"] == classes
 
@@ -194,14 +194,12 @@ def test_cifar_chain_with_no_further_flag(dataset, classes, make_project):
 def test_every_loss(digits):
     for loss, score in (("oe", "msp"), ("energy", "energy")):
         digits.do(f"tune.py digits --loss {loss} --epochs 1 --batch_size 379 --oe_batch_size 64")
-        with (
-            digits.snapshots / f"tune_{loss}/digits_wrn_s1_tune_training_results.csv"
-        ).open() as file:
+        with digits.file(f"tune_{loss}/digits_wrn_s1_tune_training_results.csv").open() as file:
             assert next(csv.DictReader(file)).keys() >= {"ce", loss}
         assert (
-            json.loads(
-                (digits.snapshots / f"tune_{loss}/digits_wrn_s1_tune_epoch_0.json").read_text()
-            )["score"]
+            json.loads(digits.file(f"tune_{loss}/digits_wrn_s1_tune_epoch_0.json").read_text())[
+                "score"
+            ]
             == score
         )
     text = digits.do("test.py --model digits_wrn_s1_tune --score energy --ood gaussian")
@@ -233,12 +231,12 @@ def test_sr_never_opens_outliers(make_project):
         "--method_name digits_wrn_pretrained",
         "-m digits_wrn_pretrained",
         "--method-name digits_wrn_pretrained",
-        "-m digits_wrn_pretrained_best",
+        "-m digits_wrn_pretrained_epochs1_best",
         "-m pretrained/digits_wrn_pretrained",
-        "-m digits_wrn_pretrained_epoch_0",
-        "-m digits_wrn_pretrained_epoch_0.pt",
-        "-m CIFAR/snapshots/pretrained/digits_wrn_pretrained_epoch_0.pt",
-        "-m ./snapshots/pretrained/digits_wrn_pretrained_epoch_0.pt",
+        "-m digits_wrn_pretrained_epochs1",
+        "-m digits_wrn_pretrained_epochs1_epoch_0.pt",
+        "-m CIFAR/snapshots/pretrained/digits_wrn_pretrained_epochs1_epoch_0.pt",
+        "-m ./snapshots/pretrained/digits_wrn_pretrained_epochs1_epoch_0.pt",
     ],
 )
 def test_every_way_to_name_a_model(name, digits):
@@ -246,7 +244,7 @@ def test_every_way_to_name_a_model(name, digits):
 
 
 def test_from_another_working_directory(digits, tmp_path):
-    path = digits.snapshots / "pretrained" / "digits_wrn_pretrained_epoch_0.pt"
+    path = digits.file("pretrained/digits_wrn_pretrained_epoch_0.pt")
     for name in ("digits_wrn_pretrained", path):
         assert "average" in printed_table(
             digits.do(f"test.py --model {name} --ood gaussian", cwd=tmp_path)
@@ -256,7 +254,8 @@ def test_from_another_working_directory(digits, tmp_path):
     )
     assert "digits_wrn_s1_tune_epoch_0.pt" in digits.names("from_elsewhere")
     digits.do("tune.py digits --epochs 1 --batch_size 379 --seed 7 --save mine", cwd=tmp_path)
-    assert (tmp_path / "mine" / "digits_wrn_s7_tune_epoch_0.pt").exists()
+    (file,) = (tmp_path / "mine").glob("*_epoch_0.pt")
+    assert file.stem == "digits_wrn_s7_tune_b379_epochs1_from-s1-epochs1_epoch_0"
     assert "mine/digits_wrn_s7_tune_epoch_0" in digits.do(
         "test.py --model digits_wrn_s7_tune --ood gaussian"
     )
@@ -320,9 +319,11 @@ def test_help_gives_defaults_with_their_origin(script, digits):
 def test_the_printed_table_the_json_and_the_csv_agree(digits):
     text = digits.do("test.py --model digits_wrn_pretrained --score energy --save-scores")
     # nothing unusual: no hash
-    assert (digits.results / "digits_wrn_pretrained_energy.json").exists()
+    assert (digits.results / "digits_wrn_pretrained_epochs1_energy.json").exists()
     record, table = result_of(digits, "digits_wrn_pretrained_energy"), printed_table(text)
-    lines = list(csv.DictReader((digits.results / "digits_wrn_pretrained_energy.csv").open()))
+    lines = list(
+        csv.DictReader(digits.latest_result("digits_wrn_pretrained_energy", ".csv").open())
+    )
     (score,) = record["scores"]
     for row, line in zip([*score["sets"], score["average"]], lines, strict=True):
         for i, metric in enumerate(("fpr95", "auroc", "aupr_in")):
@@ -426,7 +427,7 @@ def test_another_epoch_and_another_run_keep_the_former_s_result(digits, tmp_path
     """Two epochs of a run have names of their own; what a new run of the
     same name replaces is kept.
     """
-    source = digits.snapshots / "pretrained" / "digits_wrn_pretrained_epoch_0"
+    source = digits.file("pretrained/digits_wrn_pretrained_epoch_0.pt")
     place = digits.snapshots / "long"
     place.mkdir()
     for epoch in (3, 4):
@@ -464,7 +465,8 @@ def test_another_epoch_and_another_run_keep_the_former_s_result(digits, tmp_path
 
 
 def test_load_is_the_folder_to_look_in(digits):
-    for model in ("digits_wrn_s1_tune", "digits_wrn_s1_tune_best", "digits_wrn_s1_tune_best.pt"):
+    best = digits.file("tune_sr/digits_wrn_s1_tune_best.pt")
+    for model in ("digits_wrn_s1_tune", best.stem, best.name):
         text = digits.do(
             f"test.py --load ./snapshots/tune_sr --model {model} --score msp --ood gaussian "
             "--layers 40 --widen_factor 2"
@@ -603,9 +605,7 @@ def test_the_cache_is_not_another_snapshots_or_another_sets(digits, tmp_path):
         command.replace("gaussian", f"folder:{tmp_path}/gaussian.npz"),
         command.replace("energy", "odin:eps=0.003"),
     ):
-        state = torch.load(
-            digits.snapshots / "tune_sr/digits_wrn_s1_tune_epoch_0.pt", weights_only=True
-        )
+        state = torch.load(digits.file("tune_sr/digits_wrn_s1_tune_epoch_0.pt"), weights_only=True)
         torch.save(
             {name: value + 1e-3 if name == "fc.bias" else value for name, value in state.items()},
             tmp_path / "digits_x.pt",
@@ -666,7 +666,7 @@ def test_own_images_through_all_three_scripts(make_project, home):
     project = make_project()
     project.do(f"baseline.py flowers --id {home}/flowers {TINY}")
     description = json.loads(
-        (project.snapshots / "pretrained/flowers_wrn_pretrained_epoch_0.json").read_text()
+        project.file("pretrained/flowers_wrn_pretrained_epoch_0.json").read_text()
     )
     assert description["classes"] == ["aster", "lily", "rose"] and description["image_size"] == 32
     project.do(
@@ -709,9 +709,8 @@ def test_own_images_at_another_size(make_project, home):
     project.do(
         f"tune.py flowers --id {home}/flowers --loss sroe --outliers {home}/large.npz --epochs 1"
     )
-    tuned = json.loads(
-        (project.snapshots / "tune_sroe/flowers_wrn_s1_tune_epoch_0.json").read_text()
-    )
+    (file,) = (project.snapshots / "tune_sroe").glob("*_outliers-large-*_epoch_0.json")
+    tuned = json.loads(file.read_text())
     assert tuned["image_size"] == 20  # the network's, not the usual one
 
 
@@ -730,8 +729,9 @@ def test_own_network_and_own_score_through_all_three_scripts(make_project, home)
     command += " --arch mine:small"
     assert "mine:brightness" in project.do(command, cwd=home)
     project.refuse(command, "mine", "cannot be imported")  # from elsewhere
-    plain = project.snapshots / "pretrained" / "flowers_small_pretrained_epoch_0.json"
-    plain.unlink()  # a file without description: the option names its network
+    project.file(
+        "pretrained/flowers_small_pretrained_epoch_0.json"
+    ).unlink()  # a file without description: the option names its network
     project.refuse(
         f"tune.py flowers --id {home}/flowers --epochs 1 --load flowers_small_pretrained",
         "--arch module:function",
@@ -746,7 +746,7 @@ def test_own_network_and_own_score_through_all_three_scripts(make_project, home)
 def test_a_published_file_is_tested_and_tuned(make_project, digits, tmp_path):
     project = make_project()
     state = torch.load(
-        digits.snapshots / "pretrained/digits_wrn_pretrained_epoch_0.pt", weights_only=True
+        digits.file("pretrained/digits_wrn_pretrained_epoch_0.pt"), weights_only=True
     )
     old = {
         f"module.{name}": value

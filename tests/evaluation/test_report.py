@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -349,6 +350,44 @@ class TestAnotherSnapshotOfTheName:
             (tmp_path / "x_energy.json").write_text(content)
         self.write(tmp_path / "x_energy", "b" * 64, rows)
         assert len(list(tmp_path.iterdir())) == 2 and capsys.readouterr().out == ""
+
+
+class TestOtherSettingsOfTheName:
+    """--id at two places, or one place whose images have changed: names are the same there."""
+
+    def record(self, rows, fingerprint, **arguments):
+        images = {"name": "own", "fingerprint": fingerprint}
+        return {**record_of("a" * 64, rows), "id": images, "ood": [], "arguments": arguments}
+
+    def test_both_results_stay(self, tmp_path, rows, capsys):
+        path = tmp_path / "x_energy"
+        first = report.write_result(path, self.record(rows, "one"))
+        assert first == path and capsys.readouterr().out == ""
+        second = report.write_result(path, self.record(rows, "two"))
+        told = capsys.readouterr().out
+        assert second != path and f"{second.name}.json" in told and "(id)" in told
+        again = report.write_result(path, self.record(rows, "two", data="/elsewhere", T=None))
+        assert again == second and report.write_result(path, self.record(rows, "one")) == path
+        third = report.write_result(path, self.record(rows, "one", harmonise=75))
+        found = {file: report.read_result(file) for file in tmp_path.glob("*.json")}
+        assert len(found) == len({path, second, third}) == 3
+        assert [found[file.with_name(file.name + ".json")]["id"]["fingerprint"]
+                for file in (path, second, third)] == ["one", "two", "one"]  # fmt: skip
+
+    def test_several_at_once_lose_none(self, tmp_path, rows):
+        """Each would find nothing there if it looked before the others had written."""
+
+        def write(number):
+            return report.write_result(tmp_path / "x_energy", self.record(rows, str(number)))
+
+        with ThreadPoolExecutor(8) as pool:
+            paths = set(pool.map(write, range(8)))
+        kept = {report.read_result(f)["id"]["fingerprint"] for f in tmp_path.glob("*.json")}
+        assert len(paths) == 8 and kept == {str(number) for number in range(8)}
+
+    def test_a_name_that_is_too_long_is_bounded(self):
+        long = [report.result_name(Path(f"a/{'x' * 190}_{i}_epoch_1.pt"), ["energy"]) for i in "ab"]
+        assert all(len(name) <= report.LONGEST for name in long) and long[0] != long[1]
 
 
 class TestFiles:

@@ -43,17 +43,16 @@ def weights(make_project, command):
 
 
 def weights_of(project):
-    file = project.snapshots / "pretrained" / f"{STEM}_epoch_1.pt"
-    return torch.load(file, weights_only=True)
+    return torch.load(project.file(f"pretrained/{STEM}_epoch_1.pt"), weights_only=True)
 
 
 def go_on(project, command, weights):
     """Resume, or begin again where nothing had been kept; the weights are the same."""
-    state = project.snapshots / "pretrained" / f"{STEM}.run" / f"{STEM}.resume.pt"
-    ended = state.with_name(f"{STEM}.ended.pt")
-    done = (project.snapshots / "pretrained" / f"{STEM}_epoch_1.pt").exists()
-    if state.exists() or ended.exists() or not done:
-        resume = " --resume" if state.exists() or ended.exists() else ""
+    folder = project.snapshots / "pretrained"
+    states = [*folder.glob("*.run/*.resume.pt"), *folder.glob("*.run/*.ended.pt")]
+    done = folder.exists() and f"{STEM}_epoch_1.pt" in project.names("pretrained")
+    if states or not done:
+        resume = " --resume" if states else ""
         result = project.run(command + resume)
         assert result.status == 0, result.err
     found = weights_of(project)

@@ -50,7 +50,7 @@ def test_without_the_folder_of_kernels_the_scripts_run(make_project):
     shutil.rmtree(project.root / "models" / "kernels")
     project.do("baseline.py digits --epochs 1")
     described = json.loads(
-        (project.snapshots / "pretrained/digits_wrn_pretrained_epoch_0.json").read_text()
+        project.file("pretrained/digits_wrn_pretrained_epoch_0.json").read_text()
     )
     assert described["computed"]["fused"] is False
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import coloured, noise, stop_at_step, write_own
+from conftest import coloured, noise, plain, stop_at_step, write_own
 
 from utils.paper import methods, studies
 from utils.training import files
@@ -76,7 +76,7 @@ def test_table_trains_what_is_missing_and_renders_all(ready):
         and out.out.count("$ python tune.py --loss sr cifar10") == 1
     )
     assert ready.names("tune_sr") and not (ready.snapshots / "tune_oe").exists()
-    page = (ready.root / "CIFAR" / "README.md").read_text()
+    page = plain((ready.root / "CIFAR" / "README.md").read_text())
     for note in (
         (
             "`pretrained/cifar10_wrn_pretrained_epoch_4`: CIFAR-10, seed 1, "
@@ -85,7 +85,7 @@ def test_table_trains_what_is_missing_and_renders_all(ready):
         "`tune_sr/cifar10_wrn_s1_tune_epoch_9`",
     ):
         assert note in page
-    result = json.loads(next(ready.results.glob("cifar10_wrn_s1_tune_sr_*.json")).read_text())
+    result = json.loads(next(ready.results.glob("cifar10_wrn_s1_tune*_sr_*.json")).read_text())
     entry = next(entry for entry in result["scores"] if entry["score"] == "energy")
     shown = next(cells for cells in section(ready, "srf4") if cells[:2] == ["SR", "FPR95"])
     # none of these images is the paper's
@@ -176,11 +176,12 @@ def test_sweep_sees_no_ood_set(ready):
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(ready):
     place = next((ready.snapshots / "sweep").glob("*_alpha_0.05"))
-    whole = (place / "cifar10_wrn_s1_tune_epoch_1.pt").read_bytes()
+    (file,) = place.glob("*_epoch_1.pt")
+    whole = file.read_bytes()
     folder = ready.root / "data" / "cache" / place.name.removesuffix("_alpha_0.05")
     tune = f"tune.py cifar10 --id {folder} --alpha 0.05 --epochs 2 --save {place}"
     assert ready.run(tune, prelude=stop_at_step("SIGKILL", 2)).status == -9  # one step an epoch
-    (place / "cifar10_wrn_s1_tune_epoch_1.pt").unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
     out = ready.run(
         "reproduce.py cifar10 --sweep",
         prelude="import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)",
@@ -190,7 +191,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(ready):
         out.out.count("$ python tune.py") == 1
         and "resuming cifar10_wrn_s1_tune at epoch 1 of 2" in out.out
     )
-    assert (place / "cifar10_wrn_s1_tune_epoch_1.pt").read_bytes() == whole
+    assert file.read_bytes() == whole
 
 
 def test_recommended_alpha_is_accurate_and_has_the_highest_auroc_that_noise_can_tell():
@@ -240,7 +241,7 @@ s.VARIANTS = {"SR": {"alpha": 0.05}, "without the crop": {"alpha": 0.05, "paddin
 
 
 def test_an_unfinished_run_is_not_measured(ready):
-    path = ready.snapshots / "tune_sr" / "cifar10_wrn_s1_tune_epoch_9.json"
+    path = ready.file("tune_sr/cifar10_wrn_s1_tune_epoch_9.json")
     text = path.read_text()
     path.write_text(text.replace('"epoch": 9,', '"epoch": 8,'))
     out = ready.run("reproduce.py cifar10 --table srf4")
@@ -262,13 +263,12 @@ def test_what_was_made_of_other_images_or_outliers_is_made_again(make_project, t
     )
     project.do(f"baseline.py own --id {own} --epochs 1 --layers 10 --widen-factor 1")
     project.run(tune, prelude=stop_at_step("SIGKILL", 4))
-    state = torch.load(
-        files.find_state(project.snapshots / "tune_sroe", "own_wrn_s1_tune"), weights_only=True
-    )
+    (stem,) = files.find_states(project.snapshots / "tune_sroe")
+    state = torch.load(files.find_state(project.snapshots / "tune_sroe", stem), weights_only=True)
     sources = {name: state[name] for name in ("data", "parent", "outliers")}
-    assert files.goes_on(project.snapshots / "tune_sroe", "own_wrn_s1_tune", {"epochs": 2}, sources)
+    assert files.goes_on(project.snapshots / "tune_sroe", stem, {"epochs": 2}, sources)
     project.do(tune + " --resume")
-    file = project.snapshots / "tune_sroe" / "own_wrn_s1_tune_epoch_1.pt"
+    file = project.file("tune_sroe/own_wrn_s1_tune_epoch_1.pt")
     assert methods.is_of(file, {"epochs": 2, "loss": "sroe"}, sources) and not methods.is_of(
         file, {"epochs": 3}, sources
     )
@@ -276,8 +276,5 @@ def test_what_was_made_of_other_images_or_outliers_is_made_again(make_project, t
     for name in sources:
         assert not methods.is_of(file, {"epochs": 2}, {**sources, name: "another"}), name
         assert not files.goes_on(
-            project.snapshots / "tune_sroe",
-            "own_wrn_s1_tune",
-            {"epochs": 2},
-            {**sources, name: "another"},
+            project.snapshots / "tune_sroe", stem, {"epochs": 2}, {**sources, name: "another"}
         ), name

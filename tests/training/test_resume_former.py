@@ -60,9 +60,12 @@ def place_of(project, stage):
 
 
 def make_former(folder, stem, former):
-    """Bring an interrupted run's files to the former layout, and its state to the former keys."""
-    place = folder / f"{stem}.run"
-    state = torch.load(place / f"{stem}.resume.pt", weights_only=True)
+    """Bring an interrupted run's files to the former layout and name, and its state to the former
+    keys.
+    """
+    (place,) = folder.glob("*.run")
+    name = place.name.removesuffix(".run")  # has what departs from the recipe
+    state = torch.load(place / f"{name}.resume.pt", weights_only=True)
     recipe = {**FORMER_RECIPE, **{key: v for key, v in state["recipe"].items() if key != "streams"}}
     keys = ("epoch", "model", "optimizer", "rows", "best", "data", "parent", "outliers")
     computed = {key: state["computed"][key] for key in ("device", "precision", "fused")}
@@ -75,9 +78,9 @@ def make_former(folder, stem, former):
         },
         folder / f"{stem}.resume.pt",
     )
-    (place / f"{stem}.resume.pt").unlink()
+    (place / f"{name}.resume.pt").unlink()
     for file in list(place.iterdir()):
-        file.rename(folder / file.name.replace("_best_epoch_0.", "_best."))
+        file.rename(folder / file.name.replace("_best_epoch_0.", "_best.").replace(name, stem))
     place.rmdir()
     for file in folder.glob("*.json"):
         description = json.loads(file.read_text())
@@ -90,11 +93,12 @@ def test_a_former_state_goes_on_as_if_it_had_never_stopped(
 ):
     project = make_project()
     if stage != "pretrained":
-        source, stem = place_of(whole, "pretrained")
+        stem = "own_wrn_pretrained"
         (project.snapshots / "pretrained").mkdir(parents=True)
         for ending in ("pt", "json"):
             name = f"{stem}_epoch_2.{ending}"
-            (project.snapshots / "pretrained" / name).write_bytes((source / name).read_bytes())
+            source = whole.file(f"pretrained/{name}")
+            (project.snapshots / "pretrained" / name).write_bytes(source.read_bytes())
     command, resumed = commands[stage]
     assert project.run(command, prelude=FORMER_STREAMS + stop_at_step("SIGKILL", 6)).status == -9
     folder, stem = place_of(project, stage)
@@ -111,7 +115,6 @@ def test_a_former_state_goes_on_as_if_it_had_never_stopped(
     extra = f" {SHAPE}" if stage == "pretrained" else ""
     assert f"resuming {stem} at epoch 1 of 3" in project.do(f"{resumed}{extra} --resume")
 
-    reference, _ = place_of(whole, stage)
     assert project.names(folder.name) == sorted([*whole.names(folder.name), "others_epoch_0.pt"])
     for other in (elsewhere, kept):
         assert {file.name: file.read_bytes() for file in other.iterdir()} == dict.fromkeys(
@@ -119,7 +122,8 @@ def test_a_former_state_goes_on_as_if_it_had_never_stopped(
         )
     assert (folder / "others_epoch_0.pt").read_bytes() == b"of someone else"
     for name in (f"{stem}_epoch_2", f"{stem}_best"):
-        a, b = (torch.load(f / f"{name}.pt", weights_only=True) for f in (folder, reference))
+        pair = folder / f"{name}.pt", whole.file(f"{folder.name}/{name}.pt")
+        a, b = (torch.load(file, weights_only=True) for file in pair)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
     recipe = json.loads((folder / f"{stem}_epoch_2.json").read_text())["recipe"]
     assert recipe["padding"] == 4 and recipe["streams"] == 1 and recipe["epochs"] == 3

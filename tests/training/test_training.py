@@ -13,7 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from conftest import noise, stop_at_step, write_own
+from conftest import noise, plain, stop_at_step, write_own
 
 import models
 from utils import snapshots, training
@@ -131,14 +131,14 @@ def weights(project, folder):
     """
     place = project.snapshots / folder
     return {
-        file.name: torch.load(file, weights_only=True)
+        plain(file.name): torch.load(file, weights_only=True)
         for file in [*place.glob("*.pt"), *place.glob("*.run/*.pt")]
     }
 
 
-def in_run(project, folder, stem="own_wrn_pretrained"):
-    """Sorted file names in the folder of a run that has not ended."""
-    return sorted(file.name for file in (project.snapshots / folder / f"{stem}.run").glob("*"))
+def in_run(project, folder):
+    """Sorted plain file names in the folder of the run that has not ended."""
+    return sorted(plain(file.name) for file in (project.snapshots / folder).glob("*.run/*"))
 
 
 def table(project, folder):
@@ -191,10 +191,8 @@ def test_best_is_the_epoch_of_least_test_error(whole):
 
 
 def test_the_description_says_what_made_the_snapshot(whole, own):
-    pretrained = json.loads(
-        (whole.snapshots / "pretrained/own_wrn_pretrained_epoch_2.json").read_text()
-    )
-    tuned = json.loads((whole.snapshots / "tune_sroe/own_wrn_s1_tune_epoch_2.json").read_text())
+    pretrained = json.loads(whole.file("pretrained/own_wrn_pretrained_epoch_2.json").read_text())
+    tuned = json.loads(whole.file("tune_sroe/own_wrn_s1_tune_epoch_2.json").read_text())
     for d in (pretrained, tuned):
         assert (d["arch"], d["layers"], d["widen_factor"], d["num_classes"], d["dataset"]) == (
             "wrn",
@@ -206,7 +204,7 @@ def test_the_description_says_what_made_the_snapshot(whole, own):
         assert (d["train_images"], d["image_size"], d["epoch"], d["seed"]) == (60, 8, 2, 1)
         assert d["recipe"]["epochs"] == 3 and d["recipe"]["batch_size"] == 16
     assert (
-        tuned["parent"] == "own_wrn_pretrained_epoch_2.pt"
+        tuned["parent"] == "own_wrn_pretrained_b16_epochs3_layers10_widen1_epoch_2.pt"
         and tuned["parent_sha256"] == pretrained["sha256"]
     )
     assert tuned["loss"] == "sroe" and tuned["outliers"]["images"] == 50
@@ -226,7 +224,7 @@ def test_seeds_change_the_run_and_the_same_seed_repeats_it(whole, make_project, 
     other.do(baseline + " --seed 2")
     a, b = weights(other, "pretrained"), weights(whole, "pretrained")
     assert not torch.equal(
-        a["own_wrn_pretrained_epoch_2.pt"]["fc.weight"],
+        a["own_wrn_s2_pretrained_epoch_2.pt"]["fc.weight"],
         b["own_wrn_pretrained_epoch_2.pt"]["fc.weight"],
     )
 
@@ -309,8 +307,8 @@ def test_dal_goes_on_with_the_price_of_its_shifts(make_project, whole, tune):
     command += " --rho 0 --gamma_rate 0.5 --strength 0.1"
     assert "| dal" in projects[0].do(command)
     assert projects[1].run(command, prelude=stop_at_step("SIGKILL", 6)).status == -9
-    folder = projects[1].snapshots / "tune_dal" / "own_wrn_s1_tune.run"
-    state = torch.load(folder / "own_wrn_s1_tune.resume.pt", weights_only=True)
+    (file,) = (projects[1].snapshots / "tune_dal").glob("*.run/*.resume.pt")
+    state = torch.load(file, weights_only=True)
     assert state["head"]["gamma"] > 0.02  # the start is 0.01
     projects[1].do(command + " --resume")
     assert_same_run(*projects, "tune_dal")
@@ -345,9 +343,7 @@ def test_resuming_by_other_means_says_so(make_project, baseline):
         and result.err.startswith("note: the interrupted run had fused True, this one has False")
         and len(result.err.splitlines()) == 1
     )
-    made = json.loads(
-        (project.snapshots / "pretrained" / "own_wrn_pretrained_epoch_2.json").read_text()
-    )
+    made = json.loads(project.file("pretrained/own_wrn_pretrained_epoch_2.json").read_text())
     assert (
         made["computed"]["device"] == "cpu"
         and made["computed"]["precision"] in ("fp32", "bf16")
@@ -440,14 +436,12 @@ def test_resuming_tuning_with_other_options_is_refused(option, word, stopped, tu
 
 def test_a_broken_state_is_refused(make_project, baseline):
     project = make_project()
-    state = (
-        project.snapshots / "pretrained" / "own_wrn_pretrained.run" / "own_wrn_pretrained.resume.pt"
-    )
     project.run(baseline, prelude=stop_at_step("SIGKILL", 6))
+    (state,) = (project.snapshots / "pretrained").glob("*.run/*.resume.pt")
     whole = state.read_bytes()
     for content in (whole[:-100], b"", b"x"):
         state.write_bytes(content)
-        project.refuse(baseline + " --resume", state.name)
+        project.refuse(baseline + " --resume", plain(state.name))
 
 
 # ---- twice in a row
@@ -458,10 +452,14 @@ def test_running_twice_loses_nothing(make_project, baseline):
     folder = project.snapshots / "pretrained"
     project.do(baseline)
     first = {file.name: file.read_bytes() for file in folder.glob("*") if file.is_file()}
-    assert "replaced" in project.do(baseline.replace("--epochs 3", "--epochs 2 --seed 2"))
-    assert "own_wrn_pretrained_epoch_1.pt" in project.names("pretrained")
-    # or its stem would mean the former run
-    assert "own_wrn_pretrained_epoch_2.pt" not in project.names("pretrained")
+    for other in (baseline.replace("--epochs 3", "--epochs 2"), baseline + " --seed 2"):
+        assert "replaced" not in project.do(other)  # it has a name of its own
+        assert (
+            first.items()
+            <= {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}.items()
+        )
+    assert "own_wrn_s2_pretrained_epoch_2.pt" in project.names("pretrained")
+    assert "replaced" in project.do(baseline)
     (kept,) = (folder / "replaced").iterdir()
     assert {file.name: file.read_bytes() for file in kept.iterdir()} == first
 
@@ -470,14 +468,14 @@ def test_until_the_new_run_has_a_snapshot_the_former_stays(make_project, baselin
     project = make_project()
     project.do(baseline)
     before = project.names("pretrained")
-    project.run(baseline + " --seed 2", prelude=stop_at_step("SIGKILL", 3))
+    project.run(baseline, prelude=stop_at_step("SIGKILL", 3))
     assert project.names("pretrained") == before and in_run(project, "pretrained") == [
         "own_wrn_pretrained.resume.pt"
     ]
     assert "own_wrn_pretrained_epoch_2" in project.do(
         f"test.py -m own_wrn_pretrained --ood gaussian --id {own}"
     )
-    project.do(baseline + " --seed 2 --resume")
+    project.do(baseline + " --resume")
     assert project.names("pretrained") == before
 
 
@@ -659,7 +657,7 @@ def test_baseline_from_given_weights(make_project, whole, baseline):
     project = make_project()
     shutil.copytree(whole.snapshots / "pretrained", project.snapshots / "pretrained")
     project.do(
-        f"{baseline} --load own_wrn_pretrained_epoch_2 --lr 1e-12 --momentum 0 --save ./snapshots/x"
+        f"{baseline} --load pretrained/own_wrn_pretrained --lr 1e-12 --momentum 0 --save ./snapshots/x"
     )
     a = weights(project, "x")["own_wrn_pretrained_epoch_2.pt"]
     b = weights(whole, "pretrained")["own_wrn_pretrained_epoch_2.pt"]

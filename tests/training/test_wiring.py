@@ -441,7 +441,7 @@ def test_larger_ood_images_are_resized_and_lsun_is_cropped(wired, pretraining):
     path = wired.root / "evaluated.pt"
     wired.do(
         (
-            "test.py --model cifar10_make_pretrained_epoch_1 --ood places365,lsun_c --score msp "
+            "test.py --model cifar10_make_pretrained --ood places365,lsun_c --score msp "
             "--arch probe:make --device cpu --precision fp32"
         ),
         prelude=f"import probe\nprobe.record_evaluation({str(path)!r})",
@@ -472,7 +472,7 @@ torch.optim.SGD.step = recorded
     )
     count, decays = torch.load(path, weights_only=True)
     state = torch.load(
-        wired.snapshots / "pretrained/cifar10_wrn_pretrained_epoch_0.pt", weights_only=True
+        wired.file("pretrained/cifar10_wrn_pretrained_epoch_0.pt"), weights_only=True
     )
     learned = sum(
         v.numel()

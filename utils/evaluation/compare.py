@@ -267,9 +267,9 @@ def report(found: list[Measured], args: Namespace) -> list[Path]:
 
 def name_of(a: Measured, b: Measured) -> str:
     """File name of a comparison: the results', and a hash of the weights."""
-    stems = "_".join(dict.fromkeys([a.path.name, b.path.name]))[:160]
-    weights = "".join(one.record["snapshot"]["sha256"] for one in (a, b))
-    return f"compare_{stems}_{zlib.crc32(weights.encode()):08x}"
+    stems = "_".join(dict.fromkeys([a.path.name, b.path.name]))
+    made = "".join(one.record["snapshot"]["sha256"] for one in (a, b)) + stems[160:]
+    return f"compare_{stems[:160]}_{zlib.crc32(made.encode()):08x}"
 
 
 def csv_lines(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:

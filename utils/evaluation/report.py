@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from utils.runtime import (
     CIFAR,
     UserError,
     describe_machine,
+    locked,
     make_folder,
     portable,
     printable,
@@ -29,10 +32,13 @@ from utils.runtime import (
 from utils.scores import Outputs, Score
 
 from .network import COMPILED, OPENVINO
-from .protocol import Case, Rows, departures
+from .protocol import Case, Protocol, Rows, departures
 from .torchvision_weights import find_weights, is_published
 
 RESULTS = CIFAR / "results"
+LONGEST = 200  # characters of a result's name
+# options that say where images lie, which a result's fingerprints are of, or how it is printed
+PLACES = {"id", "id_train", "data", "ood", "outputs", "arch", "skip_bad", "out_as_pos", "precision"}
 FLAGS = {
     "constant": "the score is the same for all images",
     "ties": "more than 1 % of the images have exactly the score of another",
@@ -185,7 +191,10 @@ def result_name(
     parts = (
         [stem] + [folder] * (folder != "pretrained") + [names] + [protocol] * (protocol != "paper")
     )
-    return "_".join(parts + [f"{zlib.crc32(str(unusual).encode()):08x}"] * bool(unusual))
+    name = "_".join(parts + [f"{zlib.crc32(str(unusual).encode()):08x}"] * bool(unusual))
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST - 9]}_{zlib.crc32(name.encode()):08x}"
+    return name
 
 
 def result_path(case: Case, labels: list[str]) -> Path:
@@ -291,11 +300,13 @@ def set_aside(path: Path, sha256: str) -> None:
     that snapshot's sha256 in its name.
     """
     try:
-        other = read_result(path.with_name(path.name + ".json"))["snapshot"]["sha256"]
-    except (UserError, KeyError, TypeError):  # none there, or none of test.py's
+        record = read_result(path.with_name(path.name + ".json"))
+        other, settings = record["snapshot"]["sha256"], settings_of(record)
+    except (UserError, KeyError, TypeError, AttributeError):  # none there, or none of test.py's
         return
     if other != sha256:
         aside = path.with_name(f"{path.name}_{other[:8]}")
+        aside = free_path(aside, settings, settings_of)
         for ending in (".json", ".csv", "_scores.npz"):
             file = path.with_name(path.name + ending)
             if file.exists():
@@ -306,16 +317,64 @@ def set_aside(path: Path, sha256: str) -> None:
         )
 
 
-def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None = None) -> None:
+def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a result from others of its snapshot: how it was measured, by what scores, and on
+    which images, wherever these lie.
+    """
+    protocol = record.get("protocol", "paper")
+    given = vars(Protocol.of({**record.get("arguments", {}), "protocol": protocol}))
+    parts = {key: [record.get(key)] for key in ("id", "train")}
+    parts |= {key: record.get(key, []) for key in ("ood", "shifted")}
+    return {
+        **{key: value for key, value in given.items() if key not in PLACES},
+        "precision": record.get("precision"),
+        "scores": [entry["score"] for entry in record["scores"]],
+        **{
+            key: [[part.get("name"), part.get("fingerprint")] for part in found if part]
+            for key, found in parts.items()
+        },
+    }
+
+
+def free_path(path: Path, settings: dict, read: Callable[[dict], dict]) -> Path:
+    """``path``; where its .json, whose settings are ``read`` from it, is of other ones, the path
+    with a hash of ``settings``, which is said.
+    """
+    try:
+        there = read(read_result(path.with_name(path.name + ".json")))
+    except (UserError, KeyError, TypeError, AttributeError):  # none there, or none of test.py's
+        return path
+    plain, there = (json.loads(json.dumps(one)) for one in (settings, there))  # tuples are lists
+    other = [key for key, value in plain.items() if there.get(key) != value]
+    if not other:
+        return path
+    text = json.dumps(plain, sort_keys=True)
+    free = path.with_name(f"{path.name}_{zlib.crc32(text.encode()):08x}")
+    print(
+        f"\nnote: the result {short_path(path)}.json is of other settings ({', '.join(other)}) "
+        f"and stays; this one is {free.name}.json"
+    )
+    return free
+
+
+def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None = None) -> Path:
     """Write ``path``.json with everything, ``path``.csv with a line for each score and set, and
-    per-image scores if given.
+    per-image scores if given; returns the path.
 
     Those are an .npz with one array ``score/set`` each. A result of another snapshot that has this
-    name is kept under another one.
+    name is kept under another one; beside one of other settings, this one has another name.
     """
     if ranks.rank():
-        return
-    set_aside(path, record["snapshot"]["sha256"])
+        return path
+    with locked(make_folder(path.parent)):
+        set_aside(path, record["snapshot"]["sha256"])
+        path = free_path(path, settings_of(record), settings_of)
+        write_files_of(path, record, vectors)
+    return path
+
+
+def write_files_of(path: Path, record: dict, vectors: dict[str, np.ndarray] | None) -> None:
+    """The files of ``write_result``."""
     write_json(path.with_name(path.name + ".json"), record)
     lines = []
     for score in record["scores"]:

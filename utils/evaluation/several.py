@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from utils.metrics import METRICS
-from utils.runtime import UserError, make_folder, short_path, write_json
+from utils.runtime import UserError, locked, make_folder, short_path, write_json
 
 from .protocol import PROTOCOLS, Protocol
-from .report import format_set_table, shown_rows
+from .report import format_set_table, free_path, settings_of, shown_rows
 
 
 def mean_and_sd(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -54,6 +54,10 @@ def combine(records: list[dict[str, Any]]) -> dict[str, Any]:
         "snapshots": [record["snapshot"]["name"] for record in records],
         "sha256": [record["snapshot"]["sha256"] for record in records],
         "protocol": first["protocol"],
+        "settings": {
+            **settings_of(first),
+            "snapshots": [record["snapshot"]["name"] for record in records],
+        },
         "id_error": {"mean": float(np.mean(errors)), "sd": float(np.std(errors, ddof=1))},
         "scores": found,
     }
@@ -77,7 +81,10 @@ def report(records: list[dict[str, Any]], folder: str, out_as_pos: bool = False)
         )
         print("\n" + table)
     stem = "+".join(re.sub(r"\W+", "-", name) for name in several["snapshots"])[:120]
-    path = make_folder(folder) / f"mean_of_{len(records)}_{stem}_{several['protocol']}.json"
-    write_json(path, several)
+    path = make_folder(folder) / f"mean_of_{len(records)}_{stem}_{several['protocol']}"
+    with locked(path.parent):
+        path = free_path(path, several["settings"], lambda record: record["settings"])
+        path = path.with_name(path.name + ".json")
+        write_json(path, several)
     print(f"\nresult: {short_path(path)}")
     return path

@@ -3,6 +3,7 @@ as a user would type them.
 """
 
 import argparse
+import contextlib
 import functools
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.losses import LOSSES
-from utils.training import arch_name, files, options, recipes
+from utils.training import files, meant, names, options, recipes
 
 from . import figures, pages, plots, tables
 from .tables import METHODS, TABLE_METHODS, USUAL, changed, file_name, unusual_words
@@ -123,14 +124,8 @@ def snapshot_of(
     """
     loss = None if stage == "pretrained" else stage
     folder, stem = place_of(loss, args)
-    places = {
-        file.parent.name
-        for file in snapshots.all_snapshots()
-        if tables.is_folder_of(file.parent.name, folder) and snapshots.stem_of(file) == stem
-    }
     reasons = []
-    for place in sorted(places):
-        file = snapshots.find_one(f"{place}/{stem}")
+    for file in runs_of(folder, {stem, former_stem(loss, args)}):
         unfit = why_unfit(file, args, pretrained)
         if unfit is None:
             return file
@@ -141,12 +136,37 @@ def snapshot_of(
     return train(loss, args, pretrained) if args.train else None
 
 
+def runs_of(folder: str, stems: set[str]) -> list[Path]:
+    """The newest snapshot of every run in the folders of a stage that has one of these names, or
+    departs from it: in each folder those of one's own before provided ones, the names themselves
+    first, then the longest schedule.
+    """
+    newest = {}
+    for file in snapshots.all_snapshots():
+        stem, place = snapshots.stem_of(file), file.parent.name
+        epoch = snapshots.epoch_of(file)
+        if stem.endswith("_best") or not tables.is_folder_of(place, folder):
+            continue
+        if any(stem == name or snapshots.is_variant(stem, name) for name in stems):
+            newest[place, stem] = max(newest.get((place, stem), (-2, file)), (epoch, file))
+    found = [
+        (place, file.is_relative_to(snapshots.PROVIDED), stem not in stems, -epoch, file)
+        for (place, stem), (epoch, file) in newest.items()
+    ]
+    return [file for *_, file in sorted(found)]
+
+
 def place_of(loss: str | None, args: argparse.Namespace) -> tuple[str, str]:
-    """(usual folder, stem) of the snapshots of a loss, or of pre-training."""
-    stem = f"{args.dataset}_{arch_name(args.arch)}"
-    if loss is None:
-        return "pretrained", f"{stem}_pretrained"
-    return f"tune_{loss}", f"{stem}_s{args.seed}_tune"
+    """(usual folder, usual name) of the snapshots of a loss, or of pre-training."""
+    stage = "tune" if loss else "pretrain"
+    stem = names.usual_stem(stage, args.dataset, args.arch, args.seed)
+    return f"tune_{loss}" if loss else "pretrained", stem
+
+
+def former_stem(loss: str | None, args: argparse.Namespace) -> str:
+    """The name that former versions gave to every run of a loss, or of pre-training."""
+    stage = "tune" if loss else "pretrain"
+    return names.former_stem(stage, args.dataset, args.arch, args.seed)
 
 
 def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None) -> Path:
@@ -159,7 +179,7 @@ def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None
     stage, command = (
         ("tune", ["tune.py", "--loss", loss]) if loss else ("pretrain", ["baseline.py"])
     )
-    folder, stem = place_of(loss, args)
+    folder, _ = place_of(loss, args)
     recipe, usual = (
         recipes.resolve(stage, args.dataset, loss, preset, args.arch)
         for preset in (args.preset, USUAL["preset"])
@@ -168,22 +188,63 @@ def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None
     folder += f"_s{args.seed}" * getattr(args, "own_folders", False)
     place = snapshots.SNAPSHOTS / (folder if recipe == usual else f"{folder}_{preset}")
     recipe |= {"seed": args.seed, "arch": args.arch}
-    last = snapshots.snapshot_path(place, stem, recipe["epochs"] - 1)
-    sources = sources_of(args, loss, parent)
-    if not args.fresh and is_of(last, recipe, sources):
-        print(f"{snapshots.short_name(last)} is there (--fresh trains it anew)")
-        return last
+    stems = (
+        names.stem_of(
+            stage,
+            args.dataset,
+            loss or "ce",
+            recipe | {"preset": preset, "precision": args.precision},
+            {**vars(args), "save": place},
+            parent,
+        ),
+        former_stem(loss, args),
+    )
     command += [args.dataset]
     command += unusual_words({"arch": args.arch, "seed": args.seed, "preset": preset})
     if place.name not in ("pretrained", f"tune_{loss}"):
         command += ["--save", f"./snapshots/{place.name}"]
-    if parent and parent.parent != snapshots.SNAPSHOTS / "pretrained":
+    if parent and not is_default_parent(parent, args):
         command += ["--load", str(parent)]
-    going_on = not args.fresh and files.goes_on(
-        place, stem, recipe | {"preset": preset, "precision": args.precision}, sources
-    )
-    run_script([*command, *["--resume"] * going_on, *options.common_words(args)])
-    return last
+    command += options.common_words(args)
+    beside = {"preset": preset, "precision": args.precision}
+    sources = sources_of(args, loss, parent)
+    return train_unless_there(command, place, stems, recipe, sources, args.fresh, beside)
+
+
+def train_unless_there(
+    command: list,
+    place: Path,
+    stems: Iterable[str],
+    recipe: dict,
+    sources: dict,
+    fresh: bool = False,
+    beside: dict | None = None,
+) -> Path:
+    """Path of the last snapshot of a run in ``place`` with one of these names, the first its own
+    and the others those of former versions, made with this recipe and from these sources.
+
+    The command trains it unless it is there; an interrupted run that has what is ``beside`` the
+    recipe too goes on. ``fresh``: it is trained anew.
+    """
+    lasts = {stem: snapshots.snapshot_path(place, stem, recipe["epochs"] - 1) for stem in stems}
+    for last in [] if fresh else lasts.values():
+        if is_of(last, recipe, sources):
+            print(f"{snapshots.short_name(last)} is there")
+            return last
+    going_on = [
+        last
+        for stem, last in lasts.items()
+        if not fresh and files.goes_on(place, stem, {**recipe, **(beside or {})}, sources)
+    ]
+    run_script([*command, *["--resume"] * bool(going_on)])
+    return (going_on or list(lasts.values()))[0]
+
+
+def is_default_parent(parent: Path, args: argparse.Namespace) -> bool:
+    """Whether tune.py starts from this snapshot where no --load is typed."""
+    with contextlib.suppress(runtime.UserError):  # none, or several
+        return meant.find_parent(changed(args, load=None), {}) == parent
+    return False
 
 
 def is_of(file: Path, recipe: dict, sources: dict) -> bool:

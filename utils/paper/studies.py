@@ -18,12 +18,12 @@ import numpy as np
 from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.evaluation.validation import noise_sets
-from utils.training import files, options, recipes
+from utils.training import meant, names, options, recipes
 
 from . import plots
-from .methods import is_of, place_of, run_script, score_apart
+from .methods import former_stem, score_apart, train_unless_there
 from .methods import whole_runs as all_whole_runs
-from .tables import file_name
+from .tables import changed, file_name
 
 # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
 ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
@@ -177,7 +177,7 @@ def find_parent(args: argparse.Namespace) -> Path:
     """Path of the pre-trained snapshot that short fine-tunings start from; UserError if its
     training is not at its end.
     """
-    file = snapshots.find_one("./snapshots/pretrained", place_of(None, args)[1])
+    file = meant.find_parent(changed(args, load=None), {})
     description = snapshots.read_description(file) or {}
     if description.get("recipe") and not snapshots.is_complete(description):
         raise runtime.UserError(
@@ -194,17 +194,20 @@ def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: f
     place = snapshots.SWEEP / "_".join(
         [folder.name, *(f"{key}_{value:g}" for key, value in changes.items())]
     )
-    stem = place_of("sr", args)[1]
-    file = snapshots.snapshot_path(place, stem, EPOCHS - 1)
     recipe = recipe_of(args, changes)
+    whole = recipes.resolve("tune", args.dataset, "sr", "paper", args.arch) | recipe
+    whole["arch"] = args.arch
+    stems = (
+        names.stem_of("tune", args.dataset, "sr", whole, {"save": place}, parent),
+        former_stem("sr", args),
+    )
+    given = {"id": folder, **changes, "epochs": EPOCHS, "load": parent, "save": place}
+    given |= {"arch": args.arch, "seed": args.seed}
+    words = [word for key, value in given.items() for word in (f"--{key}", value)]
+    command = ["tune.py", args.dataset, *words, *options.common_words(args, PREPARED)]
+    # the folder's name has the images' fingerprint
     sources = {"parent": runtime.sha256_file(parent)}
-    if not is_of(file, recipe, sources):  # the folder's name has the images' fingerprint
-        given = {"id": folder, **changes, "epochs": EPOCHS, "load": parent, "save": place}
-        given |= {"arch": args.arch, "seed": args.seed}
-        words = [word for key, value in given.items() for word in (f"--{key}", value)]
-        words += ["--resume"] * files.goes_on(place, stem, recipe, sources)
-        run_script(["tune.py", args.dataset, *words, *options.common_words(args, PREPARED)])
-    return file
+    return train_unless_there(command, place, stems, recipe, sources)
 
 
 def recipe_of(args: argparse.Namespace, changes: dict) -> dict:

@@ -455,23 +455,29 @@ def difference(record: dict | None, value: float | None) -> float | None:
     return value - record["value"] if comparable else None
 
 
+def tabular(head: list[str], rows: list[list[str]], columns: str = "") -> str:
+    """A LaTeX tabular, which needs no package; ``columns``: their alignment, left by default."""
+    escape = str.maketrans(
+        {"_": r"\_", "%": r"\%", "&": r"\&", OTHER: r"$^\dagger$", "#": r"\#", "±": r"$\pm$"}
+    )
+    head, *body = [
+        " & ".join(cell.translate(escape) for cell in line) + r" \\" for line in (head, *rows)
+    ]
+    begin = rf"\begin{{tabular}}{{{columns or 'l' * (head.count(' & ') + 1)}}}"
+    return "\n".join([begin, r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}"])
+
+
 def render_tex(measured: dict) -> str:
     """LaTeX tabulars, one a table; they need no package."""
-    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", OTHER: r"$^\dagger$", "#": r"\#"})
     parts = [
         "% made by reproduce.py --table; CIFAR/README.md tells what stands in these tables"
         + "".join(f"\n% {line}" for line in describe_notes(measured))
     ]
     for id_set in shown_sets(measured):
         for name, table in TABLES.items():
-            head, *body = [
-                " & ".join(cell.translate(escape) for cell in line) + r" \\"
-                for line in grid(name, id_set, measured)
-            ]
-            words = head.count(" & ") - 2 * head.count("here")  # columns of words before the pairs
-            columns = "l" * words + "r" * (2 * head.count("here")) + "l"
-            rule, end = r"\hline", r"\end{tabular}"
-            begin = rf"\begin{{tabular}}{{{columns}}}"
+            head, *rows = grid(name, id_set, measured)
+            pairs = head.count("here")
+            columns = "l" * (len(head) - 2 * pairs - 1) + "r" * (2 * pairs) + "l"
             title = f"% {table.title} ({id_set})"
-            parts.append("\n".join([title, begin, rule, head, rule, *body, rule, end]))
+            parts.append(f"{title}\n{tabular(head, rows, columns)}")
     return "\n\n".join(parts) + "\n"

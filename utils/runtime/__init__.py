@@ -19,6 +19,7 @@ from .files import (
     ROOT,
     describe_machine,
     json_bytes,
+    locked,
     make_folder,
     portable,
     sha256_file,

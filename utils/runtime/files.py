@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ import torch
 from . import ranks
 from .errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,6 +29,23 @@ CIFAR = ROOT / "CIFAR"
 
 
 DATA = ROOT / "data"
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """One process at a time is inside, of those that name this folder; a kill lets the next one in.
+    Without POSIX locks all are.
+    """
+    handle = None
+    try:
+        if fcntl is not None:
+            handle = os.open(folder, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

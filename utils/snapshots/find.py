@@ -73,6 +73,35 @@ def stem_of(path: str | Path) -> str:
     return re.sub(r"_(epoch_\d+|best)$", "", Path(path).stem)
 
 
+def is_variant(stem: str, usual: str) -> bool:
+    """Whether a run's name is ``usual`` and, after it, what departs from the recipe."""
+    return stem.startswith(f"{usual}_") and usual.endswith(("_pretrained", "_tune"))
+
+
+def variants(files: list[Path], usual: str) -> list[Path]:
+    """Of the runs in ``files`` that depart from a ``usual`` name, the newest snapshot of each."""
+    newest = {}
+    # one that has ended before one of its name that has not
+    for file in sorted(files, key=lambda file: (file.parent == folder_of(file), epoch_of(file))):
+        stem = stem_of(file)
+        if epoch_of(file) >= 0 and is_variant(stem, usual) and not stem.endswith("_best"):
+            newest[stem] = file
+    return [newest[stem] for stem in sorted(newest)]
+
+
+def by_folder(files: list[Path], stem: str) -> dict[Path, list[Path]]:
+    """{folder: [the newest snapshot of the run of this name], or where it has none the ``variants``
+    of it}, of the folders that have either.
+    """
+    found = {}
+    for folder in {folder_of(file) for file in files}:
+        here = [file for file in files if folder_of(file) == folder]
+        exact = sorted((file for file in here if stem_of(file) == stem), key=epoch_of)[-1:]
+        if meant := exact or variants(here, stem):
+            found[folder] = meant
+    return found
+
+
 def training_log(path: Path) -> Path:
     """The CSV with a line an epoch that a run writes beside its snapshots."""
     return path.with_name(f"{stem_of(path)}_training_results.csv")
@@ -132,7 +161,8 @@ def find_snapshots(name: str) -> list[Path]:
     """Files a --model or --load value means: a path, a file name,
     or a stem = its newest epoch in each folder that has it.
 
-    A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``.
+    A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``. In a folder that has
+    no run of that name of one's own, those that depart from it are meant, before a provided one.
     UserError when there is none.
     """
     for path in (Path(name).expanduser(), resolve_folder(name)):
@@ -146,14 +176,14 @@ def find_snapshots(name: str) -> list[Path]:
     exact = [f for f in files if f.stem == wanted]
     if exact:
         return exact
-    newest = {}
-    for file in files:
-        if stem_of(file) == wanted and epoch_of(file) >= epoch_of(
-            newest.get(folder_of(file), Path("none"))
-        ):
-            newest[folder_of(file)] = file
-    if newest:
-        return list(newest.values())
+    own, provided = (
+        by_folder([f for f in files if f.is_relative_to(PROVIDED) == given], wanted)
+        for given in (False, True)
+    )
+    taken = {folder.name for folder in own}
+    found = own | {at: files for at, files in provided.items() if at.name not in taken}
+    if found:
+        return [file for folder in sorted(found) for file in found[folder]]
     there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
     command = baseline_command(wanted)
     command = command.replace("baseline.py", "tune.py") if "tune" in name else command
@@ -170,8 +200,8 @@ def baseline_command(stem: str) -> str:
 
 
 def in_folder(folder: Path, stem: str) -> list[Path]:
-    """[the file of that name, or its newest epoch, or that of a run which has not ended],
-    [] when there is none of them.
+    """[the file of that name, or its newest epoch, or that of a run which has not ended], or the
+    ``variants`` of that name; [] when there is none of them.
     """
     newest = [
         sorted((f for f in place.glob(f"{stem}_epoch_*.pt") if stem_of(f) == stem), key=epoch_of)[
@@ -179,7 +209,20 @@ def in_folder(folder: Path, stem: str) -> list[Path]:
         ]
         for place in (folder, run_folder(folder, stem))
     ]
-    return [f for f in [folder / f"{stem}.pt"] if f.is_file()] or newest[0] or newest[1]
+    named = [f for f in [folder / f"{stem}.pt"] if f.is_file()] or newest[0] or newest[1]
+    return named or variants([*folder.glob("*.pt"), *folder.glob(f"*{RUN}/*.pt")], stem)
+
+
+def in_load_folder(name: str) -> list[Path]:
+    """Snapshots in the folder that a --load value means, those of one's own first, then the
+    provided ones; [] where it means none.
+    """
+    folder = resolve_folder(name)
+    places = [folder, *folder.glob(f"*{RUN}")]
+    if folder.is_relative_to(SNAPSHOTS):
+        places.append(PROVIDED / folder.relative_to(SNAPSHOTS))
+    files = [file for place in places for file in sorted(place.glob("*.pt"))]
+    return [file for file in files if not file.name.endswith(STATES)]
 
 
 def find_one(name: str, stem: str | None = None) -> Path:

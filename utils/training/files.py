@@ -225,6 +225,15 @@ def find_state(folder: str | Path, stem: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
+def find_states(folder: str | Path) -> list[str]:
+    """Names of the interrupted runs of a folder."""
+    places = [Path(folder), *Path(folder).glob(f"*{snapshots.RUN}")]
+    found = [file.name for place in places for file in place.glob("*.pt")]
+    endings = snapshots.STATES
+    stems = {name.removesuffix(e) for name in found for e in endings if name.endswith(e)}
+    return sorted(stem for stem in stems if find_state(folder, stem))
+
+
 def load_state(folder: str | Path, stem: str) -> dict:
     """The state of an interrupted run; UserError when there is none, or it is none."""
     path = find_state(folder, stem)

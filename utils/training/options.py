@@ -550,9 +550,9 @@ def known_dataset(
 
     With ``data``, the folder of the data sets, also unless its training images are there.
     """
-    if not re.fullmatch(r"\w[\w.+-]*", name):
+    if not re.fullmatch(r"\w[\w.+-]{,63}", name):
         raise UserError(
-            f"'{name}' cannot name a data set: letters, digits and . _ + - only. "
+            f"'{name[:80]}' cannot name a data set: letters, digits and . _ + - only, at most 64. "
             "Its place is given by --id PATH"
         )
     if path is None and name not in names:

@@ -1,0 +1,223 @@
+"""Mean and sd over the seeds of one's own runs: ``reproduce.py --summary NAME``."""
+
+import json
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils import runtime, snapshots
+from utils.evaluation import report
+from utils.evaluation.protocol import PROTOCOLS
+
+from .markdown import table
+from .tables import tabular
+
+METRICS = ("fpr95", "auroc", "aupr_in")
+COLUMNS = (*METRICS, "id_error")
+HEAD = ["run", "protocol", "score", "set", "seeds", "FPR95", "AUROC", "AUPR", "ID error"]
+
+
+class Result(NamedTuple):
+    """One score of one run, as test.py has written it."""
+
+    run: str  # folder/name, the seed left out
+    seed: int
+    start: int | None  # seed of the pre-trained network, where its run's name says another one
+    settings: str  # what else than the score tells results apart
+    entry: dict[str, Any]  # of the score
+    error: float | None  # ID error, percent
+
+
+class Line(NamedTuple):
+    """One row of a summary: a score of the runs of several seeds on one set, or a mean over sets."""
+
+    run: str
+    protocol: str
+    score: str
+    set: str
+    mean: bool  # over sets
+    seeds: list[int]
+    values: dict[str, list[float]]  # of COLUMNS, a value a seed
+
+
+def summarise(name: str) -> list[Path]:
+    """Print mean and sd over the seeds of the runs called ``name``, whatever its seed, and write
+    them as CSV and LaTeX, whose paths are returned. UserError where no result is of such a run.
+    """
+    lines = lines_of(choose(list(read_results(report.RESULTS)), name))
+    rows = cells(lines)
+    print(f"\n{table(HEAD, rows)}\n")
+    print(
+        "mean ± sd over training seeds, percent; the sd is a sample's, and of one seed there is none"
+    )
+    stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", without_seed(name)).strip("_")[:150]
+    paths = [report.RESULTS / f"{stem}_summary.{ending}" for ending in ("csv", "tex")]
+    runtime.write_text(paths[0], report.csv_text([csv_line(line) for line in lines]))
+    runtime.write_text(
+        paths[1], f"% made by reproduce.py --summary {name}\n{tabular(HEAD, rows)}\n"
+    )
+    for path in paths:
+        print(f"-> {runtime.short_path(path)}")
+    return paths
+
+
+def read_results(folder: Path) -> Iterator[Result]:
+    """The results of whole runs in a folder, an older one of the same run and score left out."""
+    newest = {}
+    for file in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
+        try:
+            record = report.read_result(file)
+            found = [(key_of(result), result) for result in results_of(record)]
+        except (runtime.UserError, KeyError, TypeError, AttributeError):
+            continue  # a table, a study, or a file of someone else's
+        newest |= dict(found)
+    yield from newest.values()
+
+
+def key_of(result: Result) -> tuple:
+    return (*result[:4], result.entry["score"])
+
+
+def results_of(record: Mapping[str, Any]) -> Iterator[Result]:
+    """A result for each score of a record; none of a run that is not at its end."""
+    snapshot = record["snapshot"]
+    path = Path(snapshot["name"])
+    stem = re.sub(r"_epoch_\d+$", "", path.name.removesuffix(".pt"))
+    if snapshot.get("seed") is None or not snapshots.is_complete(snapshot):
+        return
+    settings = {k: v for k, v in report.settings_of(record).items() if k not in ("scores", "train")}
+    start = re.search(r"_from-s(\d+)(?=-|$)", stem)
+    for entry in record["scores"]:
+        yield Result(
+            f"{without_seed(path.parent.name)}/{without_seed(stem)}",
+            snapshot["seed"],
+            int(start.group(1)) if start else None,
+            json.dumps(settings, sort_keys=True),
+            entry,
+            record["id"]["error"],
+        )
+
+
+def without_seed(name: str) -> str:
+    """A run's or folder's name without its seed and that of the network it began with:
+    ``cifar10_wrn_s2_tune_from-s1`` gives ``cifar10_wrn_tune``.
+    """
+    name = re.sub(r"_s[\d*]+(?=_|/|$)", "", re.sub(r"(_epoch_\d+)?(\.pt)?$", "", name))
+    return re.sub(r"_from-s[\d*]+(-)?", lambda m: "_from-" if m.group(1) else "", name)
+
+
+def choose(results: list[Result], name: str) -> list[Result]:
+    """The results of the runs of this name; where there is none, of those that depart from it."""
+    wanted = without_seed(name)
+    runs = [one.run if "/" in wanted else one.run.partition("/")[2] for one in results]
+    found = [one for one, run in zip(results, runs) if run == wanted]
+    found = found or [one for one, run in zip(results, runs) if run.startswith(f"{wanted}_")]
+    if not found:
+        there = ", ".join(sorted({one.run for one in results})) or "no result of a whole run"
+        raise runtime.UserError(
+            f"no result in {runtime.short_path(report.RESULTS)} is of a run called {name}. There is: "
+            f"{there}. A result is made by: python test.py --model NAME"
+        )
+    return found
+
+
+def lines_of(results: list[Result]) -> list[Line]:
+    """A line for each series of runs that differ in the seed only, score and set: the sets, then
+    their groups or their mean.
+    """
+    groups, lines = {}, []
+    for one in results:
+        key = (one.run, told(one.settings, results), one.settings, one.entry["score"])
+        groups.setdefault(key, []).append(one)
+    for (run, how, settings, score), members in sorted(groups.items(), key=lambda item: item[0]):
+        rules = PROTOCOLS[json.loads(settings)["protocol"]]
+        keys = ("fpr95_out" if rules.out_as_pos else "fpr95", *METRICS[1:])
+        for start, runs in series_of(members):
+            runs = sorted(runs, key=lambda one: one.seed)
+            for rows in zip(*(report.shown_rows(one.entry) for one in runs)):
+                values = {m: [row[key] for row in rows] for m, key in zip(METRICS, keys)}
+                errors = [one.error for one in runs if one.error is not None]
+                lines.append(
+                    Line(
+                        shown_run(run, start),
+                        how,
+                        score,
+                        rows[0]["set"],
+                        "sets" in rows[0] or rows[0]["set"] == "average",
+                        [one.seed for one in runs],
+                        values | {"id_error": errors if len(errors) == len(runs) else []},
+                    )
+                )
+    return lines
+
+
+def series_of(results: list[Result]) -> list[tuple[int | None, list[Result]]]:
+    """[(None, the runs that began with the network of their own seed), (seed, those that all began
+    with the network of this seed), ...]. A run that is of two series is in both; one that would be
+    alone in the first is in the other only.
+    """
+    own = [one for one in results if one.start is None]
+    fixed = [
+        (start, [one for one in results if start == (one.seed if one.start is None else one.start)])
+        for start in sorted({one.start for one in results} - {None})
+    ]
+    alone = len(own) == 1 and any(own[0] in runs for _, runs in fixed)
+    return [(None, own)] * (bool(own) and not alone) + fixed
+
+
+def shown_run(run: str, start: int | None) -> str:
+    """A run's name with s* for its seed, and ``from-s1`` where all began with that network."""
+    name = re.sub(r"_(pretrained|tune)(?=_|$)", r"_s*_\1", run)
+    return name if start is None else f"{name} from-s{start}"
+
+
+def told(settings: str, results: list[Result]) -> str:
+    """What tells results of these settings from the others of a summary: the protocol, and what is
+    not the same everywhere.
+    """
+    of_all = [json.loads(one) for one in {one.settings for one in results}]
+    own = json.loads(settings)
+    varying = [key for key, value in own.items() if any(one[key] != value for one in of_all)]
+    words = [f"{key} {short(own[key])}" for key in varying if key != "protocol"]
+    return ", ".join([own["protocol"], *words])
+
+
+def short(value: object) -> str:
+    """A setting's value; of image sets, their names and the beginning of their fingerprints."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "+".join(f"{name} {str(fingerprint)[:6]}" for name, fingerprint in value)
+    return str(value)
+
+
+def mean_and_sd(values: list[float]) -> tuple[float | None, float | None]:
+    """(mean, sample sd), None for what there is not: the sd of one value."""
+    if not values:
+        return None, None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def cells(lines: list[Line]) -> list[list[str]]:
+    """The rows of the printed table: the means over sets."""
+    rows = []
+    for line in lines:
+        if line.mean:
+            pairs = [mean_and_sd(line.values[key]) for key in COLUMNS]
+            shown = [
+                "-" if m is None else f"{m:.2f}" + (f" ± {sd:.2f}" if sd is not None else "")
+                for m, sd in pairs
+            ]
+            seeds = f"{len(line.seeds)} ({', '.join(map(str, line.seeds))})"
+            rows.append([line.run, line.protocol, line.score, line.set, seeds, *shown])
+    return rows
+
+
+def csv_line(line: Line) -> dict[str, object]:
+    """A line of the CSV; an sd that there is not is empty."""
+    row = {"run": line.run, "protocol": line.protocol, "score": line.score, "set": line.set}
+    row |= {"n": len(line.seeds), "seeds": " ".join(map(str, line.seeds))}
+    for key in COLUMNS:
+        for name, value in zip((key, f"{key}_sd"), mean_and_sd(line.values[key])):
+            row[name] = "" if value is None else f"{value:.4f}"
+    return row
