@@ -130,6 +130,43 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
     assert speed.render_performance() == "Not measured yet."
 
 
+def test_steps_of_losses_are_timed_against_energys(tmp_path, capsys):
+    out = tmp_path / "benchmark.json"
+    words = "--parts losses views --rounds 1 --train-batch 4 --layers 10 --widen-factor 1"
+    benchmark.main([*words.split(), "--device", "cpu", "--precision", "fp32", "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["part"], row["what"]) for row in rows] == [
+        ("step, batch 2 + 2", "Energy fine-tuning"),
+        ("step, batch 2 + 2", "GReg"),
+        ("step, batch 2 + 4", "Energy fine-tuning"),
+        ("step, batch 2 + 4", "GReg+, its sampling in it"),
+        ("step, batch 2 + 4", "the sampling alone"),
+        ("step of two views, batch 16", "SupCon"),
+        ("step of two views, batch 16", "ReweightOOD"),
+        ("step of two views, batch 16", "the views alone"),
+    ]
+    assert all(row["rate"] > 0 for row in rows)
+
+
+def test_a_timed_step_trains(monkeypatch):
+    from utils.benchmark import losses as timed
+    from utils.losses import LOSSES
+
+    network = models.build("wrn", 10, 10, 1, 0.0)
+    images = benchmark.random_set(8)
+    for name in ("greg+", "supcon"):
+        steps = timed.Steps(network, images, LOSSES[name](), (4, 4), torch.device("cpu"), "fp32")
+        before = {key: value.clone() for key, value in steps.network.state_dict().items()}
+        steps.draw()
+        if name == "greg+":
+            steps.sample()
+        after = steps.network.state_dict()
+        assert all(torch.equal(value, after[key]) for key, value in before.items())
+        steps.run()
+        assert not torch.equal(before["conv1.weight"], steps.network.conv1.weight)
+        assert steps.network.bn1.num_batches_tracked == 2  # one forward a step, no trace of others
+
+
 def test_ratio_is_of_the_same_round(monkeypatch):
     # the machine slows down; the first calls warm up
     seconds = {"plain": iter([9, 9, 2, 4, 6]), "ours": iter([9, 9, 1, 1, 2])}

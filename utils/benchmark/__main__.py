@@ -26,23 +26,14 @@ from utils.training import make_optimizer, options, prepare_training
 
 from .accuracy import format_accuracy, measure_accuracy
 from .evaluation import check_agreement, part_evaluation
-from .measure import compare
+from .losses import part_losses, part_views
+from .measure import compare, random_set
 from .plain import name_wrong_outputs, operators, other_runtimes, pil_loader, sklearn_metrics
 
 SROE = LOSSES["sroe"]()
 # of training a call, of which a loader's start is a part; on a GPU 100, for its queue to be full
 STEPS = {"cpu": 2}
 WORKERS = {"cpu": 0}  # of the plain loader: a CPU that trains has no core to spare; beside a GPU 8
-
-
-def random_set(count: int) -> loaders.ImageSet:
-    """Labelled ImageSet of ``count`` random 32x32 images."""
-    rng = np.random.default_rng(0)
-    return loaders.make_set(
-        rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
-        rng.integers(0, 10, count),
-        "random",
-    )
 
 
 def part_data(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
@@ -235,6 +226,8 @@ PARTS = {
     "inference": part_inference,
     "training": part_training,
     "tuning": part_tuning,
+    "losses": part_losses,
+    "views": part_views,
     "evaluation": part_evaluation,
 }
 

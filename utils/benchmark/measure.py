@@ -13,8 +13,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils import loaders
+
 # seconds that a measurement takes at least: a function that is quicker is called several times
 SHORTEST = 0.2
+
+
+def random_set(count: int) -> loaders.ImageSet:
+    """Labelled ImageSet of ``count`` random 32x32 images."""
+    rng = np.random.default_rng(0)
+    return loaders.make_set(
+        rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
+        rng.integers(0, 10, count),
+        "random",
+    )
 
 
 def timed(function: Callable, device: torch.device, calls: int = 1) -> float:
