@@ -82,6 +82,7 @@ def find_given(load: str, args: argparse.Namespace) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     args = settle(parse(argv))
+    runtime.use_deterministic(args.deterministic)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
     loss = options.make_loss(args.loss, "pretrain", args.recipe)

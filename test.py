@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.list_scores:
         print(scores.format_list())
         return
+    runtime.use_deterministic(args.deterministic)
     runtime.make_folder(args.save)  # before the work, not after it
     loaders.use_streaming(args.stream, args.prefetch)
     measured = []

@@ -59,6 +59,7 @@ def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path]:
 
 def main(argv: list[str] | None = None) -> None:
     args, parent = settle(parse(argv))
+    runtime.use_deterministic(args.deterministic)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
     loss = options.make_loss(args.loss, "tune", args.recipe)

@@ -12,6 +12,7 @@ A file put in its place by hand is used like a fetched one.
 """
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -20,6 +21,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
@@ -28,6 +30,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -39,6 +42,7 @@ if not __package__:  # as a script: the project's folder is where ``data`` is fo
 from data.archives import CHUNK, DownloadError, is_image, write_members  # noqa: E402
 
 TIMEOUT = 30  # seconds without an answer or a byte
+LONGEST = 120  # seconds of one answer's head, or until a next byte of a file, however it drips in
 SLOWEST, SLOW_AFTER = 1000, 60  # bytes a second; below that a transfer ends after so many seconds
 ATTEMPTS = 3  # per address; each goes on where the one before broke off
 
@@ -110,6 +114,28 @@ def set_aside(path: Path) -> None:
         print(f"what was at {path} is now {kept.name}")
 
 
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """TimeoutError where what is inside takes longer; no limit on Windows.
+
+    A socket's own timeout begins anew with each byte that comes.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"the server needs more than {seconds} seconds for an answer")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def ask(url: str, have: int) -> http.client.HTTPResponse | None:
     """The server's answer to a request for the bytes from ``have`` on;
     None if it has no more (status 416).
@@ -118,7 +144,9 @@ def ask(url: str, have: int) -> http.client.HTTPResponse | None:
         raise DownloadError("not an http address")
     headers = {"User-Agent": "data-download/1.0", **({"Range": f"bytes={have}-"} if have else {})}
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        with within(LONGEST):
+            request = urllib.request.Request(url, headers=headers)
+            return urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:
             return None
@@ -159,7 +187,8 @@ def transfer(url: str, part: Path, limit: int) -> None:
                         f"{SLOWEST} a second"
                     )
                 try:
-                    chunk = response.read1(CHUNK)
+                    with within(LONGEST):  # sizes of parts may drip in too
+                        chunk = response.read1(CHUNK)
                 except (OSError, http.client.HTTPException) as error:
                     raise BrokenTransfer(f"broke off after {have} bytes: {error}") from None
                 if not chunk:

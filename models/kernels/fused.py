@@ -2,6 +2,7 @@
 quarter of a training step.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -10,8 +11,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -167,34 +166,42 @@ def kernels() -> ctypes.CDLL | None:
             SOURCE.read_bytes() + repr((FLAGS, compiler, flags)).encode()
         ).hexdigest()[:16]
         library = SOURCE.parent / "__pycache__" / f"fused-{code}.so"
-        if not library.exists():
+        if not library.exists() or build_folder(library).exists():  # of a killed process
             build(compiler, library)
         return signatures(ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL))
     except (OSError, subprocess.SubprocessError, AttributeError):
         return None
 
 
+def build_folder(library: Path) -> Path:
+    return library.with_suffix(".build")
+
+
 def build(compiler: list[str], library: Path) -> None:
-    """Compile under a temporary name, then rename: another process never loads half a file."""
-    library.parent.mkdir(exist_ok=True)
-    for left in library.parent.glob("build-*"):  # of a killed process: a build takes seconds
-        if time.time() - left.stat().st_mtime > 600:
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
-        part = Path(folder) / "fused"
-        subprocess.run(
-            [*compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-        subprocess.run(
-            [*compiler, "-shared", f"{part}.o", "-o", f"{part}.so"],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
+    """Compile in a folder of its own, then rename: another process never loads half a file.
+
+    One process at a time compiles, the others wait and find it done. What a killed one leaves is
+    taken over by the next: its compiler, which may outlive it, keeps the lock.
+    """
+    import fcntl  # not on Windows, where nothing is built
+
+    folder = build_folder(library)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk that knows no locks: then all compile
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if library.exists():
+            return
+        folder.mkdir(exist_ok=True)  # another one has failed here
+        part = folder / "fused"
+        compile_only = [*compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{part}.o"]
+        for command in (compile_only, [*compiler, "-shared", f"{part}.o", "-o", f"{part}.so"]):
+            subprocess.run(command, check=True, capture_output=True, timeout=120, pass_fds=(lock,))
         os.replace(f"{part}.so", library)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def signatures(library: ctypes.CDLL) -> ctypes.CDLL:

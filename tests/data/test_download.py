@@ -2,6 +2,7 @@
 resumes, refuses, keeps and says.
 """
 
+import contextlib
 import errno
 import hashlib
 import importlib.util
@@ -9,6 +10,7 @@ import io
 import json
 import random
 import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -39,6 +41,9 @@ MD5 = {
     "300k": "64ca64357de98351f28454274a112dc3",
     "tin": "90528d7ca1a48142e341f4ef8d21d0de",
 }
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Server(ThreadingHTTPServer):
@@ -514,3 +519,28 @@ def test_what_is_placed_by_hand(tmp_path, capsys):
     assert f"to:   {tmp_path / 'ninco'}" in error and "zenodo" in error and "SUN" in error
     (tmp_path / "ninco").mkdir()
     assert download.main(["ninco", "--data", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("head", (b"HTTP/1.1 200 OK\r\nX: ", CHUNKED))
+def test_a_server_whose_bytes_drip_in_ends_in_time(head, tmp_path, monkeypatch):
+    """Each byte begins a socket's own timeout anew: of an answer's head, of a part's size."""
+    monkeypatch.setattr(download, "LONGEST", 0.3)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    listening = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip():
+        end, _ = listening.accept()
+        with end, contextlib.suppress(OSError):
+            end.sendall(head)
+            while not ended.wait(0.02):
+                end.sendall(b"0")
+
+    threading.Thread(target=drip, daemon=True).start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/x"
+    try:
+        with pytest.raises(download.DownloadError, match="more than 0.3 seconds"):
+            download.transfer(url, tmp_path / "x.part", 100)
+    finally:
+        ended.set()
+        listening.close()

@@ -23,12 +23,15 @@ from PIL import Image
 from scipy.io import savemat
 
 from utils import loaders, snapshots
-from utils.evaluation.report import read_result
+from utils.evaluation.report import format_set_table, format_summaries, read_result, shown_rows
+from utils.evaluation.shards import Shards
 from utils.loaders import bounds, readers
+from utils.runtime import CIFAR as EXPERIMENT
 from utils.runtime import Cache, UserError, printable
 from utils.snapshots.schema import check_description, check_state
 from utils.training.files import find_state, load_state
 
+RECORDED = EXPERIMENT / "results" / "recorded"
 SECONDS, MEGABYTES = 10, 1000
 ESCAPE = "\x1b[2J\x1b]0;title\x07"
 
@@ -293,6 +296,36 @@ def test_a_sparse_tar(tmp_path):
     assert "no image is" in refused(loaders.load, "x", path=tmp_path / "a.tar", data=tmp_path)
 
 
+@pytest.mark.parametrize("kind", (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, b"S"))
+def test_heads_of_a_tar(tmp_path, kind):
+    """Python reads a whole head into memory, and a sparse file's map of any length."""
+    member = tarfile.TarInfo("a.png")
+    member.size, member.type = 3 << 30, kind
+    content = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(content)
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(content))
+    for name in ("a.tar", "b.tar.gz"):
+        line = refused(loaders.load, "x", path=tmp_path / name, data=tmp_path)
+        assert name in line and "Make the archive" in line
+
+
+def test_a_map_of_a_sparse_file(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.png")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        member.size = 1024
+        archive.addfile(member, io.BytesIO(b"1000000000\n" + bytes(1013)))
+    assert "with holes" in refused(loaders.load, "x", path=tmp_path / "a.tar", data=tmp_path)
+
+
+def test_what_is_passed_over_in_a_packed_tar(tmp_path):
+    member = tarfile.TarInfo("a.txt")
+    member.size = 1 << 33
+    content = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content))
+    assert "passed over" in refused(loaders.load, "x", path=tmp_path / "a.tar.gz", data=tmp_path)
+
+
 # ---- labels
 
 
@@ -459,7 +492,64 @@ def test_a_state_deletes_nothing_elsewhere(tmp_path):
     assert (other / "a_epoch_0.pt").exists()
 
 
+RESULT = json.loads((RECORDED / "digits_wrn_s1_tune_sr_energy.json").read_text())
+
+
+def changed(content, wrong):
+    """Copies of nested records and lists with each value in turn replaced, two levels deep in what
+    is not a list of numbers.
+    """
+    for key in content if isinstance(content, dict) else range(min(len(content), 1)):
+        copy = dict(content) if isinstance(content, dict) else list(content)
+        yield {**content, key: wrong} if isinstance(content, dict) else [wrong]
+        if isinstance(content[key], (dict, list)) and content[key]:
+            for inner in changed(content[key], wrong):
+                copy[key] = inner
+                yield copy
+
+
+@pytest.mark.parametrize("wrong", (*WRONG, None, [{}], {"a": {}}))
+def test_every_wrong_value_in_a_result(tmp_path, wrong):
+    """What is let through can be shown."""
+    kept = {key: RESULT[key] for key in ("snapshot", "id", "arguments", "scores", "seconds")}
+    kept["snapshot"] = {key: kept["snapshot"][key] for key in ("name", "sha256", "epoch")}
+    for i, content in enumerate(changed(kept, wrong)):
+        (tmp_path / f"{i}.json").write_text(json.dumps(content))
+        if found := value_or_refused(read_result, tmp_path / f"{i}.json", True):
+            format_summaries(found["scores"] * 2)
+            assert format_set_table("x", shown_rows(found["scores"][0]), None)
+    assert i > 30
+
+
+def test_every_recorded_result_is_one():
+    for path in RECORDED.glob("*.json"):
+        assert read_result(path)
+
+
 # ---- caches
+
+
+def test_another_content_of_a_shard_is_made_anew(tmp_path):
+    shards = Shards(tmp_path, 5)
+    rows = (np.ones((5, 3), np.float32), np.ones((5, 4), np.float32))
+    shards.write(iter([rows]), 0)
+    file, array = tmp_path / "done.json", tmp_path / "logits.npy"
+    good, whole = json.loads(file.read_text()), array.read_bytes()
+    assert shards.done == 5 and shards.arrays()["features"].shape == (5, 4)
+    for key, wrong in [(key, wrong) for key in good for wrong in (*WRONG, None, 4)]:
+        file.write_text(json.dumps({**good, key: wrong}))
+        right = {("count", 5): 5, ("done", 5): 5, ("done", 4): 4}  # 5 images, and fewer done
+        assert shards.done == (right.get((key, wrong), 0) if type(wrong) is int else 0)
+    for wrong in (*WRONG, [1, 2], [128, -1], [128, 10**9], ["a", "b"], [128, 4], [0, 3]):
+        file.write_text(json.dumps({**good, "files": {**good["files"], "logits": wrong}}))
+        assert shards.done == 0
+    file.write_text(json.dumps(good))
+    for content in (whole[:-1], b"", whole.replace(b"<f4", b"<i4"), bytes(len(whole))):
+        array.write_bytes(content)
+        assert shards.done == 0
+    array.unlink()
+    os.mkfifo(array)
+    assert shards.done == 0
 
 
 def test_another_content_in_the_cache_of_images_is_made_anew(tmp_path):

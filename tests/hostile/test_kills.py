@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_own
+from conftest import plain, write_own
 
 STEM = "own_wrn_pretrained"
 
@@ -39,25 +39,27 @@ def command(tmp_path_factory):
 def weights(make_project, command):
     project = make_project()
     project.do(command)
-    return weights_of(project)
+    return weights_of(project.snapshots / "pretrained")
 
 
-def weights_of(project):
-    return torch.load(project.file(f"pretrained/{STEM}_epoch_1.pt"), weights_only=True)
+def weights_of(folder):
+    (file,) = [f for f in folder.glob("*_epoch_1.pt") if plain(f.name) == f"{STEM}_epoch_1.pt"]
+    return torch.load(file, weights_only=True)
 
 
-def go_on(project, command, weights):
-    """Resume, or begin again where nothing had been kept; the weights are the same."""
-    folder = project.snapshots / "pretrained"
+def go_on(project, command, weights, folder=None):
+    """Resume, or begin again where nothing had been kept; the weights are the same, and no
+    temporary file is left.
+    """
+    folder = folder or project.snapshots / "pretrained"
     states = [*folder.glob("*.run/*.resume.pt"), *folder.glob("*.run/*.ended.pt")]
-    done = folder.exists() and f"{STEM}_epoch_1.pt" in project.names("pretrained")
-    if states or not done:
+    if states or not [*folder.glob("*_epoch_1.pt")]:
         resume = " --resume" if states else ""
         result = project.run(command + resume)
         assert result.status == 0, result.err
-    found = weights_of(project)
+    found = weights_of(folder)
     assert all(torch.equal(found[name], weights[name]) for name in weights)
-    assert not [f for f in (project.snapshots / "pretrained").rglob(".*") if f.is_file()]
+    assert not [f for f in folder.rglob(".*") if f.is_file()]
 
 
 @pytest.mark.long

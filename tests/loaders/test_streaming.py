@@ -1,6 +1,7 @@
 """Images that stay on disk give what resident ones give, batch by batch; outputs go on where a pass
 was interrupted."""
 
+import os
 import shutil
 import zipfile
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import pack
 from PIL import Image
 
 from utils import loaders, scores
@@ -156,3 +158,24 @@ def test_outputs_go_on_with_the_next_shard(folder, tmp_path, monkeypatch):
             made.append(score.fit(out).score(out))
         assert np.array_equal(*made)
     assert network(tmp_path).has(again.key(streamed, "eager"), streamed)
+    file = again.shards(again.key(streamed), streamed).folder / "logits.npy"
+    file.write_bytes(file.read_bytes()[:-4] + np.float32("nan").tobytes())
+    assert np.array_equal(network(tmp_path).outputs(streamed).logits, wanted.logits)
+
+
+@pytest.mark.parametrize("ending", ("", ".zip", ".tar"))
+def test_what_has_come_since_the_listing_changes_no_image(folder, tmp_path, ending):
+    """A worker that listed anew would take other images for those that the labels are of."""
+    place = shutil.copytree(folder, tmp_path / "x")
+    place = pack(place, tmp_path / f"x{ending}") if ending else place
+    before = streaming.use_streaming("on", 1)
+    images = loaders.load("x", path=place, size=16)
+    (wanted,) = images.images.read([np.arange(5)])
+    if not ending:
+        shutil.copy(place / images.names[3], place / "a" / "000_new.png")
+        assert torch.equal(next(images.images.read([np.arange(5)])), wanted)
+    else:
+        os.utime(place, (1e9, 1e9))
+        with pytest.raises(UserError, match="changed since it was listed"):
+            next(images.images.read([np.arange(5)]))
+    streaming.use_streaming(**before)

@@ -6,7 +6,7 @@ from utils.paper import harmonised, tables
 
 
 def result(sha256, fpr95, **arguments):
-    cell = {"fpr95": fpr95, "auroc": 90.0, "sd": {"fpr95": 0.0}, "draws": 1}
+    cell = {"fpr95": fpr95, "auroc": 90.0, "sd": {"fpr95": 0.0, "auroc": 0.0}, "draws": 1}
     return {
         "arguments": arguments,
         "protocol": "paper",

@@ -103,7 +103,9 @@ def test_each_network_is_scored_once_by_every_score_of_one_pass(monkeypatch, tmp
             "ood": [{"name": "svhn"}],
             "num_to_avg": 10,
             "scores": entries,
-            **dict.fromkeys(("precision", "machine", "seconds"), "x"),
+            "precision": "fp32",
+            "machine": {},
+            "seconds": 1.0,
         }
         (words["--save"] / "r.json").write_text(json.dumps(result))
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from utils.runtime import ROOT, Printed, printable
+from utils.runtime.output import guard_streams
 
 PROGRAM = """
 import sys
@@ -73,3 +74,19 @@ def test_a_program_in_an_ascii_locale_whose_reader_has_gone():
     )
     os.close(write)
     assert done.returncode == 2 and b"Broken" not in done.stderr
+
+
+def test_streams_that_the_caller_has_closed():
+    """The next file that is opened would get the number of one, and what is printed."""
+    child = os.fork()
+    if child == 0:
+        with open(os.devnull, "w") as out:
+            os.dup2(out.fileno(), 2)
+        os.close(0)
+        os.close(1)
+        sys.stdout = sys.stderr = None
+        guard_streams()
+        print("lost")
+        good = os.open(os.devnull, os.O_RDONLY) > 2 and sys.stdout is not None
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -11,6 +11,7 @@ import torch
 import models
 from utils import loaders, runtime, training
 from utils.evaluation.network import Network
+from utils.snapshots.schema import check_description
 from utils.training import network as training_network
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
@@ -149,12 +150,18 @@ def test_what_a_compiler_says_of_itself_is_not_printed(monkeypatch, capsys):
 
 
 def test_what_training_was_computed_with():
-    assert training_network.describe_computing(CUDA, "bf16") == {
+    described = training_network.describe_computing(CUDA, "bf16")
+    assert described == {
         "device": "cuda",
         "precision": "bf16",
         "fused": False,
         "threads": torch.get_num_threads(),
+        "deterministic": False,
+        "torch": torch.__version__,
+        "cpu": " ".join(runtime.cpu_features()),
+        "ranks": 1,
     }
+    assert check_description({"computed": described, "arch": "wrn"}, "x")
     assert training_network.describe_computing(CPU, "fp32", "off")["fused"] is False
     assert training_network.describe_computing(CPU, "fp32")["fused"] is models.has_kernels()
 
@@ -182,3 +189,29 @@ def test_training_never_makes_the_host_wait():
                 optimizer.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_an_operator_without_a_fixed_order_is_one_line(capsys):
+    """As torch says it on a GPU."""
+
+    def main():
+        raise RuntimeError(
+            "adaptive_pool does not have a deterministic implementation, but you set"
+        )
+
+    assert runtime.run(main, keep_memory=False) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "adaptive_pool has no algorithm" in line and "--deterministic" in line
+
+
+def test_deterministic_is_on_and_off(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    try:
+        runtime.use_deterministic(True)
+        assert training_network.describe_computing(CPU, "fp32")["deterministic"]
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        runtime.use_deterministic(False)
+    assert not torch.are_deterministic_algorithms_enabled()

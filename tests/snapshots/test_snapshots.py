@@ -375,7 +375,7 @@ def test_an_interrupted_run_is_set_aside_by_a_new_one_and_given_back(place):
     first.start()
     first.save_state(epoch=0)
     put(first.snapshot(0), seed=1)
-    os.close(first.lock)
+    first.release()
     before = tree(place)
     second = RunFiles(folder, stem)
     assert second.start() and tree(second.aside / f"{stem}.run") == tree(folder / f"{stem}.run") | {
@@ -433,7 +433,7 @@ def test_two_processes_do_not_train_in_one_folder(place):
     for attempt in (second.start, second.go_on):
         with pytest.raises(UserError, match="another process is training a in .*--save"):
             attempt()
-    os.close(first.lock)  # as when the process has gone
+    first.release()  # as when the process has gone
     second.go_on()
 
 

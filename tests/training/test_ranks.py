@@ -18,7 +18,7 @@ from torch import nn
 from utils import loaders, training
 from utils.evaluation.network import Network
 from utils.losses import Batch, losses_of, sampling
-from utils.runtime import UserError, ranks
+from utils.runtime import UserError, ranks, run
 
 RANKS, STEPS, ID, OUT = 2, 20, 8, 12
 
@@ -137,7 +137,7 @@ def together(folder, *tasks):
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    return together(folder, every_loss, second_derivative, lambda: scored(folder))
+    return together(folder, every_loss, second_derivative, lambda: scored(folder), numbers)
 
 
 def test_every_losss_curve_is_that_of_one_process(of_two):
@@ -175,3 +175,37 @@ def test_a_batch_that_does_not_divide(monkeypatch):
     args = SimpleNamespace(recipe={"batch_size": 128}, batch_size=128)
     with pytest.raises(UserError, match="128 images a step.*3 processes"):
         training.prepare(Net(), None, args, torch.device("cpu"), "fp32")
+
+
+def test_a_process_that_finds_no_others_says_so(monkeypatch, capsys):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for size in ("2", "two"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        monkeypatch.setenv("RANK", "0")
+        assert run(lambda: pytest.fail("it began"), keep_memory=False) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "do not find one another" in line and "torchrun" in line
+
+
+def numbers():
+    """What the ranks have in turn, some of them nothing; and the lowest of their numbers."""
+    rank = ranks.rank()
+    own = (np.full((2 + rank, 3), rank, np.float32), np.ones((2 + rank, 0), np.float32))
+    found = ranks.in_turn(own)
+    some = ranks.in_turn(own if rank else None)
+    none = ranks.in_turn(None)
+    return (
+        [a.tolist() for a, _ in found],
+        [b.shape for _, b in found],
+        some[0],
+        none,
+        ranks.lowest(7 - rank),
+    )
+
+
+def test_what_ranks_send_one_another_is_numbers(of_two):
+    for rank in range(RANKS):
+        values, shapes, nothing, none, low = of_two[rank][3]
+        assert values == [[[0.0] * 3] * 2, [[1.0] * 3] * 3] and shapes == [(2, 0), (3, 0)]
+        assert (nothing, none, low) == (None, [None, None], 6)

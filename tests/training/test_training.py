@@ -219,7 +219,7 @@ def test_training_learns(make_project, own):
 
 def test_seeds_change_the_run_and_the_same_seed_repeats_it(whole, make_project, baseline):
     again, other = make_project(), make_project()
-    again.do(baseline)
+    again.do(baseline + " --deterministic")  # which changes nothing on a CPU
     assert_same_run(again, whole, "pretrained")
     other.do(baseline + " --seed 2")
     a, b = weights(other, "pretrained"), weights(whole, "pretrained")
@@ -277,9 +277,9 @@ def test_killed_at_any_write(make_project, whole_short, short):
     # before the first state there is nothing
     assert project.run(short, prelude=stop_at_write(1)).status == -9
     project.refuse(short + " --resume", "nothing to resume")
-    while True:
+    while True:  # every third write; hostile/test_kills.py has every one
         shutil.rmtree(project.snapshots)
-        which += 1
+        which += 3
         status = project.run(short, prelude=stop_at_write(which)).status
         if status == 0:
             break
@@ -337,17 +337,18 @@ def test_ctrl_c_says_how_to_go_on(step, make_project, whole, baseline):
 def test_resuming_by_other_means_says_so(make_project, baseline):
     project = make_project()
     project.run(baseline, prelude=stop_at_step("SIGKILL", 6))
-    result = project.run(baseline + " --resume --compile off")
-    assert (
-        result.status == 0
-        and result.err.startswith("note: the interrupted run had fused True, this one has False")
-        and len(result.err.splitlines()) == 1
-    )
+    other = "import torch; torch.set_num_threads(2)"
+    result = project.run(baseline + " --resume --compile off", prelude=other)
+    fused, threads = result.err.splitlines()
+    assert result.status == 0
+    assert fused.startswith("note: the interrupted run had fused True, this one has False")
+    assert threads.startswith("note: the interrupted run had threads 1, this one has 2")
     made = json.loads(project.file("pretrained/own_wrn_pretrained_epoch_2.json").read_text())
     assert (
         made["computed"]["device"] == "cpu"
         and made["computed"]["precision"] in ("fp32", "bf16")
         and made["computed"]["fused"] is False
+        and made["computed"]["threads"] == 2
     )
 
 

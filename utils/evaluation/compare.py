@@ -19,7 +19,7 @@ from utils import scores, snapshots
 from utils.metrics import detection_metrics, openood_metrics
 from utils.runtime import UserError, make_folder, short_path, write_json, write_text
 
-from .protocol import Protocol
+from .protocol import Protocol, crc32_of
 from .report import csv_text, entry_of, percent
 
 RESAMPLES = 1000
@@ -144,9 +144,7 @@ def differences(a: Side, b: Side, protocol: Protocol, out_as_pos: bool) -> np.nd
         ranked.append([Ranked(*pair) for pair in pairs])
     sizes = [len(values) for values in a.values("ood")]
     count = sum(map(len, a.values("id")))
-    streams = [
-        np.random.default_rng([protocol.seed, zlib.crc32(name.encode())]) for name in ("id", *names)
-    ]
+    streams = [np.random.default_rng([protocol.seed, crc32_of(name)]) for name in ("id", *names)]
     block, found = max(1, NUMBERS // max(count, *sizes)), []
     for start in range(0, RESAMPLES, block):
         rows, part = min(block, RESAMPLES - start), []

@@ -417,6 +417,11 @@ def load_validation(
     return sets
 
 
+def crc32_of(name: str) -> int:
+    """A number of a set's name, which may hold bytes that are no UTF-8."""
+    return zlib.crc32(name.encode(errors="surrogateescape"))
+
+
 def draw_indices(count: int, size: int, draws: int, seed: int, name: str) -> list[np.ndarray]:
     """Index arrays of ``draws`` random draws of ``size`` out of ``count``
     images without replacement.
@@ -426,7 +431,7 @@ def draw_indices(count: int, size: int, draws: int, seed: int, name: str) -> lis
     """
     if count <= size:
         return [np.arange(count)]
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    rng = np.random.default_rng([seed, crc32_of(name)])
     return [rng.choice(count, size, replace=False) for _ in range(draws)]
 
 

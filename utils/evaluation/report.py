@@ -1,5 +1,6 @@
 """Result files and printed tables."""
 
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ from utils.runtime import (
     CIFAR,
     UserError,
     describe_machine,
+    json_bytes,
     locked,
     make_folder,
     portable,
@@ -25,14 +27,14 @@ from utils.runtime import (
     ranks,
     read_json,
     short_path,
-    write_bytes,
-    write_json,
-    write_text,
+    text_bytes,
+    write_files,
 )
 from utils.scores import Outputs, Score
 
 from .network import COMPILED, OPENVINO
 from .protocol import Case, Protocol, Rows, departures
+from .schema import check_result
 from .torchvision_weights import find_weights, is_published
 
 RESULTS = CIFAR / "results"
@@ -304,12 +306,12 @@ def set_aside(path: Path, sha256: str) -> None:
         other, settings = record["snapshot"]["sha256"], settings_of(record)
     except (UserError, KeyError, TypeError, AttributeError):  # none there, or none of test.py's
         return
-    if other != sha256:
+    if isinstance(other, str) and re.fullmatch(r"\w+", other) and other != sha256:
         aside = path.with_name(f"{path.name}_{other[:8]}")
         aside = free_path(aside, settings, settings_of)
         for ending in (".json", ".csv", "_scores.npz"):
             file = path.with_name(path.name + ending)
-            if file.exists():
+            with contextlib.suppress(FileNotFoundError):  # or another process was faster
                 os.replace(file, aside.with_name(aside.name + ending))
         print(
             "\nnote: the former result of this name is of another snapshot, "
@@ -375,7 +377,6 @@ def write_result(path: Path, record: dict, vectors: dict[str, np.ndarray] | None
 
 def write_files_of(path: Path, record: dict, vectors: dict[str, np.ndarray] | None) -> None:
     """The files of ``write_result``."""
-    write_json(path.with_name(path.name + ".json"), record)
     lines = []
     for score in record["scores"]:
         for row in shown_rows(score):
@@ -384,15 +385,20 @@ def write_files_of(path: Path, record: dict, vectors: dict[str, np.ndarray] | No
             line |= {m: f"{row[m]:.4f}" for m in METRICS}
             line |= {f"{m}_{of}": f"{row[of][m]:.4f}" for of in ("sd", "whole") for m in METRICS}
             lines.append({**line, "flags": " ".join(row["flags"])})
-    write_text(path.with_name(path.name + ".csv"), csv_text(lines))
+    contents = {".json": json_bytes(record), ".csv": text_bytes(csv_text(lines))}
     if vectors is not None:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **vectors)
-        write_bytes(path.with_name(path.name + "_scores.npz"), buffer.getbuffer())
+        np.savez_compressed(buffer, **{printable(name): v for name, v in vectors.items()})
+        contents["_scores.npz"] = buffer.getbuffer()
+    # together: of two runs of one command at once the files of one
+    write_files({path.with_name(path.name + end): content for end, content in contents.items()})
 
 
-def read_result(path: Path) -> dict:
-    """The record of a result file; UserError naming the file when it is not one."""
+def read_result(path: Path, of_scores: bool = False) -> dict:
+    """The record of a result file; UserError naming the file when it is not one.
+
+    Studies and benchmarks write records of their own; ``of_scores``: it has to be test.py's.
+    """
     try:
         record = read_json(path)
     except (UserError, OSError) as error:
@@ -404,6 +410,8 @@ def read_result(path: Path) -> dict:
             f"{path} is not a result file: a {type(record).__name__}, no record. "
             "Move it away, or make it anew"
         )
+    if of_scores or {"snapshot", "scores"} <= set(record):
+        return check_result(record, path)
     return record
 
 

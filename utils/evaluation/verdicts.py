@@ -19,6 +19,7 @@ from utils.runtime import (
     make_folder,
     print_note,
     printable,
+    read_json,
     sha256_file,
     short_path,
     write_json,
@@ -226,12 +227,12 @@ def read_threshold(path: Path, key: dict) -> dict | None:
     computation, or one that cannot be read.
     """
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         id_scores = np.array(kept["id_scores"], dtype=np.float64)
         same = kept["key"] == json.loads(json.dumps(key)) and isinstance(kept["tpr"], float)
         whole = id_scores.ndim == 1 and len(id_scores) and not np.isnan(id_scores).any()
         return kept if same and whole and isinstance(kept["id"]["fingerprint"], str) else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (UserError, OSError, ValueError, TypeError, KeyError):
         return None
 
 

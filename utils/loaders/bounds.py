@@ -4,13 +4,15 @@ Pictures of strangers may say that they are as large as they like. What is asked
 off heads and directories; the limits are far above any image set in use.
 """
 
+import io
 import math
 import os
+import tarfile
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from scipy.io import whosmat
 
@@ -21,6 +23,8 @@ PIXELS = 1 << 26  # of one image, as it is and after it is resized: 268 MB of fo
 IMAGE_BYTES = 1 << 28  # of one image file
 FILES = 2_000_000  # of a folder
 MEMBERS = 500_000  # of an archive: each takes a kilobyte
+HEAD_BYTES = 1 << 20  # of a member's own head
+PASSED_BYTES = 1 << 32  # of a member of a compressed tar, which is unpacked to be passed over
 SECONDS = 300  # to list a folder or an archive
 DIRECTORY_BYTES = 3 << 24  # of a .zip's list of members: as many with names of 50 bytes
 PACKED = 20  # an array of photographs is never packed to less than 1/20 of its size
@@ -118,13 +122,47 @@ def check_directory(file: BinaryIO, path: str | Path) -> None:
         raise UserError(f"{path}: its list of up to {count} members is too long. Unpack it")
 
 
-def limited(members: Iterable, path: str | Path) -> Iterator:
+class Member(tarfile.TarInfo):
+    """A member of a .tar whose head is short: Python reads the whole of a head, a long name, say,
+    and of a sparse file's map, before anyone may look at it. UserError otherwise.
+    """
+
+    HEADS = (
+        *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+        *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    )
+
+    @classmethod
+    def frombuf(cls, *block: Any) -> tarfile.TarInfo:
+        member = super().frombuf(*block)
+        if member.type in cls.HEADS and member.size > HEAD_BYTES:
+            raise UserError(
+                f"a member's head is of {member.size >> 20} MB, which none is. Make the archive anew"
+            )
+        return member if member.type != tarfile.GNUTYPE_SPARSE else member.refuse()
+
+    def refuse(self, *_: Any) -> None:
+        raise UserError(
+            f"'{self.name}' is a file with holes, which no image is. Make the archive without "
+            "tar's --sparse"
+        )
+
+    _proc_gnusparse_10 = refuse  # the same in the newer format
+
+
+def is_packed(archive: zipfile.ZipFile | tarfile.TarFile) -> bool:
+    """Whether an archive can only be read from its beginning."""
+    plain = isinstance(archive, zipfile.ZipFile) or isinstance(archive.fileobj, io.BufferedReader)
+    return not plain
+
+
+def limited(archive: zipfile.ZipFile | tarfile.TarFile, path: str | Path) -> Iterator:
     """The members of an archive; UserError beyond ``MEMBERS`` or ``SECONDS``, or at the first image
     file that is larger than any.
     """
-    end = time.monotonic() + SECONDS
-    for count, member in enumerate(members):
-        zipped = isinstance(member, zipfile.ZipInfo)
+    end, zipped = time.monotonic() + SECONDS, isinstance(archive, zipfile.ZipFile)
+    packed = is_packed(archive)
+    for count, member in enumerate(archive.infolist() if zipped else archive):
         name, size = (member.filename, member.file_size) if zipped else (member.name, member.size)
         if count == MEMBERS or time.monotonic() > end:
             raise UserError(
@@ -135,6 +173,11 @@ def limited(members: Iterable, path: str | Path) -> Iterator:
             raise UserError(
                 f"{path}: '{name}' is of {size >> 20} MB, more than {IMAGE_BYTES >> 20}, which no "
                 "image is. Make the archive without it"
+            )
+        if packed and size > PASSED_BYTES:
+            raise UserError(
+                f"{path}: '{name}' is of {size >> 30} GB, and all of a compressed tar is unpacked to "
+                "be passed over. Make the archive without it, or unpack it and give the folder"
             )
         yield member
 

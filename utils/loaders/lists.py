@@ -40,6 +40,9 @@ class Listed:
     def open(self, name: str) -> BinaryIO:
         return open_regular(self.path / name)
 
+    def reopened(self) -> "Listed":
+        return self
+
 
 def root_of(path: Path, first: str) -> Path:
     """The folder below which the images of a list lie, of which ``first`` is one."""

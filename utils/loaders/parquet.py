@@ -88,6 +88,13 @@ class Table:
         self.labels = label_array(labels, len(self.rows), path)
         self.at, self.values = None, iter(())
 
+    def reopened(self) -> "Table":
+        """The same rows, read by handles of its own, for another process."""
+        other = Table(self.path, self.inside)
+        if other.names != self.names:
+            raise UserError(f"{self.path} has been changed since it was listed. Run it again")
+        return other
+
     def open(self, name: str) -> io.BytesIO:
         """The image file in a row; rows in their order are read once."""
         number, group, row = self.places[name]

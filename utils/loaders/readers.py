@@ -2,6 +2,7 @@
 each gives (uint8 (N,H,W,3), labels, classes).
 """
 
+import copy
 import hashlib
 import io
 import os
@@ -188,6 +189,10 @@ class Folder:
     def open(self, name: str) -> BinaryIO:
         return open_regular(self.path / name)
 
+    def reopened(self) -> "Folder":
+        """The same names, whatever has come into the folder since."""
+        return self
+
 
 class OneFile(Folder):
     """One image file, as a folder that holds nothing else."""
@@ -207,19 +212,20 @@ class Archive:
         self.path, self.inside = Path(path), inside
         try:
             check_regular(path)
-            zipped = zipfile.is_zipfile(path)
+            self.content, zipped = self.content_now(), zipfile.is_zipfile(path)
             if zipped:
                 with open_regular(path) as file:
                     bounds.check_directory(file, path)
-            self.file = zipfile.ZipFile(path) if zipped else tarfile.open(path)  # noqa: SIM115
-            members = bounds.limited(self.file.infolist() if zipped else self.file, path)
-            places, self.others = {}, []
-            for member in members:
+            self.file = (
+                zipfile.ZipFile(path) if zipped else tarfile.open(path, tarinfo=bounds.Member)  # noqa: SIM115
+            )
+            self.members, self.others = {}, []
+            for member in bounds.limited(self.file, path):
                 if member.is_dir() if zipped else not member.isfile():
                     continue
                 name = member.filename if zipped else member.name
                 if self.is_image(member, name):
-                    places[name] = member.header_offset if zipped else member.offset
+                    self.members[name] = member
                 else:
                     self.others.append(name)
             if not zipped:
@@ -227,16 +233,18 @@ class Archive:
                 # a damaged header passes for the end
                 if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("damaged after its first part")
-        except UserError:
-            raise
+        except UserError as error:
+            text = str(error)
+            raise UserError(text if str(path) in text else f"{path}: {text}") from None
         except Exception as error:  # each unpacker has errors of its own
             raise UserError(f"{path} is not a readable .zip or .tar archive ({error})") from None
-        chosen = {name for name in places if name.startswith(inside)}
+        chosen = {name for name in self.members if name.startswith(inside)}
         # of the archive's one folder around everything no class is called
         self.inside = inside or splits.common_root(sorted(chosen))
         self.names = sorted(name.removeprefix(self.inside) for name in chosen)
         self.order = sorted(
-            range(len(self.names)), key=lambda i: places[self.inside + self.names[i]]
+            range(len(self.names)),
+            key=lambda i: self.place(self.members[self.inside + self.names[i]]),
         )
 
     def is_image(self, member: Any, name: str) -> bool:
@@ -250,12 +258,33 @@ class Archive:
         except (RuntimeError, NotImplementedError, zipfile.BadZipFile):  # encrypted, damaged
             return False
 
+    def content_now(self) -> tuple[int, int, int]:
+        """What is another one where the file has other content: not the time of its rights."""
+        found = self.path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    @staticmethod
+    def place(member: zipfile.ZipInfo | tarfile.TarInfo) -> int:
+        """Where in the file a member begins."""
+        return member.header_offset if isinstance(member, zipfile.ZipInfo) else member.offset
+
     def open(self, name: str) -> IO[bytes]:
-        return (
-            self.file.open(self.inside + name)
-            if isinstance(self.file, zipfile.ZipFile)
-            else self.file.extractfile(self.inside + name)
-        )
+        member = self.members[self.inside + name]  # by its name a tar would be searched
+        if isinstance(self.file, zipfile.ZipFile):
+            return self.file.open(member)
+        return self.file.extractfile(member)
+
+    def reopened(self) -> "Archive":
+        """The same members, read by a handle of its own, for another process."""
+        other = copy.copy(self)
+        if isinstance(self.file, zipfile.ZipFile):
+            other.file = zipfile.ZipFile(self.path)
+        else:
+            other.file = copy.copy(self.file)
+            other.file.fileobj = open_regular(self.path)
+        if self.content_now() != self.content:
+            raise UserError(f"{self.path} has been changed since it was listed. Run it again")
+        return other
 
 
 Source = Folder | Archive | Listed | parquet.Table

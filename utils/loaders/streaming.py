@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.runtime import UserError, printable
 
-from . import readers
+from . import bounds, readers
 from .readers import Size
 from .sets import ImageSet
 from .splits import Place
@@ -53,14 +53,16 @@ def is_streamed(place: Place, size: int | tuple[int, int]) -> bool:
     """
     if wanted["stream"] == "off":
         return False
-    path = place.path
-    if wanted["stream"] == "auto":
-        count = len(readers.open_source(path, place.inside).names)
-        if 3 * count * readers.crop_side(size) ** 2 <= SHARE * free_memory():
+    packed = place.path.name.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
+    if wanted["stream"] == "auto" or not packed:
+        source = readers.open_source(place.path, place.inside)
+        packed = isinstance(source, readers.Archive) and bounds.is_packed(source.file)
+        needed = 3 * len(source.names) * readers.crop_side(size) ** 2
+        if wanted["stream"] == "auto" and needed <= SHARE * free_memory():
             return False
-    if path.name.endswith((".gz", ".tgz", ".bz2", ".xz")):
+    if packed:
         raise UserError(
-            f"{path}: a compressed tar is read from its beginning for every image. Unpack it, or "
+            f"{place.path}: a compressed tar is read from its beginning for every image. Unpack it, or "
             "keep its images in memory: --stream off"
         )
     return True
@@ -71,11 +73,11 @@ class StreamedPixels(Dataset):
     images here and now, ``read`` many batches by worker processes.
     """
 
-    def __init__(self, place: Place, index: np.ndarray, size, crop_only: bool):
-        self.place, self.index, self.size, self.crop_only = place, index, size, crop_only
+    def __init__(self, source: readers.Source, index: np.ndarray, size: Size, crop_only: bool):
+        self.source, self.index, self.size, self.crop_only = source, index, size, crop_only
         side = readers.crop_side(size)
         self.shape = (len(index), 3, side, side)
-        self.source, self.process = None, None
+        self.process = os.getpid()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -88,8 +90,10 @@ class StreamedPixels(Dataset):
 
     def decode(self, places: np.ndarray) -> np.ndarray:
         """uint8 (B,H,W,3) of the images at these places of the listing."""
-        if self.process != os.getpid():  # a worker has file handles of its own
-            self.source = readers.open_source(self.place.path, self.place.inside)
+        if self.process != os.getpid():
+            # a worker has file handles of its own, but lists nothing anew: with a file more or
+            # less each place would be another image's, and the label another's
+            self.source = self.source.reopened()
             self.process = os.getpid()
         side = readers.crop_side(self.size)
         pixels = np.empty((len(places), side, side, 3), np.uint8)
@@ -148,10 +152,18 @@ def in_order(function: Callable, items: list) -> Iterator[torch.Tensor]:
         prefetch_factor=AHEAD if workers else None,
         multiprocessing_context="fork" if workers and os.name == "posix" else None,
     )
-    for result, error in loader:
-        if error:
-            raise UserError(error)
-        yield result
+    try:
+        for result, error in loader:
+            if error:
+                raise UserError(error)
+            yield result
+    except RuntimeError as error:  # as torch says that the system has ended one
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes images has ended ({str(error)[:200]}). Memory may have run "
+            "out: take fewer processes, --prefetch N"
+        ) from None
 
 
 def stream(place: Place, name: str, size: Size, crop_only: bool, skip_bad: bool) -> ImageSet:
@@ -165,12 +177,12 @@ def stream(place: Place, name: str, size: Size, crop_only: bool, skip_bad: bool)
     if not source.names:
         raise readers.no_image(source)
     labels, classes = readers.labels_of(source)
-    pixels = StreamedPixels(place, np.arange(len(source.names)), size, crop_only)
+    pixels = StreamedPixels(source, np.arange(len(source.names)), size, crop_only)
     good = pixels.readable() if skip_bad else np.ones(len(pixels), bool)
     if not good.any():
         raise UserError(f"{source.path}: none of its {len(good)} images can be read")
     names = np.array(source.names, dtype=object)
-    pixels = StreamedPixels(place, np.flatnonzero(good), size, crop_only)
+    pixels = StreamedPixels(source, np.flatnonzero(good), size, crop_only)
     parts = readers.decoding_parts(source, path, size, crop_only)
     digest = hashlib.sha256("\n".join(["stream", *parts]).encode(errors="surrogateescape"))
     for array in (good, labels):

@@ -69,7 +69,7 @@ def scored(file: Path, args: argparse.Namespace) -> dict:
     labels, words = [score.label for score in wanted], options.common_words(args)
     place = CACHE / runtime.sha256_file(file)[:16] / "_".join(words).replace("/", "-")
     if not args.fresh and (path := newest(place.glob("*.json"))):
-        found = report.read_result(path)
+        found = report.read_result(path, True)
         if [(entry["score"], entry["hyper"]) for entry in found["scores"]] == hypers_of(wanted):
             return found
     return score_apart(file, ",".join(labels), place, words)

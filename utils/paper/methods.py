@@ -286,7 +286,7 @@ def evaluate(file: Path, score_names: list[str], args: argparse.Namespace) -> tu
     found = [
         path
         for path in report.RESULTS.glob(f"{report.result_name(file, score_names, 'paper')}*.json")
-        if report.read_result(path)["snapshot"]["sha256"] == runtime.sha256_file(file)
+        if report.read_result(path, True)["snapshot"]["sha256"] == runtime.sha256_file(file)
     ]
     path = newest(found)
     return report.read_result(path), path.with_suffix("")
@@ -301,7 +301,7 @@ def score_apart(file: Path, scores: str, place: Path, words: list) -> dict:
     the caches.
     """
     run_script(["test.py", "--model", file, "--score", scores, *words, "--save", place])
-    return report.read_result(newest(place.glob("*.json")))
+    return report.read_result(newest(place.glob("*.json")), True)
 
 
 def whole_runs() -> Iterator[tuple[Path, dict]]:

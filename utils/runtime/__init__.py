@@ -11,19 +11,23 @@ from .device import (
     pick_precision,
     prepare,
     to_device,
+    use_deterministic,
 )
 from .errors import UserError, run
 from .files import (
     CIFAR,
     DATA,
     ROOT,
+    cpu_features,
     describe_machine,
     json_bytes,
     locked,
     make_folder,
     portable,
+    remove_left,
     sha256_file,
     short_path,
+    text_bytes,
     write_bytes,
     write_files,
     write_json,

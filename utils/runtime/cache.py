@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import UserError
-from .files import write_files
+from .files import remove_left, write_files
 from .regular import open_regular
 
 # bytes of one cache; a WRN-40-2's outputs take about 80 MB for CIFAR's training
@@ -60,10 +60,11 @@ class Cache:
         """
         # other folders than the cache's own lie below it
         depth = len(keep.relative_to(self.folder).parts) - 1
-        files = [
-            (f.stat().st_mtime_ns, f.stat().st_size, f)
-            for f in self.folder.glob("*/" * depth + "*.npz")
-        ]
+        folders = self.folder.glob("*/" * depth) if depth else [self.folder]
+        files = []
+        for folder in folders:
+            remove_left(folder)
+            files += [(f.stat().st_mtime_ns, f.stat().st_size, f) for f in folder.glob("*.npz")]
         excess = sum(size for _, size, _ in files) - LIMIT
         for _, size, file in sorted(files):
             if excess > 0 and file != keep:

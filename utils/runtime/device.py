@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -36,6 +37,21 @@ def pick_device(name: str = "auto", ngpu: int = 1) -> torch.device:
     if ngpu > 1:
         print(f"note: --ngpu {ngpu}: one device is used", file=sys.stderr)
     return torch.device(name)
+
+
+def use_deterministic(wanted: bool) -> None:
+    """Take of each operator the algorithm that adds up in a fixed order, if wanted, and none that
+    is chosen by its time; call it before the device is used.
+
+    An operator without such an algorithm raises a RuntimeError, which ``run`` makes a line.
+    """
+    torch.use_deterministic_algorithms(wanted)
+    # memory that is not set is overwritten before it is read: to fill it would only cost time
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    if wanted:
+        # cuBLAS adds up in a fixed order with work space of a fixed size alone
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
 
 
 def cpu_has_bf16() -> bool:

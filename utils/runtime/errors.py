@@ -4,12 +4,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
 from . import ranks
 from .memory import keep_freed_memory
-from .output import guard_streams
+from .output import guard_streams, printable
 
 
 class UserError(Exception):
@@ -32,17 +33,34 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
         sys.path.append(os.getcwd())
     if keep_memory:
         keep_freed_memory()
-    ranks.join()
+    loud = sys.stderr
     try:
+        ranks.join()
         return main() or 0
+    except ranks.NotJoined as error:
+        say(
+            f"{program}: the processes of this run do not find one another: {error}. Start it with "
+            "torchrun, or unset WORLD_SIZE and RANK",
+            loud,
+        )
+        return 2
     except UserError as error:
-        say(f"{program}: {' '.join(str(error).split())}")
+        say(f"{program}: {' '.join(str(error).split())}", loud)
         return 2
     except (MemoryError, RuntimeError) as error:
         if ranks.size() > 1 and ranks.lost(error):
             say(
                 f"{program}: another process of this run has ended; its error is on stderr too. "
-                "Start all of them again; a training with --resume goes on after its last epoch"
+                "Start all of them again; a training with --resume goes on after its last epoch",
+                loud,
+            )
+            return 2
+        if "does not have a deterministic implementation" in str(error):
+            say(
+                f"{program}: --deterministic: {str(error).partition(' does not')[0]} has no algorithm "
+                "that adds up in a fixed order on this device. Leave --deterministic out, or take "
+                "--device cpu",
+                loud,
             )
             return 2
         if not out_of_memory(error):
@@ -50,14 +68,16 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
         say(
             f"{program}: out of memory "
             f"({str(error).partition(chr(10))[0][:200] or 'too large an array'}). Try fewer or "
-            "smaller images at once: --batch_size, --oe_batch_size, --test_bs, --image-size"
+            "smaller images at once: --batch_size, --oe_batch_size, --test_bs, --image-size",
+            loud,
         )
         return 2
     except OSError as error:
-        where = error.filename or "while reading or writing"
+        where = printable(str(error.filename or "while reading or writing"))
         say(
             f"{program}: {error.strerror or error}: {where}. Mend that (rights, space, "
-            "the path), then run the same command again"
+            "the path), then run the same command again",
+            loud,
         )
         return 2
     except KeyboardInterrupt as interrupt:
@@ -65,18 +85,17 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
         return 130
     except Exception:
         if ranks.rank():  # its traceback is to be seen
-            sys.stderr = sys.__stderr__
+            sys.stderr = loud
         raise
     finally:
         ranks.leave()
 
 
-def say(text: str) -> None:
-    """Print an error on stderr, with the number of a rank that is silent otherwise."""
-    if ranks.rank():
-        print(f"rank {ranks.rank()}: {text}", file=sys.__stderr__)
-    else:
-        print(text, file=sys.stderr)
+def say(text: str, loud: TextIO) -> None:
+    """Print an error on the stderr that a rank began with, with the number of one that prints
+    nothing otherwise.
+    """
+    print(f"rank {ranks.rank()}: {text}" if ranks.rank() else text, file=loud)
 
 
 def out_of_memory(error: BaseException) -> bool:

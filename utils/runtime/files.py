@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +32,12 @@ CIFAR = ROOT / "CIFAR"
 
 
 DATA = ROOT / "data"
+
+
+# what temporary files are called by, as folders may be shared by machines
+MACHINE = f"{zlib.crc32(platform.node().encode(errors='surrogateescape')):08x}"
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})_(\d+)_\w{8}", re.DOTALL)
+DAY = 86400  # seconds without a change after which a temporary file is nobody's any more
 
 
 @contextlib.contextmanager
@@ -67,9 +76,9 @@ def write_files(contents: dict) -> None:
         for path, data in contents.items():
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_left(path)
+            remove_left(path.parent)
             handle, temporaries[path] = tempfile.mkstemp(
-                dir=path.parent, prefix=f".{path.name}.{os.getpid()}_"
+                dir=path.parent, prefix=f".{path.name}.{MACHINE}_{os.getpid()}_"
             )
             with os.fdopen(handle, "wb") as file:
                 data(file) if callable(data) else file.write(data)
@@ -94,18 +103,31 @@ def write_files(contents: dict) -> None:
         raise
 
 
-def remove_left(path: Path) -> None:
-    """Remove what killed processes left of writing this file: no process of that number is here."""
-    start = f".{path.name}."
-    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+def remove_left(folder: str | Path) -> None:
+    """Remove what killed processes left in a folder of files that they wrote there."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            number, _, rest = entry.name.removeprefix(start).partition("_")
-            if entry.name.startswith(start) and rest and number.isdecimal() and is_gone(number):
-                os.unlink(entry.path)
+            made = TEMPORARY.fullmatch(entry.name)
+            with contextlib.suppress(OSError):  # another process may be faster
+                if made and is_left(entry, *made.groups()):
+                    os.unlink(entry.path)
+
+
+def is_left(entry: os.DirEntry, machine: str, process: str) -> bool:
+    """Whether nobody writes a temporary file any more: its process, of this machine, has gone; one
+    of another machine, or whose number has been given anew, has not been changed for a day.
+    """
+    if not entry.is_file(follow_symlinks=False):
+        return False
+    if machine == MACHINE and is_gone(process):
+        return True
+    return entry.stat(follow_symlinks=False).st_mtime < time.time() - DAY
 
 
 def is_gone(process: str) -> bool:
     """Whether no process of that number is running on this machine."""
+    if os.name != "posix":  # elsewhere the question itself may end it
+        return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
@@ -148,8 +170,13 @@ def portable(value: object) -> object:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """``write_bytes`` of a text in UTF-8."""
-    write_bytes(path, text.encode())
+    """``write_bytes`` of a text."""
+    write_bytes(path, text_bytes(text))
+
+
+def text_bytes(text: str) -> bytes:
+    """A text in UTF-8; bytes of a file's name that are no UTF-8 become escapes."""
+    return text.encode(errors="backslashreplace")
 
 
 def json_bytes(record: dict) -> bytes:

@@ -59,9 +59,22 @@ class Printed:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
+def open_missing() -> None:
+    """Open on nothing what of standard input, output and error is closed."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
 def guard_streams() -> None:
-    """Put ``Printed`` streams in the place of standard output and error."""
-    if sys.stdout is not None and not isinstance(sys.stdout, Printed):
+    """Put ``Printed`` streams in the place of standard output and error; one that the caller has
+    closed is opened on nothing, as the next file that is opened would get its number.
+    """
+    open_missing()
+    if not isinstance(sys.stdout, Printed):
         sys.stdout = Printed(sys.stdout, "\n\t")
-    if sys.stderr is not None and not isinstance(sys.stderr, Printed):
+    if not isinstance(sys.stderr, Printed):
         sys.stderr = Printed(sys.stderr, "\n\t\r")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -27,17 +28,24 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
+class NotJoined(Exception):
+    """Why a process cannot take part in the run that it was started for."""
+
+
 def join() -> None:
     """Take part in the run that torchrun has started this process for; nothing without torchrun.
 
-    Ranks but the first print nothing, errors apart.
+    Ranks but the first print nothing, errors apart. NotJoined where the others are not found.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "RANK" not in os.environ:
+    if os.environ.get("WORLD_SIZE", "1") in ("", "0", "1") or "RANK" not in os.environ:
         return
     cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise NotJoined(str(error).partition("\n")[0][:300]) from None
     if rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -74,16 +82,46 @@ def everyone(flag: bool) -> bool:
     return int(total) == size()
 
 
-def in_turn(own: Any) -> list:
-    """What every rank has, in their order."""
-    found = [None] * size()
-    dist.all_gather_object(found, own)
+def any_of(flag: bool) -> bool:
+    """Whether it is so on one rank at least; all of them ask together."""
+    return not everyone(not flag)
+
+
+def lowest(own: int) -> int:
+    """The smallest of every rank's numbers."""
+    if size() == 1:
+        return own
+    found = torch.tensor(own)
+    dist.all_reduce(found, dist.ReduceOp.MIN)
+    return int(found)
+
+
+def in_turn(own: tuple[np.ndarray, np.ndarray] | None) -> list[tuple | None]:
+    """What every rank has, in their order: float32 arrays (n,C) and (n,D), or None.
+
+    They are sent as numbers: an object that comes from elsewhere would be unpickled.
+    """
+    head = torch.tensor([-1, 0, 0] if own is None else [len(own[0]), *(a.shape[1] for a in own)])
+    heads = [torch.empty_like(head) for _ in range(size())]
+    dist.all_gather(heads, head)
+    sizes = [[max(int(count), 0) * int(width) for width in widths] for count, *widths in heads]
+    sent = torch.zeros(max(1, *map(sum, sizes)))
+    if own is not None:
+        flat = torch.cat([torch.from_numpy(array).flatten() for array in own])
+        sent[: len(flat)] = flat
+    every = [torch.empty_like(sent) for _ in range(size())]
+    dist.all_gather(every, sent)
+    found = []
+    for (count, *widths), lengths, values in zip(heads, sizes, every):
+        parts = values[: sum(lengths)].split(lengths)
+        arrays = tuple(p.view(max(int(count), 0), int(w)).numpy() for p, w in zip(parts, widths))
+        found.append(None if count < 0 else arrays)
     return found
 
 
 def interleaved(own: Iterator, rounds: int) -> Iterator:
-    """Every rank's items in turn: the first of each, then the second of each. In the last of the
-    rounds some have none.
+    """Every rank's items, as of ``in_turn``, in turn: the first of each, then the second of each.
+    In the last of the rounds some have none.
     """
     if size() == 1:
         yield from own

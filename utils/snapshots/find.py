@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from utils.loaders import ID_SETS
-from utils.runtime import CIFAR, UserError, write_text
+from utils.runtime import CIFAR, UserError, write_bytes
 
 from . import published
 
@@ -64,9 +64,9 @@ def remember_folder(folder: Path) -> None:
     """
     with contextlib.suppress(OSError, UserError):
         if not folder.is_relative_to(SNAPSHOTS):
-            known = FOLDERS.read_text().splitlines() if FOLDERS.exists() else []
-            if str(folder) not in known:
-                write_text(FOLDERS, "\n".join([*known, str(folder)]) + "\n")
+            known = FOLDERS.read_bytes().splitlines() if FOLDERS.exists() else []
+            if os.fsencode(folder) not in known:  # names of files are bytes
+                write_bytes(FOLDERS, b"\n".join([*known, os.fsencode(folder)]) + b"\n")
 
 
 def stem_of(path: str | Path) -> str:
@@ -112,7 +112,7 @@ def read_training_log(path: Path) -> list[dict[str, str]]:
     log = training_log(path)
     if not log.exists():
         return []
-    with log.open(newline="") as lines:
+    with log.open(newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
 
@@ -141,7 +141,7 @@ def all_snapshots() -> list[Path]:
         & set(f.relative_to(SNAPSHOTS).parts)
     ]
     with contextlib.suppress(OSError):
-        for folder in map(Path, FOLDERS.read_text().splitlines()):
+        for folder in map(Path, map(os.fsdecode, FOLDERS.read_bytes().splitlines())):
             files += [*folder.glob("*.pt"), *folder.glob(f"*{RUN}/*.pt")]
     # a link may lead to a folder twice
     unique = {f.resolve(): f for f in reversed(files) if not f.name.endswith(STATES)}

@@ -115,10 +115,13 @@ STATE = {
     "parent": text,
     "outliers": text,
 }
-GIVEN = {"image_size": whole(1, 10**4), "skip_bad": flag} | dict.fromkeys(
+GIVEN = {"image_size": whole(1, 10**4), "skip_bad": flag, "deterministic": flag} | dict.fromkeys(
     ("id", "data", "outliers", "load", "preset", "precision", "validation_ood"), text
 )
-COMPUTED = {"device": text, "precision": text, "fused": flag, "threads": whole(1, 10**6)}
+COMPUTED = {"fused": flag, "deterministic": flag} | dict.fromkeys(
+    ("threads", "ranks"), whole(1, 10**6)
+)
+COMPUTED |= dict.fromkeys(("device", "precision", "torch", "cpu"), text)
 
 
 def check(content: dict, schema: dict, where: str | Path, advice: str) -> None:

@@ -70,19 +70,34 @@ class RunFiles:
         """
         if fcntl is None:
             return
-        if self.lock is not None:
-            os.close(self.lock)
+        if self.lock is None:
+            os.register_at_fork(after_in_child=self.release)
+        self.release()
         self.lock = os.open(self.place, os.O_RDONLY)
+        held = True
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.path.samestat(os.fstat(self.lock), os.stat(self.place))
-        except OSError:
+        except BlockingIOError:
+            held = False
+        except OSError:  # a disk that knows no locks stops nobody
+            pass
+        try:
+            held = held and os.path.samestat(os.fstat(self.lock), os.stat(self.place))
+        except FileNotFoundError:  # the other one has just ended
             held = False
         if not held:
             raise UserError(
                 f"another process is training {self.stem} in {self.folder}. "
                 "Wait until it has ended, or train in another folder: --save DIR"
             )
+
+    def release(self) -> None:
+        """Give the lock up; in a process that decodes images, which may outlive this one, its
+        copy of it.
+        """
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def own(self) -> list[Path]:
         """What runs of this name write into their folder,

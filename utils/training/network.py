@@ -21,7 +21,7 @@ def prepare_training(model: nn.Module, device: torch.device, compile: str = "aut
     models.use_kernels(fused=compile != "off" and ranks.size() == 1)
     if device.type == "cuda":
         # thousands of batches of one shape pay for the search
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     return runtime.prepare(model, device)
 
 
@@ -45,8 +45,8 @@ def compile_training(model: nn.Module, batch: Tensor, precision: str) -> None:
 
 
 def describe_computing(device: torch.device, precision: str, compile: str = "auto") -> dict:
-    """What the digits of a training run depend on beside its recipe: device, precision, threads,
-    the fused kernels or not.
+    """What the digits of a training run depend on beside its recipe: device, precision, the fused
+    kernels or not, threads, --deterministic, torch's version, the CPU's instruction sets, ranks.
     """
     fuse = device.type == "cpu" and compile != "off" and models.has_kernels()
     return {
@@ -54,7 +54,10 @@ def describe_computing(device: torch.device, precision: str, compile: str = "aut
         "precision": precision,
         "fused": fuse and ranks.size() == 1,
         "threads": torch.get_num_threads(),
-        **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "torch": str(torch.__version__),  # a class of its own, which no state may hold
+        "cpu": " ".join(runtime.cpu_features()),
+        "ranks": ranks.size(),
     }
 
 

@@ -107,6 +107,15 @@ def share(text: str) -> float:
     return value
 
 
+DETERMINISTIC_HELP = (
+    "the same command gives the same numbers on the same machine, on a GPU too: of each operator the "
+    "algorithm that adds up in a fixed order, however slow, and an error where there is none "
+    "(torch.use_deterministic_algorithms; no choice by timing in cuDNN). The number of threads, "
+    "which orders sums on a CPU, is not fixed but recorded, and compared by --resume "
+    "(default: off; on a CPU the numbers are the same without it)"
+)
+
+
 def add_common(parser: Parser, compilers: tuple[str, ...] = ("auto", "on", "off")) -> None:
     """Options of all three scripts."""
     parser.add(
@@ -172,6 +181,7 @@ def add_common(parser: Parser, compilers: tuple[str, ...] = ("auto", "on", "off"
         + "; openvino: by that package, which is installed apart" * ("openvino" in compilers)
         + " (default: auto)",
     )
+    parser.add("--deterministic", action="store_true", help=DETERMINISTIC_HELP)
     parser.add(
         "--ngpu",
         type=count,
@@ -344,6 +354,7 @@ USUAL = {
     "precision": "auto",
     "compile": "auto",
     "stream": "auto",
+    "deterministic": False,
     "preset": "paper",
     "balance": False,
     "accumulate": 1,

@@ -130,10 +130,11 @@ class Run:
                 )
 
     def restore(self, state: dict) -> None:
+        before = {"ranks": 1, **(state.get("computed") or {})}  # former versions left one rank out
         for key, value in self.description["computed"].items():
-            if state.get("computed", {}).get(key, value) != value:
+            if before.get(key, value) != value:
                 print_note(
-                    f"the interrupted run had {key} {state['computed'][key]}, "
+                    f"the interrupted run had {key} {before[key]}, "
                     f"this one has {value}: the weights will not be, bit for bit, "
                     "those of a run that was not stopped"
                 )

@@ -4,6 +4,7 @@ operators, and a fair mask.
 
 import copy
 import os
+import pathlib
 import platform
 import shutil
 import subprocess
@@ -263,9 +264,30 @@ def test_compiled_once_and_whole(tmp_path, monkeypatch):
     source.write_bytes(fused.SOURCE.read_bytes())
     monkeypatch.setattr(fused, "SOURCE", source)
     assert fused.kernels.__wrapped__() is not None
-    assert [path.suffix for path in (tmp_path / "__pycache__").iterdir()] == [".so"]
+    (library,) = (tmp_path / "__pycache__").iterdir()
+    assert library.suffix == ".so"
+    fused.build_folder(library).mkdir()  # killed before it was removed
+    (fused.build_folder(library) / "fused.o").touch()
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("compiled again"))
     assert fused.kernels.__wrapped__() is not None
+    assert [*library.parent.iterdir()] == [library]
+
+
+def test_one_process_at_a_time_compiles(tmp_path, monkeypatch):
+    """The compiler has the lock too: it may outlive a process that is killed."""
+    fcntl, library = pytest.importorskip("fcntl"), tmp_path / "fused-0.so"
+
+    def compile_or_link(command, pass_fds, **_):
+        other = os.open(fused.build_folder(library), os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert os.path.samestat(os.fstat(*pass_fds), os.fstat(other))
+        os.close(other)
+        pathlib.Path(command[-1]).touch()
+
+    monkeypatch.setattr(subprocess, "run", compile_or_link)
+    fused.build(["g++"], library)
+    assert [*tmp_path.iterdir()] == [library]
 
 
 @needs_compiler
