@@ -21,7 +21,7 @@ from utils.losses import LOSSES
 from utils.scores import SCORES, described_defaults
 from utils.training import options, recipes
 
-from . import audited, benchmarks, harmonised, matrix, provide, rendered, speed, tables
+from . import audited, benchmarks, harmonised, matrix, provide, rendered, speed, tables, workflows
 from .markdown import table
 
 FIGURES = runtime.CIFAR / "figures"
@@ -124,6 +124,7 @@ BLOCKS = {
     "harmonised": harmonised.render_harmonised,
     "openood": benchmarks.render_openood,
     "by_hand": render_by_hand,
+    "workflows": workflows.render_workflows,
     "audit": audited.render_audit,
     "matrix": matrix.render_matrix,
     "imagenet4": benchmarks.render_imagenet4,
