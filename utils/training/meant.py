@@ -27,6 +27,7 @@ NOT_COMPARED = {
     "data",
     "device",
     "compile",
+    "deterministic",  # the state's own note tells them apart
     "stream",
     "test_bs",
     "dataset",
