@@ -13,6 +13,42 @@ from conftest import coloured, noise, plain, stop_at_step, write_own
 from utils.paper import methods, studies
 from utils.training import files
 
+# The scripts that reproduce.py starts begin as forks of it: what they import is there already.
+# ``test_table_trains_what_is_missing_and_renders_all`` starts them as a user's are.
+FORKING = """
+import os, runpy, sys, traceback, types, torch
+from utils.paper import methods
+threads = torch.get_num_threads()
+torch.set_num_threads(1)  # a fork could not go on with this process's other threads
+
+class Forked:
+    def __init__(self, command):
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(self.become(command[2:]))
+
+    def become(self, argv):
+        sys.argv = argv
+        for name in [n for n in sys.modules if n.partition(".")[0] in ("utils", "models", "data")]:
+            del sys.modules[name]
+        torch.set_num_threads(threads)
+        status = 0
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stdout.flush(), sys.stderr.flush()
+        return status
+
+    def wait(self):
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+methods.subprocess = types.SimpleNamespace(Popen=Forked)
+"""
 OOD = ("textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun")
 
 
@@ -119,7 +155,7 @@ def test_table_trains_what_is_missing_and_renders_all(ready):
 
 def test_second_table_uses_what_is_there(ready):
     before = ready.names("pretrained")
-    out = ready.run("reproduce.py cifar10 --table sr")
+    out = ready.run("reproduce.py cifar10 --table sr", prelude=FORKING)
     assert out.status == 0 and "no snapshot tune_sroe/cifar10_wrn_s1_tune" in out.err
     assert ready.names("pretrained") == before and "$ python baseline.py" not in out.out
     rows = {cells[0]: cells for cells in section(ready, "sr")}
@@ -133,7 +169,7 @@ def test_a_preset_takes_no_place_of_the_papers_recipe(ready):
     before = {
         path: content for path, content in ready.files().items() if "provided" not in path.parts
     }
-    out = ready.run("reproduce.py cifar10 --preset quick")
+    out = ready.run("reproduce.py cifar10 --preset quick", prelude=FORKING)
     assert out.status == 0, out.err
     assert before.items() <= ready.files().items()
     for folder, last in (
@@ -145,7 +181,7 @@ def test_a_preset_takes_no_place_of_the_papers_recipe(ready):
     assert (ready.results / "cifar10_quick_table.csv").exists() and (
         ready.root / "CIFAR/figures/cifar10_quick_densities.png"
     ).exists()
-    again = ready.run("reproduce.py cifar10 --preset quick")
+    again = ready.run("reproduce.py cifar10 --preset quick", prelude=FORKING)
     assert (
         again.status == 0
         and "$ python baseline.py" not in again.out
@@ -159,7 +195,7 @@ def test_a_preset_takes_no_place_of_the_papers_recipe(ready):
 def test_sweep_sees_no_ood_set(ready):
     out = ready.run(
         "reproduce.py cifar10 --sweep",
-        prelude="import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)",
+        prelude=f"{FORKING}import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)",
     )
     assert out.status == 0, out.err
     record = json.loads((ready.results / "cifar10_sweep_alpha.json").read_text())
@@ -184,7 +220,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(ready):
     file.unlink(missing_ok=True)
     out = ready.run(
         "reproduce.py cifar10 --sweep",
-        prelude="import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)",
+        prelude=f"{FORKING}import utils.paper.studies; utils.paper.studies.ALPHAS = (0.0, 0.05)",
     )
     assert out.status == 0, out.err
     assert (
@@ -215,7 +251,8 @@ def test_ablation_changes_one_thing_at_a_time_and_shows_whole_runs(ready):
     )
     out = ready.run(
         "reproduce.py cifar10 --ablation",
-        prelude="""import utils.paper.studies as s
+        prelude=FORKING
+        + """import utils.paper.studies as s
 s.VARIANTS = {"SR": {"alpha": 0.05}, "without the crop": {"alpha": 0.05, "padding": 0},
               "without dropout": {"droprate": 0.0}}""",
     )
@@ -244,7 +281,7 @@ def test_an_unfinished_run_is_not_measured(ready):
     path = ready.file("tune_sr/cifar10_wrn_s1_tune_epoch_9.json")
     text = path.read_text()
     path.write_text(text.replace('"epoch": 9,', '"epoch": 8,'))
-    out = ready.run("reproduce.py cifar10 --table srf4")
+    out = ready.run("reproduce.py cifar10 --table srf4", prelude=FORKING)
     path.write_text(text)
     assert (
         out.status == 0
