@@ -130,7 +130,7 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
     assert speed.render_performance() == "Not measured yet."
 
 
-def test_steps_of_losses_are_timed_against_energys(tmp_path, capsys):
+def test_steps_of_losses_are_timed_against_energys(tmp_path, monkeypatch, capsys):
     out = tmp_path / "benchmark.json"
     words = "--parts losses views --rounds 1 --train-batch 4 --layers 10 --widen-factor 1"
     benchmark.main([*words.split(), "--device", "cpu", "--precision", "fp32", "--out", str(out)])
@@ -146,6 +146,12 @@ def test_steps_of_losses_are_timed_against_energys(tmp_path, capsys):
         ("step of two views, batch 16", "the views alone"),
     ]
     assert all(row["rate"] > 0 for row in rows)
+    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    page = speed.render_losses()
+    assert page.count("\n| `benchmark.json` | step") == len(rows)
+    assert "1 thread" in page or "threads" in page
+    monkeypatch.setattr(tables, "RECORDED", tmp_path / "empty")
+    assert speed.render_losses() == "Not measured yet."
 
 
 def test_a_timed_step_trains(monkeypatch):

@@ -120,6 +120,7 @@ BLOCKS = {
     "images": render_images,
     "memory": speed.render_memory,
     "performance": speed.render_performance,
+    "step_costs": speed.render_losses,
     "snapshots": provide.render_snapshots,
     "harmonised": harmonised.render_harmonised,
     "openood": benchmarks.render_openood,

@@ -40,6 +40,21 @@ def render_performance() -> str:
     return "\n\n".join(parts) or NOTHING
 
 
+def render_losses() -> str:
+    """The steps of losses of the recorded machines that have timed them (--parts losses views)."""
+    rows, machines = [], []
+    for path in sorted(tables.RECORDED.glob("benchmark*.json")):
+        record = report.read_result(path)
+        timed = [row for row in record.get("rows", ()) if row["part"].startswith("step")]
+        for row in timed:
+            peak = None if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
+            cells = [row["part"], row["what"], f"{row['rate']:,.0f}", row["ratio"], peak]
+            rows.append([f"`{path.name}`", *cells])
+        machines += [f"`{path.name}`: {machine_of(record)}"] if timed else []
+    columns = "measured in | part | what | ID images a second | ratio | peak, MiB"
+    return f"{table(columns, rows)}\n\n{'; '.join(machines)}." if rows else NOTHING
+
+
 def other_machines(records: dict[str, dict]) -> str:
     """A line a machine: this project's and OpenVINO's ratios to the first row of each part."""
     lines = []
