@@ -238,7 +238,7 @@ def test_a_clone_s_first_command_gives_the_recorded_scores(make_project, tmp_pat
     )
     recorded = json.loads(
         next(
-            (snapshots.PROVIDED / "pretrained").glob("cifar10_wrn_pretrained_epoch_*.json")
+            (snapshots.PROVIDED / "pretrained").glob("cifar10_wrn_pretrained*_epoch_*.json")
         ).read_text()
     )["reference"]
     patches, others = (

@@ -18,7 +18,7 @@ def recorded(tmp_path, monkeypatch):
 
 def put(folder, stage="pretrained", fpr95=None, error=8.0, mean_l1=40.0, **keywords):
     """A result with these FPR95 of its sets, {set: percent}, where they differ from ``value``."""
-    name = keywords.setdefault("name", stage)
+    name = keywords.setdefault("name", f"cifar10_{stage}")
     write(folder, stage, keywords.pop("scores", ("msp", "energy")), **keywords)
     result = json.loads((folder / f"{name}.json").read_text())
     result["id"].update(error=error, mean_l1=mean_l1)
@@ -63,7 +63,7 @@ def test_the_answer_is_of_one_network_alone(recorded):
     assert "Not measured" in rendered.render_answer("cifar10")
     put(recorded, "sr", value=30.0)
     assert "lower after SR on 6 of 6 sets" in rendered.render_answer("cifar10")
-    change(recorded / "sr.json", snapshot__parent_sha256="q" * 64)
+    change(recorded / "cifar10_sr.json", snapshot__parent_sha256="q" * 64)
     assert "Not measured" in rendered.render_answer("cifar10")
 
 
@@ -150,9 +150,9 @@ def test_losses_are_compared_at_one_score(recorded):
     put(recorded, "oe", value=15.64, mean_l1=60.11)
     put(recorded, "sr", value=42.0, scores=("energy",))  # not measured with msp: no row
     text = rendered.render_same_score("cifar10")
-    assert cells(text, "OE") == ["OE", "8.00", "60.11", "15.64 / 90.00", "15.64 / 90.00"]
+    assert cells(text, "OE") == ["OE", "15 + 15", "8.00", "60.11", "15.64 / 90.00", "15.64 / 90.00"]
     assert (
-        cells(text, "pre-trained")[3:] == ["47.72 / 90.00", "47.72 / 90.00"]
+        cells(text, "pre-trained")[4:] == ["47.72 / 90.00", "47.72 / 90.00"]
         and "| SR |" not in text
     )
 

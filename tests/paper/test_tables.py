@@ -55,7 +55,11 @@ def write(
     **arguments,
 ):
     """A result file as test.py writes it, with what the tables read of it."""
-    loss = {} if stage == "pretrained" else {"loss": stage, "parent_sha256": "p" * 64}
+    loss = (
+        {}
+        if stage == "pretrained"
+        else {"loss": stage, "parent": "p_epoch_14.pt", "parent_sha256": "p" * 64}
+    )
     snapshot = {
         "name": f"{'pretrained' if stage == 'pretrained' else f'tune_{stage}'}/x",
         "epoch": 14,
@@ -235,7 +239,7 @@ def test_each_note_tells_what_its_rows_were_made_of(tmp_path):
         "ID accuracy 92.00 % of 10,000, scored in fp32, sha256 pppppppppppp."
     )
     assert (
-        second.startswith("[2] `tune_oe/x`")
+        second.startswith("[2] `tune_oe/x`, from `p_epoch_14`: CIFAR-10")
         and "1,234 outliers of own, " in second
         and "scored in bf16" in second
     )
@@ -350,6 +354,36 @@ def test_a_fine_tuning_of_another_network_is_not_shown_beside_this_one(tmp_path)
     assert {line["note"] for line in lines(tmp_path, "srf4") if line["method"] == "SR"} == {
         "not measured"
     }
+
+
+def test_of_two_recorded_networks_the_longer_trained_one_counts_with_what_came_of_it(
+    tmp_path, monkeypatch
+):
+    """A stage of which it has no fine-tuned network keeps that of the other one."""
+    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    write(tmp_path, name="z_short", value=40.0)
+    long = {
+        **json.loads((tmp_path / "z_short.json").read_text())["snapshot"]["recipe"],
+        "epochs": 99,
+    }
+    write(tmp_path, name="a_long", value=30.0)
+    change(
+        tmp_path / "a_long.json",
+        snapshot__sha256="l" * 64,
+        snapshot__recipe=long,
+        snapshot__epoch=98,
+    )
+    write(tmp_path, "sr", value=20.0)
+    write(tmp_path, "oe", value=10.0)
+
+    def shown(stage):
+        found = tables.measured_results((tmp_path,))[("cifar10", "wrn", stage, "energy")]
+        return found[0]["average"]["fpr95"]
+
+    assert [shown(stage) for stage in ("pretrained", "sr", "oe")] == [30.0, 20.0, 10.0]
+    write(tmp_path, "sr", value=15.0, name="of_long")
+    change(tmp_path / "of_long.json", snapshot__parent_sha256="l" * 64, snapshot__sha256="n" * 64)
+    assert [shown(stage) for stage in ("pretrained", "sr", "oe")] == [30.0, 15.0, 10.0]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,9 @@ def render_summary(name: str) -> str:
         elif title in here and loss not in (None, "sr"):
             after.append(row)
     usual = recipes.resolve("tune", name, "sr")
-    for result in whole_runs(name):
+    parent = here["Energy"][1]["snapshot"]["sha256"] if "Energy" in here else None
+    every = whole_runs(name)
+    for result in [one for one in every if parent_of(one) == parent] or every:
         recipe = result["snapshot"]["recipe"]
         same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
         crop = ", with the random crop" * (recipe["padding"] > 0)
@@ -70,14 +72,37 @@ def render_summary(name: str) -> str:
     return table(
         "method | FPR95 / AUROC here | as published | ID error here | epochs here",
         [
-            [title, both(entry["average"]), published, result["id"]["error"], epochs_of(result)]
+            [
+                title,
+                both(entry["average"]),
+                published,
+                result["id"]["error"],
+                epochs_of(result, name),
+            ]
             for title, published, entry, result in [*before, *runs, *after]
         ],
     )
 
 
-def epochs_of(result: dict) -> int:
-    return result["snapshot"]["recipe"]["epochs"]
+def epochs_of(result: dict, name: str) -> str:
+    """Epochs of the complete schedule, of a fine-tuned network after its parent's: ``100 + 10``."""
+    own = result["snapshot"]["recipe"]["epochs"]
+    if (parent := measured_network(name, parent_of(result))) is None:
+        return str(own)
+    return f"{parent['snapshot']['recipe']['epochs']} + {own}"
+
+
+def parent_of(result: dict) -> str | None:
+    return result["snapshot"].get("parent_sha256")
+
+
+def measured_network(name: str, sha256: str | None, score: str = "energy") -> dict | None:
+    """The recorded result, with that score, of a network by its checksum; None where there is none."""
+    for result in tables.recorded_results(name):
+        scores = {entry["score"] for entry in result["scores"]}
+        if result["snapshot"]["sha256"] == sha256 and score in scores and is_usual(result):
+            return result
+    return None
 
 
 def render_result(name: str) -> str:
@@ -93,7 +118,7 @@ def render_result(name: str) -> str:
         )
     rows = []
     for title, entry, result, _ in found:
-        row = [title, epochs_of(result), result["id"]["error"]]
+        row = [title, epochs_of(result, name), result["id"]["error"]]
         row += [f"{with_sd(one, 'fpr95')} / {one['auroc']:.2f}" for one in entry["sets"]]
         row.append(f"**{both(entry['average'])}**")
         stage = result["snapshot"].get("loss", "pretrained")
@@ -111,7 +136,7 @@ def render_result(name: str) -> str:
             f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} "
             "OOD images (or all, where there are fewer). FPR95 ± sd over the draws "
             "(none where all images are one draw) / AUROC in percent, ID positive; "
-            "epochs = length of the complete schedule of that stage."
+            "epochs = length of the complete schedule, of pre-training and of fine-tuning."
         ),
     )
 
@@ -158,8 +183,9 @@ def render_same_score(name: str) -> str:
         if all(found):
             given = found[0][1]["id"]
             averages = [both(entry["average"]) for entry, *_ in found]
-            rows.append([title, given["error"], given["mean_l1"], *averages])
-    header = "network | ID error | mean ‖h‖₁ | `msp`, average | `energy`, average"
+            epochs = epochs_of(found[0][1], name)
+            rows.append([title, epochs, given["error"], given["mean_l1"], *averages])
+    header = "network | epochs | ID error | mean ‖h‖₁ | `msp`, average | `energy`, average"
     return table(header, rows) if rows else NOTHING
 
 
@@ -208,12 +234,11 @@ def render_answer(name: str) -> str:
             NOTHING[:-1] + " with the recipe of the code in its usual folder; "
             "the table of whole runs below has what there is."
         )
-    (before, first), (after, second) = rows["Energy"], rows["SR"]
+    after, second = rows["SR"]
+    first = measured_network(name, parent_of(second))
+    before = report.entry_of(first, "energy") if first else {"sets": []}
     pairs = list(zip(before["sets"], after["sets"]))
-    if (
-        any(old["set"] != new["set"] for old, new in pairs)
-        or second["snapshot"].get("parent_sha256") != first["snapshot"]["sha256"]
-    ):
+    if not pairs or any(old["set"] != new["set"] for old, new in pairs):
         return (
             NOTHING[:-1]
             + ": the recorded results before and after SR are not of one network and the same sets."
@@ -322,21 +347,22 @@ def whole_runs(name: str) -> list[dict]:
 
 
 def render_whole(name: str) -> str:
-    """Whole SR runs with and without the random crop and the norm after the network they
-    were made from, energy score.
+    """Whole SR runs with and without the random crop and the norm, each after the network they were
+    made from, energy score.
     """
-    _, before, _ = tables.recorded().get((name, "wrn", "pretrained", "energy"), (None,) * 3)
-    results = [before] * bool(before) + whole_runs(name)
-    if not results:
-        return NOTHING
-    rows = []
-    for result in results:
-        network, entry = result["snapshot"], report.entry_of(result, "energy")
-        recipe = network["recipe"] if network.get("loss") else {}  # pre-training has neither
-        changed = [str(recipe[key]) if key in recipe else None for key in ("padding", "alpha")]
-        given = [result["id"]["error"], result["id"]["mean_l1"]]
-        rows.append(
-            [f"`{network['name']}`", *changed, epochs_of(result), *given, *fpr_cells(entry)]
-        )
+    runs = whole_runs(name)
+    parents = [measured_network(name, sha256) for sha256 in dict.fromkeys(map(parent_of, runs))]
+    parents = sorted(filter(None, parents), key=lambda one: -one["snapshot"]["recipe"]["epochs"])
+    rows, sets = [], []
+    for before in parents:
+        made = [one for one in runs if parent_of(one) == before["snapshot"]["sha256"]]
+        for result in [before, *made]:
+            network, entry = result["snapshot"], report.entry_of(result, "energy")
+            recipe = network["recipe"] if network.get("loss") else {}  # pre-training has neither
+            changed = [str(recipe[key]) if key in recipe else None for key in ("padding", "alpha")]
+            changed.append(str(network["recipe"]["epochs"]))
+            given = [result["id"]["error"], result["id"]["mean_l1"]]
+            rows.append([f"`{network['name']}`", *changed, *given, *fpr_cells(entry)])
+            sets = entry["sets"]
     head = ["whole run", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁"]
-    return table([*head, *map(own_name, entry["sets"]), "average"], rows)
+    return table([*head, *map(own_name, sets), "average"], rows) if rows else NOTHING

@@ -166,10 +166,11 @@ def recorded() -> dict:
 def measured_results(folders: tuple[Path, ...]) -> dict:
     """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results.
 
-    Of each stage the newest result of the last folder that has one counts, and those of the same
-    snapshot, OOD images and precision; of a fine-tuned stage only if it was made from the
-    pre-trained network that counts. Only whole runs of the papers' recipes enter,
-    not other files that test.py can score.
+    Of each stage the newest result of the last folder that has one counts (of recorded ones that of
+    the longest schedule), and those of the same snapshot, OOD images and precision. A fine-tuned
+    stage's was made from the pre-trained network that counts or, where nothing was, from another
+    measured one, which its note names. Only whole runs of the papers' recipes enter, not other
+    files that test.py can score.
     """
     groups = {}
     for rank, folder in enumerate(folders):
@@ -178,21 +179,27 @@ def measured_results(folders: tuple[Path, ...]) -> dict:
             if enters(result):
                 snapshot = result["snapshot"]
                 # git keeps no times
-                place = (rank, path.stat().st_mtime_ns * (folder != RECORDED), path.name)
+                written = path.stat().st_mtime_ns * (folder != RECORDED)
+                place = (rank, written, snapshot["recipe"]["epochs"], path.name)
                 groups.setdefault(stage_of(snapshot), []).append((place, path, result))
     found, pretrained = {}, {}
     for key, entries in sorted(groups.items(), key=lambda group: group[0][2] != "pretrained"):
         entries.sort(key=lambda entry: entry[0])
         if key[2] == "pretrained":
-            pretrained[key[:2]] = entries[-1][2]["snapshot"]["sha256"]
+            pretrained[key[:2]] = [e[2]["snapshot"]["sha256"] for e in entries]
         else:
-            parent = pretrained.get(key[:2])
-            entries = [e for e in entries if e[2]["snapshot"].get("parent_sha256") == parent]
+            parents = pretrained.get(key[:2], [])
+            entries = made_from(parents[-1:], entries) or made_from(parents, entries)
         for _, path, result in entries:
             if made_of(result) == made_of(entries[-1][2]):
                 for entry in result["scores"]:
                     found[(*key, entry["score"])] = (entry, result, path)
     return found
+
+
+def made_from(parents: list[str], entries: list[tuple]) -> list[tuple]:
+    """Those (place, path, result) whose snapshot was fine-tuned from one of these networks."""
+    return [entry for entry in entries if entry[2]["snapshot"].get("parent_sha256") in parents]
 
 
 def stage_of(snapshot: dict) -> tuple[str, str, str]:
@@ -353,7 +360,9 @@ def describe_notes(measured: dict) -> list[str]:
         result, one = results[key], results[key]["snapshot"]
         outliers = one.get("outliers")
         lines.append(
-            f"[{place}] `{one['name']}`: {display(key[0])}, seed {one['seed']}, "
+            f"[{place}] `{one['name']}`"
+            + (f", from `{one['parent'].removesuffix('.pt')}`" if "parent" in one else "")
+            + f": {display(key[0])}, seed {one['seed']}, "
             f"{one['recipe']['epochs']} epochs, {one['train_images']:,} training images, "
             + (f"{outliers['images']:,} outliers of {outliers['name']}, " if outliers else "")
             + f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, "

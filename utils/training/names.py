@@ -175,11 +175,12 @@ def suffix(folder: str) -> str:
 def preset_words(
     stage: str, dataset: str, loss: str, arch: str, preset: str, folder: str
 ) -> list[str]:
-    """The preset, unless the folder is called by it; none where it is the papers' recipe."""
-    of, paper = (recipes.resolve(stage, dataset, loss, p, arch) for p in (preset, "paper"))
+    """The preset, unless its recipe is the one that the folder's name says: the papers', or that of
+    the preset it ends with.
+    """
     there = next((name for name in recipes.PRESETS if folder.endswith(f"_{name}")), "paper")
-    preset = "paper" if of == paper else preset
-    return [] if preset == there else [preset]
+    of, named = (recipes.resolve(stage, dataset, loss, p, arch) for p in (preset, there))
+    return [] if of == named else [preset]
 
 
 def parent_words(parent: Path, dataset: str, arch: str, seed: int, of_folder: str) -> list[str]:
