@@ -21,7 +21,18 @@ from utils.losses import LOSSES
 from utils.scores import SCORES, described_defaults
 from utils.training import options, recipes
 
-from . import audited, benchmarks, harmonised, matrix, provide, rendered, speed, tables, workflows
+from . import (
+    audited,
+    benchmarks,
+    harmonised,
+    matrix,
+    provide,
+    questions,
+    rendered,
+    speed,
+    tables,
+    workflows,
+)
 from .markdown import table
 
 FIGURES = runtime.CIFAR / "figures"
@@ -131,6 +142,7 @@ BLOCKS = {
     "imagenet4": benchmarks.render_imagenet4,
     "published": rendered.published_of,
     # of a data set, which stands in the marker
+    "questions": questions.render_questions,
     "summary": rendered.render_summary,
     "result": rendered.render_result,
     "seeds": rendered.render_seeds,
