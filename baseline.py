@@ -59,29 +59,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), "save": args.save or folder})
 
 
-def settle(args: argparse.Namespace) -> argparse.Namespace:
-    """The options of the run, nothing left open: what was typed,
-    what an interrupted run had, the recipe.
+def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path | None]:
+    """(the options of the run, nothing left open: what was typed, what an interrupted run had, the
+    recipe; path of the snapshot of --load).
     """
     state, stem = meant.find_interrupted(args, "pretrain") if args.resume else ({}, None)
     options.known_dataset_of(args, state)
-    load, file, parent = args.load or state.get("given", {}).get("load"), None, None
-    if args.new_head and not load:
+    given = meant.find_given(args, state)
+    if args.new_head and not given:
         raise runtime.UserError("--new-head is for the weights of a snapshot: --load NAME|PATH")
-    if load:
-        file = find_given(load, args)
-        parent = training.describe_parent(file, args.arch)
-    return names.named(options.settle(args, "pretrain", parent, state), stem, file)
-
-
-def find_given(load: str, args: argparse.Namespace) -> Path:
-    """Path of the snapshot that a training begins with."""
-    stem = names.usual_stem("pretrain", args.dataset, args.arch or "wrn")
-    return snapshots.find_one(load, stem)
+    parent = training.describe_parent(given, args.arch) if given else None
+    return names.named(options.settle(args, "pretrain", parent, state), stem, given), given
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = settle(parse(argv))
+    args, given = settle(parse(argv))
     runtime.use_deterministic(args.deterministic)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
@@ -100,10 +92,10 @@ def main(argv: list[str] | None = None) -> None:
         description["outliers"] = outliers.describe()
     runtime.seed_all(args.seed, "init")
     model = snapshots.build_model(description)
-    if args.load:
-        path = find_given(args.load, args)
-        training.load_given(model, path, description, args.new_head)
-        description.update(parent=path.name, parent_sha256=runtime.sha256_file(path))
+    if given:
+        print(f"from {snapshots.short_name(given)}")
+        training.load_given(model, given, description, args.new_head)
+        description.update(parent=given.name, parent_sha256=runtime.sha256_file(given))
     model = training.prepare(model, train_set, args, device, precision)
     loss.attach(model.feature_dim, device)
     optimizer = training.make_optimizer(model, loss, args)
@@ -111,6 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
     train_batches = loaders.Batches(train_set, args.test_bs, device, statistics=args.statistics)
     test_batches = loaders.Batches(test_set, args.test_bs, device, statistics=args.statistics)
+    error_before = None
+    if given and not args.new_head:
+        error_before = training.tell_error_before(model, test_batches, device, precision)
+        description["id_accuracy_before"] = round(100 - error_before, 4)
     begin = training.Rehearsal if args.dry_run else training.Run
     run = begin(
         snapshots.resolve_folder(args.save),
@@ -152,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
             if loss.head:
                 training.take_class_means(model, train_batches, device, precision)
             run.end_epoch(epoch, log, *training.evaluate(model, test_batches, device, precision))
-    run.finish()
+    run.finish(error_before)
 
 
 if __name__ == "__main__":

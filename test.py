@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils import loaders, runtime, scores
-from utils.evaluation import classes, compare, export, given, options, several, verdicts
+from utils.evaluation import classes, compare, export, given, options, saving, several, verdicts
 from utils.evaluation import report as results
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
@@ -66,7 +66,8 @@ def files(args: argparse.Namespace) -> Iterable[Path | None]:
     """The snapshot files that are to be scored; [None] where --outputs gives their outputs."""
     if args.outputs:
         return [None]
-    return results.announce(args.model or args.compare, args.load, args.download)
+    found = results.announce(args.model or args.compare, args.load, args.download)
+    return [export.only_one(list(found), args.export)] if args.export else found
 
 
 def judge(file: Path, args: argparse.Namespace) -> None:
@@ -100,7 +101,7 @@ def outputs(case: Case) -> float:
     for images in case.shared_sets():
         case.network.outputs(images)
     if case.args.save_outputs:
-        given.save(case)
+        saving.save(case)
     id_error = results.id_error_of(case.network.outputs(case.sets.id))
     if doubt := results.chance_note(id_error, case):
         print(f"warning: {doubt}", file=sys.stderr)

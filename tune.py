@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     if outliers is not None:
         description["outliers"] = outliers.describe()
     if validation := training.load_validation(args, test_set):
-        description["validation_ood"] = [images.describe() for images in validation]
+        description["validation_ood"] = [loaders.describe_used(images) for images in validation]
     print(f"from {snapshots.short_name(parent)}")
     model = training.load_parent(parent, description)
     model = training.prepare(model, train_set, args, device, precision)
@@ -91,8 +91,8 @@ def main(argv: list[str] | None = None) -> None:
     streams = runtime.Streams(args.seed, "tune", args.streams)
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
     test_batches = loaders.Batches(test_set, args.test_bs, device, statistics=args.statistics)
-    _, error_before = training.evaluate(model, test_batches, device, precision)
-    print(f"ID error before fine-tuning {error_before:.2f} %")
+    error_before = training.tell_error_before(model, test_batches, device, precision)
+    description["id_accuracy_before"] = round(100 - error_before, 4)
     begin = training.Rehearsal if args.dry_run else training.Run
     run = begin(
         snapshots.resolve_folder(args.save),

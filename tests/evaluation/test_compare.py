@@ -188,6 +188,9 @@ def test_a_score_beside_itself_and_ood_as_positive(tmp_path, files):
     found, _ = run(tmp_path, files, "--compare energy,energy --out_as_pos")
     (pair,) = found["pairs"]
     assert found["positive"] == "OOD"
+    MAIN(["--outputs", *files, "--save", str(tmp_path / "results"), "--compare", "energy,energy"])
+    kept = {json.loads(f.read_text())["positive"] for f in (tmp_path / "results").glob("c*.json")}
+    assert kept == {"ID", "OOD"}  # one takes no place of the other
     for row in pair["rows"]:
         assert [row["fpr95"][end] for end in ("difference", "low", "high")] == [0, 0, 0]
 

@@ -130,6 +130,15 @@ def test_what_cannot_be_exported_is_said_before_the_work(world, words, told, mon
         export.export(world, arguments(world, *words))
 
 
+def test_one_file_is_for_one_snapshot_and_says_what_it_replaces(world):
+    assert export.only_one([world], "x.pt2") == world
+    with pytest.raises(UserError, match="x.pt2 is one file.* means 2"):
+        export.only_one([world, world], "x.pt2")
+    target = world.parent / "again.pt2"
+    told = [export.export(world, arguments(world, "--export", target)) for _ in range(2)]
+    assert ["replaced" in one for one in told] == [False, True]
+
+
 def test_packages_that_are_missing_are_named(world, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install onnx onnxscript"):

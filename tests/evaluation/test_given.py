@@ -6,12 +6,14 @@ import csv
 import importlib.util
 import json
 import re
+from argparse import Namespace
 
 import numpy as np
 import pytest
 
-from utils.evaluation.protocol import measure_set
-from utils.metrics import METRICS
+from utils.evaluation import saving
+from utils.evaluation.protocol import Case, Sets, measure_set
+from utils.metrics import METRICS, openood_metrics
 from utils.runtime import ROOT, UserError
 from utils.scores import SCORES, Outputs, choose
 
@@ -234,8 +236,6 @@ def test_a_score_that_steps_needs_the_network(score):
     with pytest.raises(UserError, match="'odin' needs the gradient.*--model.*odin:eps=0"):
         score("--score odin")
     assert score("--score odin:eps=0")[0]["scores"]
-    with pytest.raises(UserError, match="fsood"):
-        score("--protocol fsood")
 
 
 def test_the_groups_of_a_protocol_are_found_by_name(files, score):
@@ -244,6 +244,78 @@ def test_the_groups_of_a_protocol_are_found_by_name(files, score):
     (group,) = record["scores"][0]["groups"]
     assert group["sets"] == ["ninco"] and group["lacks"] == ["ssb_hard"]
     assert "textures" in record["missing"]
+
+
+def test_named_id_outputs_have_the_groups_of_their_data_set(files, tmp_path):
+    files |= {"tin": files.pop("near"), "svhn": files.pop("far")}
+    for name, arrays in files.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    train, inner, tin, svhn = (f"{tmp_path}/{name}.npz" for name in ("train", "id", "tin", "svhn"))
+
+    def run(item, protocol):
+        words = ["--save", str(tmp_path / "results"), "--protocol", protocol]
+        MAIN(["--outputs", train, item, tin, svhn, *words])
+        newest = max((tmp_path / "results").glob("*.json"), key=lambda f: f.stat().st_mtime_ns)
+        return json.loads(newest.read_text())["scores"][0]
+
+    near, far = run(f"cifar10={inner}", "openood")["groups"]
+    assert (near["sets"], near["lacks"]) == (["tin"], ["cifar100"]) and far["sets"] == ["svhn"]
+    plain, named = run(inner, "paper"), run(f"cifar10={inner}", "paper")
+    assert plain == named and "groups" not in plain
+    with pytest.raises(UserError, match="cifar10 and cifar100. Say .* cifar10=.*id.npz"):
+        run(inner, "openood")
+    with pytest.raises(UserError, match="not of svhn"):
+        run(f"svhn={inner}", "openood")
+
+
+def test_shifted_id_images_are_those_called_so(files, score, capsys):
+    files |= {"imagenet_r": arrays_of(30, 5, shift=0.1), "ninco": files.pop("near")}
+    order = ("train", "id", "ninco", "imagenet_r", "far")
+    record, file = score("--protocol fsood --score knn:k=5 --save-scores", order)
+    knn = SCORES["knn"](k=5).fit(outputs_of(files["train"]))
+    inner, shifted, ninco = (
+        knn.score(outputs_of(files[name])) for name in ("id", "imagenet_r", "ninco")
+    )
+    wanted = openood_metrics(np.concatenate([inner, shifted]), ninco)
+    (row, _) = record["scores"][0]["sets"]
+    assert [row[key] for key in METRICS] == pytest.approx([100 * wanted[key] for key in METRICS])
+    assert [part["name"] for part in record["shifted"]] == ["imagenet_r"]
+    assert record["id"]["images"] == 100 and "imagenet_c" in record["missing"]
+    with np.load(file.with_name(file.stem + "_scores.npz")) as kept:
+        assert np.array_equal(kept["knn:k=5/imagenet_r"], shifted)
+        assert len(kept["predictions/imagenet_r"]) == 30
+    record, _ = score("--protocol imagenet200", order)  # which has no shifted ones
+    assert "shifted" not in record and len(record["scores"][0]["sets"]) == 3
+    with pytest.raises(UserError, match="imagenet_r.* are ID images here; an OOD.npz is needed"):
+        score("--protocol fsood", ("train", "id", "imagenet_r"))
+
+
+def test_saved_outputs_replace_no_others(tmp_path, capsys):
+    def save(ids, far, shifted=()):
+        made = {"id": ids, "far": far, **dict(shifted)}
+        sets = {
+            name: Namespace(name=name, arrays=arrays_of(5, seed)) for name, seed in made.items()
+        }
+        network = Namespace(outputs=lambda images: Outputs(**images.arrays))
+        extra = [sets[name] for name in made if name not in ("id", "far")]
+        found = Sets(sets["id"], [sets["far"]], sets["id"], tuple(extra))
+        args = Namespace(save_outputs=str(tmp_path), protocol="fsood" if shifted else "paper")
+        file = tmp_path / "tune_sr" / "x_epoch_1.pt"
+        saving.save(Case(file, {}, network, found, [], args))
+        return capsys.readouterr().out
+
+    assert "note" not in save(1, 2)
+    first = {file: file.read_bytes() for file in tmp_path.rglob("*.npz")}
+    assert "note" not in save(1, 2)  # the same again
+    told = save(1, 3)  # of other OOD images
+    assert "holds other outputs (ood/far.npz) and stays" in told
+    assert all(file.read_bytes() == content for file, content in first.items())
+    assert len(list(tmp_path.iterdir())) == 2 and save(1, 3).count("note") == 1
+    assert len(list(tmp_path.iterdir())) == 2
+    told = save(1, 2, {"imagenet_r": 4})  # beside what is there already
+    assert "/id.npz" in told and "shifted/*.npz --protocol fsood" in told and "note" not in told
+    (file,) = tmp_path.rglob("shifted/imagenet_r.npz")
+    assert np.array_equal(np.load(file)["logits"], arrays_of(5, 4)["logits"])
 
 
 def test_the_lines_for_a_notebook_run_as_they_stand_in_the_page(files, capsys):

@@ -7,7 +7,7 @@ import pytest
 from conftest import photographs, write_own
 
 from utils import loaders
-from utils.evaluation import leaks, options
+from utils.evaluation import leaks, options, report
 from utils.evaluation.protocol import load_sets
 
 
@@ -77,6 +77,25 @@ def test_what_an_audit_counted_is_known_without_the_images(sets, place):
     assert find(sets, ["other"], outliers=outliers) == [
         {"set": "other", "also_in": "the outliers of its training, web", "images": 3, "of": 20}
     ]
+
+
+def test_images_that_hyper_parameters_were_chosen_on_are_known_later(sets, tmp_path, capsys):
+    pixels = sets["other"].images.permute(0, 2, 3, 1).numpy()
+    mine = made("mine", np.concatenate([pixels[:6], photographs(3, 9)]))
+    folder = tmp_path / "results"
+    folder.mkdir()
+    record = {"snapshot": {"sha256": "a"}, "validation_ood": [report.used(mine)]}
+    (folder / "net_knn.json").write_text(json.dumps(record))
+    (folder / "other.json").write_text('["pixels"')
+    (folder / "former.json").write_text(json.dumps({**record, "validation_ood": [mine.describe()]}))
+    ood = [sets["other"], sets["mixed"]]
+    found = leaks.find_chosen(ood, "a", folder)
+    what = "'mine', on which net_knn has chosen hyper-parameters"
+    assert found == [{"set": "other", "also_in": what, "images": 6, "of": 20}]
+    leaks.note_leaks(found)
+    assert f"6 of 20 images of other are also in {what}" in capsys.readouterr().err
+    for sha256, place in (("b", folder), (None, folder), ("a", tmp_path / "none")):
+        assert leaks.find_chosen(ood, sha256, place) == []
 
 
 def test_a_note_is_one_line_and_said_once(sets, capsys):

@@ -369,6 +369,11 @@ class TestOtherSettingsOfTheName:
         again = report.write_result(path, self.record(rows, "two", data="/elsewhere", T=None))
         assert again == second and report.write_result(path, self.record(rows, "one")) == path
         third = report.write_result(path, self.record(rows, "one", harmonise=75))
+        chosen = self.record(rows, "one", tune_scores=True, validation_ood="/a/own.npz")
+        for at, fingerprint in enumerate("xyx"):  # images of one file that have changed
+            chosen["validation_ood"] = [{"name": "own", "fingerprint": fingerprint}]
+            report.write_result(tmp_path / "t" / "x", chosen)
+            assert len(list((tmp_path / "t").glob("*.json"))) == min(at + 1, 2)
         found = {file: report.read_result(file) for file in tmp_path.glob("*.json")}
         assert len(found) == len({path, second, third}) == 3
         assert [found[file.with_name(file.name + ".json")]["id"]["fingerprint"]
@@ -388,6 +393,16 @@ class TestOtherSettingsOfTheName:
     def test_a_name_that_is_too_long_is_bounded(self):
         long = [report.result_name(Path(f"a/{'x' * 190}_{i}_epoch_1.pt"), ["energy"]) for i in "ab"]
         assert all(len(name) <= report.LONGEST for name in long) and long[0] != long[1]
+
+
+def test_numbers_of_images_stay_with_the_snapshot():
+    used = {"name": "own", "images": 2, "pixels": "AAAA"}
+    made = {"arch": "wrn", "sha256": "a", "validation_ood": [used]}
+    assert report.described(made) == {
+        "arch": "wrn",
+        "validation_ood": [{"name": "own", "images": 2}],
+    }
+    assert used["pixels"] == "AAAA" and report.described({"sha256": "a"}) == {}
 
 
 class TestFiles:

@@ -174,5 +174,11 @@ def test_validation_ood_images_are_no_test_images():
     args.validation_ood = None
     assert load_validation({}, file, args, tests) == []
     trained = {"validation_ood": [tests[1].describe()]}  # by tune.py, which measured margins on it
-    with pytest.raises(UserError, match="'blobs' is the validation OOD set of net.pt"):
+    told = "of 'blobs' are in the validation OOD set 'blobs' of net.pt"
+    with pytest.raises(UserError, match=f"{len(tests[1])} of the {len(tests[1])} images {told}"):
         load_validation(trained, file, args, tests)
+    some = tests[1].subset(np.array([3, 8, 9]))
+    trained = {"validation_ood": [loaders.describe_used(some)]}
+    with pytest.raises(UserError, match=f"3 of the {len(tests[1])} images {told}"):
+        load_validation(trained, file, args, tests)
+    assert load_validation(trained, file, args, tests[:1]) == []

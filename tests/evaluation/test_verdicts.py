@@ -212,7 +212,9 @@ def test_save_scores_names_every_file(world):
     net, about = network.load_network(world, args)
     own = loaders.load_id("mine", "test", path=world.parent / "own")
     case = verdicts.Case(world, about, net, verdicts.Sets(own, [images], None), [], args)
+    case = case._replace(sets=case.sets._replace(shifted=(own.subset(np.arange(5), "late"),)))
     facts = report.about_images(case)
+    assert len(facts["predictions/late"]) == 5 and facts["labels/late"].tolist() == [0, 1, 2, 0, 1]
     # the test part of the folder, as of every OOD set
     assert facts["names/pics"].tolist() == [f"00{i}.png" for i in range(4)]
     assert np.array_equal(facts["labels/id"], own.labels) and "names/id" not in facts
@@ -228,3 +230,15 @@ def channels_of(images):
 
 def test_printable():
     assert printable("a\udcff\n纹") == "a\\udcff\\n纹"
+
+
+def test_verdicts_of_other_weights_or_images_replace_none(world):
+    (first,) = judge(world)
+    assert [one.path for one in judge(world)] == [first.path]
+    snapshots.save_snapshot(
+        world, Tiny().half(), json.loads(world.with_suffix(".json").read_text())
+    )
+    (second,) = judge(world)
+    write_images(world.parent / "pics", noise(1, 8, 9), ending=".bmp")
+    (third,) = judge(world)
+    assert len({one.path for one in (first, second, third)}) == 3

@@ -63,6 +63,17 @@ class TestImageSet:
             == loaders.make_set(images[[7, 2]], labels[[7, 2]], "other").fingerprint
         )
         assert loaders.make_set(images, None, "x").subset(np.arange(3)).labels is None
+        whole.names = tuple("abcdefghi")
+        assert part.names is None and whole.subset(np.array([7, 2])).names == ("h", "c")
+
+    def test_subset_in_place(self):
+        images, labels = coloured(9, 3, 8, seed=0)
+        index = np.array([0, 2, 3, 7, 8])
+        copy = loaders.make_set(images.copy(), labels, "mine").subset(index)
+        whole = loaders.make_set(images, labels, "mine")
+        part = whole.subset(index, in_place=True)
+        assert part.fingerprint == copy.fingerprint and torch.equal(part.images, copy.images)
+        assert part.images.data_ptr() == whole.images.data_ptr()
 
     def test_fingerprint_is_of_pixels_labels_and_shape_alone(self):
         images, labels = coloured(4, 2, 8, seed=0)
@@ -584,7 +595,7 @@ class TestIdSets:
 
     def test_images_that_are_not_square(self, tmp_path, data):
         write_npz(tmp_path / "train.npz", noise(2, 32, seed=0)[:, :24], labels=np.array([0, 1]))
-        with pytest.raises(UserError, match="24 high and 32 wide, not square"):
+        with pytest.raises(UserError, match="24 high and 32 wide, not square. .*--image-size 24"):
             loaders.load_id_pair(options(data, id=str(tmp_path)))
 
     def test_missing_path(self, data):

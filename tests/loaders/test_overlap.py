@@ -45,3 +45,23 @@ def test_images_that_stream_are_looked_at_too(tmp_path):
         check_apart([photos], [named("test", noise(9, 8, 1), pixels[5:6])])
     with pytest.raises(UserError, match="test set 'photos'"):
         check_apart([named("own", pixels[8:])], [named("some", noise(3, 8, 2)), photos])
+
+
+def test_a_part_of_a_set_that_was_used_is_known_by_its_images(monkeypatch):
+    pixels = noise(30, 8, 0)
+    used = loaders.describe_used(named("own", pixels[:20]))
+    assert (used["name"], used["images"]) == ("own", 20) and len(used["pixels"]) < 12 * 20
+    for first, count in ((0, 20), (15, 5), (20, 0)):
+        assert loaders.count_used(named("x", pixels[first : first + 20]), used) == count
+    nearly = pixels[3:4].copy()
+    nearly[0, 7, 7, 2] ^= 1
+    assert loaders.count_used(named("x", nearly), used) == 0
+    assert loaders.count_used(named("x", noise(4, 16, 0)), used) == 0  # of another size
+    for other in ({"pixels": "!"}, {"pixels": "QQ=="}, {"pixels": 3}, {}):  # not written here
+        assert loaders.count_used(named("x", pixels), {**used, "pixels": "", **other}) == 0
+    former = named("own", pixels[:20]).describe()  # a former version's: the whole set alone
+    assert loaders.count_used(named("x", pixels[:20]), former) == 20
+    assert loaders.count_used(named("x", pixels[:19]), former) == 0
+    monkeypatch.setattr(loaders.overlap, "KEPT", 6)  # of a large set the smallest numbers
+    few = loaders.describe_used(named("own", pixels[:20]))
+    assert loaders.count_used(named("x", pixels), few) == 6

@@ -104,4 +104,13 @@ def test_a_name_of_no_run_says_what_there_is(results):
         with pytest.raises(SystemExit) as stopped:
             reproduce.main(["--summary", "x", *words])
         assert stopped.value.code == 2
+    assert "--summary DIR/NAME" in str(told.value)
     summary.summarise("cifar10_wrn_s1_tune_alpha0.05")  # without a folder: SROE's too
+
+
+def test_results_of_another_folder_are_summarised_there(results, tmp_path, capsys):
+    for seed, value in ((1, 3.0), (2, 5.0)):
+        write(tmp_path / "mine", f"cifar10_wrn_s{seed}_tune", seed, value)
+    paths = summary.summarise(f"{tmp_path}/mine/cifar10_wrn_s1_tune")
+    assert f"| 2 (1, 2) | 4.00 ± {2**0.5:.2f} |" in capsys.readouterr().out
+    assert {path.parent for path in paths} == {tmp_path / "mine"}

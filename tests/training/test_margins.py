@@ -42,6 +42,28 @@ def test_when_they_are_measured(typed, recipe, own, expected):
             margins.wants_margins(typed, recipe, "sr", own)
 
 
+@pytest.mark.parametrize(
+    "typed, stage, own, told",
+    [
+        (
+            {},
+            "pretrain",
+            True,
+            "m_in -25 and m_out -7: margins of CIFAR's.*type --m_in and --m_out",
+        ),
+        ({"m_out": -3}, "tune", True, "m_in -25: margins of CIFAR's.*leave both out"),
+        ({"m_in": -9, "m_out": -3}, "tune", True, ""),
+        ({}, "pretrain", False, ""),
+    ],
+)
+def test_margins_of_cifar_on_images_of_ones_own_are_told(typed, stage, own, told, capsys):
+    margins.note_borrowed(typed, {"m_in": -25.0, "m_out": -7.0}, stage, own)
+    err = capsys.readouterr().err
+    assert re.search(told, err) and bool(err) == bool(told) and err.count("\n") == bool(told)
+    margins.note_borrowed(typed, {"alpha": 0.02}, stage, own)
+    assert not capsys.readouterr().err
+
+
 def test_the_mean_energy_is_that_of_all_images_in_evaluation_mode():
     class Net(torch.nn.Module):
         def __init__(self):
@@ -84,6 +106,7 @@ def test_margins_are_of_all_images_of_several_sets(given, capsys):
     wanted = [margins.mean_energy(net, images, args, *where) for images in (train, together)]
     assert (found.m_in, found.m_out) == pytest.approx(margins.margins_of(*wanted), abs=1e-4)
     assert found.recipe == {"seed": 1, "m_in": found.m_in, "m_out": found.m_out}
+    assert found.origins == {"m_in": "measured", "m_out": "measured"}
     what = "validation OOD images" if given else "outliers"
     assert f" of {what}: m_in" in capsys.readouterr().out
 
@@ -131,7 +154,14 @@ def test_own_images_get_margins_of_their_own(make_project, tmp_path):
     assert (described["name"], described["images"]) == ("mine", 30)
     project.refuse(
         f"test.py --model {file.with_suffix('.pt')} --id {own} --ood {tmp_path}/mine.npz",
-        "'mine' is the validation OOD set of",
+        "30 of the 30 images of 'mine' are in the validation OOD set 'mine' of",
+    )
+    np.savez(
+        tmp_path / "part.npz", images=np.concatenate([noise(9, 8, 4), noise(30, 8, 3)[5:7] // 2])
+    )
+    project.refuse(
+        f"test.py --model {file.with_suffix('.pt')} --id {own} --ood {tmp_path}/part.npz",
+        "2 of the 11 images of 'part' are in the validation OOD set 'mine' of",
     )
     out = project.do(command)
     found = re.search(r"energies, (\S+) of ID images and (\S+) of .*m_in (\S+), m_out (\S+)", out)

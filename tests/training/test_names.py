@@ -148,8 +148,63 @@ def test_fine_tuning_starts_from_the_network_of_its_seed(place):
     assert meant.find_parent(args, {"parent": "f" * 64}).stem == file.name  # an interrupted run's
 
 
-def write_state(folder: Path, stem: str, **recipe) -> None:
+def test_a_run_from_given_weights_is_not_what_its_own_load_means(place):
+    """A loop over seeds of --load cifar10_wrn_pretrained begins with the same weights each time."""
+    provided = place.parent / "provided" / "pretrained" / "own_wrn_pretrained_epoch_9.pt"
+    (place / "own_wrn_pretrained_load-own_wrn_pretrained_epoch_4.pt").touch()
+    for seed in ("", "_s2"):
+        name = f"own_wrn{seed}_pretrained"
+        (place / f"{name}_load-own_wrn_pretrained_epoch_4.pt").touch()
+        assert found(name) == [f"{name}_load-own_wrn_pretrained_epoch_4"]  # nothing else is there
+    hashed = place / "own_wrn_pretrained_4-changes-8d3a0b1c_epoch_2.pt"
+    hashed.touch()
+    about = {"arch": "wrn", "stage": "pretrain", "parent": provided.name}
+    hashed.with_suffix(".json").write_text(json.dumps(about))
+    provided.touch()
+    assert found("own_wrn_pretrained") == [provided.stem]
+    (place / "own_wrn_pretrained_epochs3_epoch_2.pt").touch()
+    assert found("own_wrn_pretrained") == ["own_wrn_pretrained_epochs3_epoch_2"]
+    args = Namespace(dataset="own", arch=None, seed=None, load=str(place))
+    assert meant.find_given(args, {}).stem == "own_wrn_pretrained_epochs3_epoch_2"
+
+
+def test_what_an_interrupted_run_began_with_is_known_by_its_weights(place):
+    """Its name may mean another run by now."""
+    for stem, letter in (("own_wrn_pretrained_b8", "a"), ("own_wrn_pretrained", "b")):
+        file = place / f"{stem}_epoch_4.pt"
+        file.touch()
+        file.with_suffix(".json").write_text(json.dumps({"arch": "wrn", "sha256": letter * 64}))
+    args = Namespace(dataset="own", arch=None, seed=None, load="own_wrn_pretrained")
+    for find in (meant.find_given, meant.find_parent):
+        assert find(args, {}).stem == "own_wrn_pretrained_epoch_4"
+        state = {"parent": "a" * 64, "given": {"load": args.load}}
+        assert find(args, state).stem == "own_wrn_pretrained_b8_epoch_4"
+        assert find(args, state | {"parent": "c" * 64}).stem == "own_wrn_pretrained_epoch_4"
+        # another one was typed than the run had, which then says so
+        assert find(args, state | {"given": {"load": "x"}}).stem == "own_wrn_pretrained_epoch_4"
+        untyped = Namespace(**vars(args) | {"load": None})
+        assert find(untyped, state).stem == "own_wrn_pretrained_b8_epoch_4"
+    args.load = None
+    assert meant.find_given(args, {"recipe": {}}) is None
+
+
+def test_advice_says_where_images_of_ones_own_are(place):
+    for stem, wanted in (
+        ("cifar100_wrn_pretrained", "python baseline.py cifar100"),
+        ("mine_wrn_s2_pretrained_lr0.05", "python baseline.py mine --id PATH"),
+        ("my_own-flowers_resnet18_pretrained", "python baseline.py my_own-flowers --id PATH"),
+    ):
+        with pytest.raises(UserError) as error:
+            snapshots.find_snapshots(stem)
+        assert str(error.value).endswith(f"Run: {wanted}")
+    assert (
+        snapshots.training_command("x.py", "cifar10", own=True) == "python x.py cifar10 --id PATH"
+    )
+
+
+def write_state(folder: Path, stem: str, given: dict | None = None, **recipe) -> None:
     state = {
+        "given": given or {},
         "epoch": -1,
         "optimizer": {"param_groups": [], "state": {}},
         "best": 0,
@@ -185,6 +240,29 @@ def test_resume_finds_a_former_versions_run_and_the_one_with_what_was_typed(tmp_
     (tmp_path / "own_wrn_s2_pretrained.run" / "own_wrn_s2_pretrained.resume.pt").write_bytes(b"x")
     assert resumed(seed=5) == "own_wrn_pretrained"
     assert len(files.find_states(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "tune"])
+def test_resume_finds_a_run_whose_network_came_with_the_given_weights(tmp_path, stage):
+    loss, ending = ("sr", "tune") if stage == "tune" else ("ce", "pretrained")
+
+    def resumed(**typed):
+        given = {"dataset": "own", "arch": None, "seed": None, "loss": loss, "save": str(tmp_path)}
+        return meant.find_interrupted(Namespace(**given | typed), stage)[1]
+
+    recipe = recipes.resolve(stage, "own", loss) | {"loss": loss}
+    stem = f"own_resnet18_s2_{ending}_load-x"
+    write_state(tmp_path, f"own_set_wrn_s1_{ending}", **recipe)  # another data set's
+    with pytest.raises(UserError, match="nothing to resume"):
+        resumed()
+    write_state(tmp_path, stem, {"load": "x"}, **recipe | {"arch": "resnet18", "seed": 2})
+    assert resumed() == resumed(load="x") == resumed(load="x", seed=2) == stem
+    write_state(tmp_path, f"own_wrn_s1_{ending}", **recipe)
+    assert resumed(load="x") == resumed(arch="resnet18") == stem
+    assert resumed() == resumed(arch="wrn") == f"own_wrn_s1_{ending}"
+    other = f"own_allconv_s1_{ending}"  # the network was typed
+    write_state(tmp_path, other, **recipe | {"arch": "allconv"})
+    assert resumed() == f"own_wrn_s1_{ending}" and resumed(arch="allconv") == other
 
 
 def test_every_option_of_a_training_is_in_its_name_or_said_to_change_nothing():

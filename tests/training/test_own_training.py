@@ -13,7 +13,7 @@ from utils import snapshots, training
 from utils.loaders.batches import balanced_order
 from utils.losses import Batch, losses_of
 from utils.runtime import UserError
-from utils.training import recipes
+from utils.training import files, recipes
 
 SMALL = "--layers 10 --widen-factor 1 --batch_size 16 --device cpu"
 
@@ -154,6 +154,15 @@ def test_a_new_head_keeps_the_rest_of_the_given_weights(project, tmp_path):
     (old,), (new,) = folder.glob("three_*_epoch_0.pt"), folder.glob("five_*_epoch_0.pt")
     described = json.loads(new.with_suffix(".json").read_text())
     assert described["layers"] == 10 and described["parent"] == old.name
+    assert "id_accuracy_before" not in described  # of a new head it says nothing
+    told = project.do(
+        f"{command} --id {three} --lr 1e-12 --epochs 1 --momentum 0 --dry-run".replace(
+            "five", "three", 1
+        )
+    )
+    error = 100 - json.loads(old.with_suffix(".json").read_text())["id_accuracy"]
+    assert f"from {snapshots.short_name(old)}" in told or "from pretrained/three" in told
+    assert f"ID error before fine-tuning {error:.2f} %" in told
     old, new = snapshots.read_weights(old), snapshots.read_weights(new)
     assert new["fc.weight"].shape == (5, 64)
     same = [name for name in old if "fc." not in name and "running" not in name]
@@ -174,6 +183,23 @@ def test_classes_of_other_names_are_noted(capsys, tmp_path):
     assert not capsys.readouterr().err
 
 
+def test_a_finished_run_of_another_network_or_images_is_told_at_the_start(tmp_path):
+    """Of one name: functions of two modules, --id at two places."""
+    run = files.RunFiles(tmp_path, "own_net_pretrained")
+    made = {"arch": "a:net", "data": "/a", "data_fingerprint": "1"}
+    assert run.finished_otherwise(made) == ""
+    written = tmp_path / "own_net_pretrained_epoch_4.json"
+    written.write_text(json.dumps(made))
+    assert run.finished_otherwise(made) == ""
+    assert run.finished_otherwise({**made, "arch": "b:net"}) == "another network (a:net)"
+    other = run.finished_otherwise({**made, "arch": "b:net", "data_fingerprint": "2"})
+    assert other == "another network (a:net) and other images (/a)"
+    written.write_text("{}")  # a former version's
+    assert run.finished_otherwise(made) == ""
+    written.write_text("[")
+    assert run.finished_otherwise(made) == ""
+
+
 # ---- --dry-run
 
 
@@ -187,9 +213,11 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(project, tmp_path):
     assert lines["learning_rate"].split() == ["learning_rate", "0.05", "typed"]
     assert "[Energy], [SR]" in lines["momentum"]
     assert "4 an epoch, 200 in 50 epochs; 16 of 60 images" in lines["steps"]
+    assert "the median of 10 " in lines["time"]  # of three epochs' steps
     assert "GiB" in lines["memory"] and "estimate" in lines
     project.do(f"{command.replace('50', '1')}")
-    told = project.do(f"tune.py dry --id {own} --batch_size 16 --device cpu --dry-run")
+    told = project.do(f"tune.py dry --id {own} --batch_size 16 --device cpu --dry-run --balance")
+    assert "balance         True        typed" in told
     assert "the network that was given" in told  # its shape
     assert not (project.root / "CIFAR/snapshots/tune_sr").exists()
 

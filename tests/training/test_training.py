@@ -667,12 +667,9 @@ def test_baseline_from_given_weights(make_project, whole, baseline):
         f"{baseline.replace('--layers 10', '--layers 16')} --load x/own_wrn_pretrained",
         "another network",
     )
-    project.refuse(
-        f"{baseline} --load own_wrn_pretrained",
-        "several snapshots",
-        "pretrained/own_wrn_pretrained_epoch_2",
-        "x/own",
-    )
+    # what began with given weights is not meant where there is another
+    told = project.do(f"{baseline} --load own_wrn_pretrained --seed 2 --save ./snapshots/x")
+    assert "from pretrained/own_wrn_pretrained_epoch_2" in told
     project.refuse(f"{baseline} --load nosuch", "snapshot 'nosuch' not found")
 
 

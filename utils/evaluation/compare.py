@@ -246,12 +246,13 @@ def report(found: list[Measured], args: Namespace) -> list[Path]:
     """Print the table of every pair and write it as .json and .csv; the paths without suffix."""
     protocol, paths, groups = Protocol.of(vars(args)), [], {}
     out_as_pos = args.out_as_pos or protocol.rules.out_as_pos
-    positive = "OOD" if out_as_pos else "ID"
+    positive, turned = "OOD" if out_as_pos else "ID", out_as_pos != protocol.rules.out_as_pos
     for a, b in pair_up(found, args):
         rows = compare(a, b, protocol, out_as_pos)
         pair = {"a": a.describe(), "b": b.describe(), "rows": rows}
         print("\n" + format_pair(pair, positive))
-        groups.setdefault(name_of(a.measured, b.measured), (a.measured.record, []))[1].append(pair)
+        name = name_of(a.measured, b.measured) + "_ood-positive" * turned
+        groups.setdefault(name, (a.measured.record, []))[1].append(pair)
     for name, (record, pairs) in groups.items():
         keys = ("command", "arguments", "protocol", "seed", "id", "ood", "shifted", "machine")
         made = {key: record[key] for key in keys if key in record}

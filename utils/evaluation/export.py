@@ -177,12 +177,23 @@ def export(file: Path, args: Namespace) -> str:
         else ("not compared with Python: onnxruntime is not installed (pip install onnxruntime)")
     )
     make_folder(target.parent)
+    former = " (the former file of that name is replaced)" * target.exists()
     write_bytes(target, data)
     return (
-        f"detector: {target}, {len(data) / 2**20:.1f} MiB, {score.label}, threshold "
+        f"detector: {target}{former}, {len(data) / 2**20:.1f} MiB, {score.label}, threshold "
         f"{threshold.value:.6g}; input: images uint8 (N,3,{some.images.shape[2]},"
         f"{some.images.shape[3]}), output: {', '.join(OUTPUTS)}; {told}"
     )
+
+
+def only_one(files: list[Path], target: str) -> Path:
+    """The snapshot to export; UserError for several, of which the last would replace the others."""
+    if len(files) > 1:
+        raise UserError(
+            f"--export {target} is one file for one snapshot, and --model means {len(files)}. Name "
+            f"one with its folder, or a file for each"
+        )
+    return files[0]
 
 
 def check_target(target: Path) -> None:

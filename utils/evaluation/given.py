@@ -1,5 +1,4 @@
-"""``--outputs``: outputs of any network, from files, where else a network and images are; and
-``--save-outputs``, which writes such files.
+"""``--outputs``: outputs of any network, from files, where else a network and images are.
 
 An .npz of N images has ``logits`` (N,C) and, as far as there are any, ``features`` (N,D),
 ``labels`` (N,) of 0 to C-1, and the head's ``weight`` (C,D) and ``bias`` (C,), so that
@@ -7,17 +6,16 @@ An .npz of N images has ``logits`` (N,C) and, as far as there are any, ``feature
 """
 
 import hashlib
-import io
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from utils import loaders, scores, snapshots
-from utils.runtime import UserError, make_folder, print_note, short_path, write_bytes
+from utils import loaders, scores
+from utils.runtime import UserError, print_note
 
 from .network import checked_values
 from .output_files import NONE, WANTED, File, check_together, read_file, read_named
@@ -123,48 +121,65 @@ def load(args: Namespace) -> Case:
     """The case of test.py's --outputs; UserError where the files do not fit one another."""
     if len(args.outputs) < 3 or NONE in args.outputs[1:]:
         raise UserError(f"--outputs {' '.join(args.outputs)}: {WANTED} are needed")
+    train_file, id_item, *others = args.outputs
+    name, path = loaders.name_or_path(id_item)
+    dataset = None if path in (None, id_item) else name  # of NAME=ID.npz
     rules = PROTOCOLS[args.protocol]
-    groups = rules.groups_of("own")
-    if rules.shifted:
-        raise UserError(f"--protocol {args.protocol} has shifted ID images, --outputs does not")
-    chosen = scores.choose(args.score, None, args.T, args.noise)
-    made, head = read_sets(args)
-    known = [one.name for one in made.ood]
-    missing = tuple(name for _, part in groups for name in part if name not in known)
+    if rules.groups and dataset is None and "" not in rules.groups:
+        raise UserError(
+            f"--protocol {args.protocol} has groups of OOD sets for {' and '.join(rules.groups)}. Say "
+            f"whose outputs these are: --outputs {train_file} {next(iter(rules.groups))}={id_item} ..."
+        )
+    groups = rules.groups_of(dataset or "own")
+    chosen = scores.choose(args.score, dataset, args.T, args.noise)
+    made, head = read_sets(args, (train_file, path or id_item, *others), rules.shifted)
+    known = [one.name for one in (*made.shifted, *made.ood)]
+    wanted = [*rules.shifted, *(name for _, part in groups for name in part)]
+    missing = tuple(name for name in wanted if name not in known)
     labels = [one.outputs.labels for one in (made.train, made.id) if one is not None]
     whole = digest_of(*(one.fingerprint for one in made.all()), *labels, *head)
     description = {"arch": "outputs", "num_classes": made.id.outputs.logits.shape[1]}
+    description |= {"dataset": dataset} if dataset else {}
     sets = made._replace(missing=missing)
     return Case(made.id.source.resolve(), description, GivenOutputs(whole), sets, chosen, args)
 
 
-def read_sets(args: Namespace) -> tuple[Sets, tuple]:
-    """(the sets of --outputs and --validation-ood, the head's weight and bias)."""
-    train_file, id_file, *others = args.outputs
+def read_sets(
+    args: Namespace, outputs: Sequence[str], shifted: Sequence[str] = ()
+) -> tuple[Sets, tuple]:
+    """(the sets of the files TRAIN, ID, OOD, ... and of --validation-ood, the head's weight and
+    bias); those that are called as the protocol's ``shifted`` ID images are such.
+    """
+    train_file, id_file, *others = outputs
     listed = [item for item in (args.validation_ood or "").split(",") if item]
     if args.tune_scores and (train_file == NONE or not listed):
         raise UserError(
             "--tune-scores of --outputs needs TRAIN.npz and --validation-ood VALIDATION.npz, outputs "
             "of OOD images that are no test images: noise would need the network"
         )
+    named = read_named(others, "--outputs")
     files = {
         "train": [] if train_file == NONE else [read_file("train", train_file)],
         "id": [read_file("id", id_file)],
-        "ood": read_named(others, "--outputs"),
+        "shifted": [file for file in named if file.name in shifted],
+        "ood": [file for file in named if file.name not in shifted],
         "validation": read_named(listed, "--validation-ood"),
     }
+    if not files["ood"]:
+        raise UserError(f"--outputs: {', '.join(shifted)} are ID images here; an OOD.npz is needed")
     head = check_together([file for part in files.values() for file in part])
     made = {kind: [make_set(file, head) for file in part] for kind, part in files.items()}
     (id_set,) = made["id"]
-    for one in (*made["train"], *made["ood"]):
+    for one in (*made["train"], *made["shifted"], *made["ood"]):
         if one.fingerprint == id_set.fingerprint:
             raise UserError(
                 f"{one.source} holds the same outputs as {id_set.source}, the ID test images. "
                 f"The order is {WANTED}"
             )
-    loaders.check_apart(made["validation"], [id_set, *made["ood"]], in_both)
+    loaders.check_apart(made["validation"], [id_set, *made["shifted"], *made["ood"]], in_both)
     train = made["train"][0] if made["train"] else None
-    return Sets(id_set, made["ood"], train, validation=tuple(made["validation"])), head
+    beside = {key: tuple(made[key]) for key in ("shifted", "validation")}
+    return Sets(id_set, made["ood"], train, **beside), head
 
 
 def make_set(file: File, head: tuple) -> OutputSet:
@@ -217,27 +232,3 @@ def note_other_head(outputs: scores.Outputs, path: Path, tolerance: float = 0.1)
             f"{path}: 'logits' are not features @ weight.T + bias (apart by {apart:.0%} of "
             "their size), so that scores of the head and of the logits are of two networks"
         )
-
-
-def save(case: Case) -> None:
-    """Write the outputs of a case below --save-outputs, in a folder of the snapshot's name:
-    train.npz, id.npz and ood/NAME.npz; and print the command that scores them.
-    """
-    sets, file = case.sets, case.file
-    folder = Path(case.args.save_outputs).expanduser()
-    folder = make_folder(folder / f"{snapshots.folder_of(file).name}_{file.stem}")
-    places: dict[str, Any] = {"train.npz": sets.train, "id.npz": sets.id}
-    places |= {f"ood/{images.name}.npz": images for images in sets.ood}
-    for place, images in places.items():
-        have, buffer = case.network.outputs(images), io.BytesIO()
-        keys = ("features", "labels")
-        if case.description.get("classifier") is not False:  # else its head is no one's
-            keys += ("logits", "weight", "bias")
-        arrays = {key: getattr(have, key) for key in keys}
-        np.savez(buffer, **{k: a for k, a in arrays.items() if a is not None and a.size})
-        write_bytes(folder / place, buffer.getbuffer())
-    at = short_path(folder)
-    print(
-        f"\noutputs: {at}. Scored without the network by: python test.py --outputs "
-        f"{at}/train.npz {at}/id.npz {at}/ood/*.npz"
-    )

@@ -4,6 +4,7 @@ one of the outliers that the network was tuned with, is no fair question to it.
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from utils import loaders
@@ -52,6 +53,29 @@ def find_leaks(
                 found.append(
                     {"set": images.name, "also_in": what, "images": count, "of": len(images)}
                 )
+    return found
+
+
+def find_chosen(
+    ood_sets: list[loaders.ImageSet], sha256: str | None, folder: Path
+) -> list[dict[str, Any]]:
+    """As ``find_leaks``: how many of each OOD set's images an earlier result of this snapshot, in a
+    folder of results, has chosen hyper-parameters on (--tune-scores --validation-ood).
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")) if sha256 else []:
+        # whatever else is there is none of these results
+        with contextlib.suppress(UserError, OSError, KeyError, TypeError, AttributeError):
+            if b'"pixels"' not in path.read_bytes():
+                continue
+            record = read_json(path)
+            for part in record["validation_ood"] if record["snapshot"]["sha256"] == sha256 else ():
+                what = f"'{part['name']}', on which {path.stem} has chosen hyper-parameters"
+                for images in ood_sets:
+                    count = 0 if images.streamed else loaders.count_used(images, part)
+                    if count:
+                        leak = {"set": images.name, "also_in": what, "images": count}
+                        found.append({**leak, "of": len(images)})
     return found
 
 

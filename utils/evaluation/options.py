@@ -77,7 +77,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         metavar="NPZ",
         help="TRAIN.npz ID.npz OOD.npz [NAME=OOD.npz ...]: score these outputs of any network in "
         "the place of --model and images: logits (N,C), features (N,D), labels (N,), and the head's "
-        "weight (C,D) and bias (C,); - for TRAIN.npz where there is none",
+        "weight (C,D) and bias (C,); - for TRAIN.npz where there is none, cifar10=ID.npz to say what "
+        "they are of",
     )
     add(
         "--save-outputs",

@@ -379,6 +379,8 @@ def load_sets(
             )
     validation = load_validation(description, file, args, [id_set, *shifted, *ood_sets])
     found = leaks.find_leaks(id_set, ood_sets, train_set, description)
+    if results := vars(args).get("save"):
+        found += leaks.find_chosen(ood_sets, description.get("sha256"), Path(results).expanduser())
     leaks.note_leaks(found)
     if args.harmonise is not None:
         id_set, train_set, *others = (
@@ -396,15 +398,17 @@ def load_validation(
     description: Mapping[str, Any], file: Path, args: Namespace, tests: list[loaders.ImageSet]
 ) -> list[loaders.ImageSet]:
     """The sets of --validation-ood, brought to the size of the ``tests``; UserError where an image
-    is in both, or a test set is what the snapshot's margins were measured on.
+    is in both, or in a test set and in what the snapshot's margins were measured on.
     """
-    used = {part.get("fingerprint") for part in description.get("validation_ood") or ()}
-    for images in tests:
-        if images.fingerprint in used:
-            raise UserError(
-                f"'{images.name}' is the validation OOD set of {file.name}, on which its margins "
-                "were measured, and no test set for it. Name others: --ood NAME,folder:PATH"
-            )
+    for part in description.get("validation_ood") or ():
+        for images in tests:
+            count, name = loaders.count_used(images, part), part.get("name")
+            if count:
+                raise UserError(
+                    f"{count:,} of the {len(images):,} images of '{images.name}' are in the "
+                    f"validation OOD set '{name}' of {file.name}, on which its margins were "
+                    "measured: they are no test for it. Name others: --ood NAME,folder:PATH"
+                )
     text = vars(args).get("validation_ood")
     if not text:
         return []

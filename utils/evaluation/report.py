@@ -41,6 +41,7 @@ RESULTS = CIFAR / "results"
 LONGEST = 200  # characters of a result's name
 # options that say where images lie, which a result's fingerprints are of, or how it is printed
 PLACES = {"id", "id_train", "data", "ood", "outputs", "arch", "skip_bad", "out_as_pos", "precision"}
+PLACES |= {"validation_ood"}
 FLAGS = {
     "constant": "the score is the same for all images",
     "ties": "more than 1 % of the images have exactly the score of another",
@@ -260,7 +261,7 @@ def make_record(case: Case, found: Rows, id_error: float | None, seconds: float)
         "snapshot": {
             "name": snapshots.short_name(case.file),
             "sha256": network.sha256,
-            **{key: value for key, value in case.description.items() if key != "sha256"},
+            **described(case.description),
         },
         "id": {
             **sets.id.describe(),
@@ -274,7 +275,7 @@ def make_record(case: Case, found: Rows, id_error: float | None, seconds: float)
         **({"shifted": [s.describe() for s in sets.shifted]} if sets.shifted else {}),
         **({"missing": list(sets.missing)} if sets.missing else {}),
         **({"leaks": list(sets.leaks)} if sets.leaks else {}),
-        **({"validation_ood": [s.describe() for s in sets.validation]} if sets.validation else {}),
+        **({"validation_ood": list(map(used, sets.validation))} if sets.validation else {}),
         "scores": found.measured,
         "tuned": found.grids,
         "machine": describe_machine(network.device),
@@ -282,13 +283,33 @@ def make_record(case: Case, found: Rows, id_error: float | None, seconds: float)
     }
 
 
+def used(images: Any) -> dict[str, Any]:
+    """What a record says of a validation set; of images, also by which they are known later."""
+    known = isinstance(images, loaders.ImageSet)
+    return loaders.describe_used(images) if known else images.describe()
+
+
+def described(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of a snapshot: its description without sha256 and numbers of images."""
+    made = {key: value for key, value in description.items() if key != "sha256"}
+    if used := made.get("validation_ood"):
+        made["validation_ood"] = [
+            {key: value for key, value in part.items() if key != "pixels"} for part in used
+        ]
+    return made
+
+
 def about_images(case: Case) -> dict[str, np.ndarray]:
     """What --save-scores says of each image beside its scores: {names/set: (N,) file names, where
-    they come from files; predictions/set: (N,) classes; labels/id: (N,)}.
+    they come from files; predictions/set: (N,) classes; labels/id: (N,), and those of shifted sets}.
     """
-    labels = case.sets.id.labels
-    facts = {} if labels is None else {"labels/id": labels.numpy()}
-    for name, images in (("id", case.sets.id), *((ood.name, ood) for ood in case.sets.ood)):
+    accepted = {"id": case.sets.id, **{images.name: images for images in case.sets.shifted}}
+    facts = {
+        f"labels/{name}": images.labels.numpy()
+        for name, images in accepted.items()
+        if images.labels is not None
+    }
+    for name, images in {**accepted, **{ood.name: ood for ood in case.sets.ood}}.items():
         logits = case.network.outputs(images).logits
         if logits.size:
             facts[f"predictions/{name}"] = logits.argmax(axis=1)
@@ -326,7 +347,7 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     protocol = record.get("protocol", "paper")
     given = vars(Protocol.of({**record.get("arguments", {}), "protocol": protocol}))
     parts = {key: [record.get(key)] for key in ("id", "train")}
-    parts |= {key: record.get(key, []) for key in ("ood", "shifted")}
+    parts |= {key: record.get(key, []) for key in ("ood", "shifted", "validation_ood")}
     return {
         **{key: value for key, value in given.items() if key not in PLACES},
         "precision": record.get("precision"),

@@ -163,11 +163,12 @@ def base_path(case: Case, label: str) -> Path:
 
 
 def verdict_path(case: Case, score: scores.Score, images: loaders.ImageSet) -> Path:
-    """Path, without suffix, of one score's verdicts on these images: sets of one name that lie at
-    different places do not replace one another.
+    """Path, without suffix, of one score's verdicts on these images: those of one name that lie at
+    different places, of other images or of other weights do not replace one another.
     """
     start, place = base_path(case, score.label), Path(images.source).expanduser().resolve()
-    mark = zlib.crc32(f"{place}|{case.args.tpr}".encode("utf-8", "surrogateescape"))
+    told = f"{place}|{case.args.tpr}|{images.fingerprint}|{case.network.sha256}"
+    mark = zlib.crc32(told.encode("utf-8", "surrogateescape"))
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in printable(images.name))[:40]
     return start.with_name(f"{start.name}_{name}_{mark:08x}")
 

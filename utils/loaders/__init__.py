@@ -24,7 +24,7 @@ from .find import (
 )
 from .harmonise import harmonise
 from .leaks import Codes, Shared, compare, encode, find_exact, pixel_numbers
-from .overlap import check_apart
+from .overlap import check_apart, count_used, describe_used
 from .pictures import load_pictures
 from .sets import (
     DATASETS,

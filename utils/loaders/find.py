@@ -202,7 +202,7 @@ def split_off(images: ImageSet, share: float, split: str) -> ImageSet:
     chosen = np.sort(np.concatenate(test))
     if split == "train":
         chosen = np.setdiff1d(np.arange(len(labels)), chosen)
-    return images.subset(chosen)
+    return images.subset(chosen, in_place=len(chosen) > len(images) / 2)  # else a copy is smaller
 
 
 def tell(images: ImageSet, split: str, told: str, others: str = "") -> None:
@@ -325,7 +325,7 @@ def load_id(
     if height != width:
         raise UserError(
             f"data set '{name}' ({images.source}): images are {height} high and "
-            f"{width} wide, not square"
+            f"{width} wide, not square. Make them so: --image-size {min(height, width)}"
         )
     low, high = int(images.labels.min()), int(images.labels.max())
     # a set that does not say how many classes it has: no absurd labels

@@ -1,6 +1,8 @@
 """Validation OOD images are kept apart from what is tested on: no image may be in both."""
 
-from collections.abc import Callable
+import base64
+import binascii
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,3 +35,33 @@ def check_apart(
                     f"{len(images)} images in common with the test set '{test.name}', the first is "
                     f"{first}: what is chosen on them cannot be tested on them. Give others"
                 )
+
+
+KEPT = 10_000  # numbers of a set's images that a description has at most
+
+
+def describe_used(images: ImageSet) -> dict[str, Any]:
+    """What a snapshot records of a set that its hyper-parameters were chosen on: what a result file
+    says of it, and ``pixels``, the KEPT smallest numbers of its images' bytes (uint64, base64), by
+    which a part of the set is known later.
+    """
+    numbers = np.unique(pixel_numbers(images))[:KEPT]
+    packed = base64.b64encode(numbers.astype("<u8").tobytes()).decode()
+    return {**images.describe(), "size": images.images.shape[-1], "pixels": packed}
+
+
+def count_used(test: ImageSet, used: Mapping[str, Any]) -> int:
+    """How many images of a test set are in a set that ``describe_used`` has described: all of one
+    with its fingerprint; else those with the number of one of its images, 0 where these had another
+    size.
+    """
+    if test.fingerprint == used.get("fingerprint"):
+        return len(test)
+    try:
+        packed = base64.b64decode(used.get("pixels", ""), validate=True)
+        known = np.frombuffer(packed, "<u8")
+    except (binascii.Error, ValueError, TypeError):  # none that was written here
+        return 0
+    if not len(known) or used.get("size") != test.images.shape[-1]:
+        return 0
+    return int(np.isin(pixel_numbers(test), known).sum())

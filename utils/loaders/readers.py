@@ -103,7 +103,9 @@ def read_array(path: Path, split: str, inside: str = "") -> Content:
                         f"{path} holds {', '.join(content.files) or 'nothing'}; "
                         "its images must be called 'images'"
                     )
-                images = np.asarray(content[keys[0]])  # a member that is no array comes as bytes
+                images = read_grey(content, keys[0])
+                if images is None:  # a member that is no array comes as bytes
+                    images = np.asarray(content[keys[0]])
                 labels = next(
                     (np.asarray(content[key]) for key in named if key in content.files), None
                 )
@@ -114,7 +116,41 @@ def read_array(path: Path, split: str, inside: str = "") -> Content:
         raise
     except Exception as error:
         raise UserError(f"{path} cannot be read as an array file ({error})") from None
-    return check_pixels(images, path), check_labels(labels, len(images), path), classes
+    images = check_pixels(channels_last(images), path)
+    return images, check_labels(labels, len(images), path), classes
+
+
+def read_grey(content: np.lib.npyio.NpzFile, key: str) -> np.ndarray | None:
+    """Grey uint8 images (N,H,W) of an .npz as (N,H,W,3), read one after the other: with the array
+    beside it there would be a third more. None where there are others.
+    """
+    if f"{key}.npy" not in content.zip.namelist():
+        return None
+    with content.zip.open(f"{key}.npy") as member:
+        if np.lib.format.read_magic(member) != (1, 0):
+            return None
+        shape, fortran, kind = np.lib.format.read_array_header_1_0(member)
+        if kind != np.uint8 or fortran or len(shape) != 3 or shape[2] == 3 or 0 in shape:
+            return None
+        images = np.empty((*shape, 3), np.uint8)
+        for place in images:
+            grey = np.frombuffer(member.read(shape[1] * shape[2]), np.uint8)
+            place[:] = grey.reshape(*shape[1:], 1)
+    return images
+
+
+def channels_last(images: np.ndarray) -> np.ndarray:
+    """uint8 (N,3,H,W) -> (N,H,W,3) in the same memory, an image at a time: a second array would be
+    as large. What has another shape is returned as it is.
+    """
+    shape, flags = images.shape, images.flags
+    plain = images.dtype == np.uint8 and flags.c_contiguous and flags.writeable
+    if not (plain and len(shape) == 4 and shape[1] == 3 and shape[3] not in (1, 3)):
+        return images
+    turned = images.reshape(shape[0], *shape[2:], 3)
+    for place, image in zip(turned, images):
+        place[:] = image.transpose(1, 2, 0).copy()
+    return turned
 
 
 def check_pixels(images: np.ndarray, where: str | Path) -> np.ndarray:

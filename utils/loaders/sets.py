@@ -58,11 +58,23 @@ class ImageSet:
         """Whether the images stay on disk (streaming.py); ``images`` then stands for the tensor."""
         return not torch.is_tensor(self.images)
 
-    def subset(self, index: np.ndarray, name: str | None = None) -> "ImageSet":
-        """The images of an index array as a set of their own."""
+    def subset(
+        self, index: np.ndarray, name: str | None = None, in_place: bool = False
+    ) -> "ImageSet":
+        """The images of an index array as a set of their own; ``in_place``, of a rising index: in
+        this set's memory, which holds nothing else afterwards.
+        """
         labels = None if self.labels is None else self.labels[index].numpy()
-        pixels = self.images[index].permute(0, 2, 3, 1).contiguous().numpy()
-        return make_set(pixels, labels, name or self.name, self.classes, self.source)
+        if in_place and not self.streamed:
+            pixels = self.images.permute(0, 2, 3, 1).numpy()
+            for place, image in enumerate(index):
+                pixels[place] = pixels[image]
+            pixels = pixels[: len(index)]
+        else:
+            pixels = self.images[index].permute(0, 2, 3, 1).contiguous().numpy()
+        made = make_set(pixels, labels, name or self.name, self.classes, self.source)
+        made.names = self.names and tuple(self.names[i] for i in index)
+        return made
 
     def describe(self) -> dict:
         """What a result file says of the set."""

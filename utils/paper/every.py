@@ -56,7 +56,7 @@ def networks(args: argparse.Namespace) -> list[Path]:
     if not found:
         raise runtime.UserError(
             f"there is no snapshot of a whole run of {args.dataset}, {args.arch}. Run: "
-            f"python baseline.py {args.dataset}"
+            + snapshots.training_command("baseline.py", args.dataset, bool(args.id))
         )
     return [file for *_, file in sorted(found)]
 

@@ -182,7 +182,7 @@ def find_parent(args: argparse.Namespace) -> Path:
     if description.get("recipe") and not snapshots.is_complete(description):
         raise runtime.UserError(
             f"{snapshots.short_name(file)} is not of a whole run. Finish it: "
-            f"python baseline.py {args.dataset} --resume"
+            f"{snapshots.training_command('baseline.py', args.dataset, bool(args.id))} --resume"
         )
     return file
 

@@ -44,16 +44,22 @@ class Line(NamedTuple):
 
 def summarise(name: str) -> list[Path]:
     """Print mean and sd over the seeds of the runs called ``name``, whatever its seed, and write
-    them as CSV and LaTeX, whose paths are returned. UserError where no result is of such a run.
+    them as CSV and LaTeX, whose paths are returned; ``DIR/name`` for results that test.py --save DIR
+    has written. UserError where no result is of such a run.
     """
-    lines = lines_of(choose(list(read_results(report.RESULTS)), name))
+    place, results = Path(name).expanduser().parent, list(read_results(report.RESULTS))
+    if "/" in name and place.is_dir() and (there := list(read_results(place))):
+        folder, name, results = place, Path(name).name, there
+    else:
+        folder = report.RESULTS
+    lines = lines_of(choose(results, name))
     rows = cells(lines)
     print(f"\n{table(HEAD, rows)}\n")
     print(
         "mean ± sd over training seeds, percent; the sd is a sample's, and of one seed there is none"
     )
     stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", without_seed(name)).strip("_")[:150]
-    paths = [report.RESULTS / f"{stem}_summary.{ending}" for ending in ("csv", "tex")]
+    paths = [folder / f"{stem}_summary.{ending}" for ending in ("csv", "tex")]
     runtime.write_text(paths[0], report.csv_text([csv_line(line) for line in lines]))
     runtime.write_text(
         paths[1], f"% made by reproduce.py --summary {name}\n{tabular(HEAD, rows)}\n"
@@ -118,7 +124,8 @@ def choose(results: list[Result], name: str) -> list[Result]:
         there = ", ".join(sorted({one.run for one in results})) or "no result of a whole run"
         raise runtime.UserError(
             f"no result in {runtime.short_path(report.RESULTS)} is of a run called {name}. There is: "
-            f"{there}. A result is made by: python test.py --model NAME"
+            f"{there}. A result is made by: python test.py --model NAME; those of --save DIR are "
+            "asked for by --summary DIR/NAME"
         )
     return found
 

@@ -37,5 +37,6 @@ from .find import (
     short_name,
     snapshot_path,
     stem_of,
+    training_command,
     training_log,
 )

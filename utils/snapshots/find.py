@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from utils.loaders import ID_SETS
-from utils.runtime import CIFAR, UserError, write_bytes
+from utils.runtime import CIFAR, UserError, locked, make_folder, write_bytes
 
 from . import published
+from .files import read_description
 
 SNAPSHOTS = CIFAR / "snapshots"
 
@@ -62,11 +63,13 @@ def remember_folder(folder: Path) -> None:
     """Note a folder outside the project's, so that its snapshots are found by name; a note that
     cannot be written is none.
     """
-    with contextlib.suppress(OSError, UserError):
-        if not folder.is_relative_to(SNAPSHOTS):
-            known = FOLDERS.read_bytes().splitlines() if FOLDERS.exists() else []
-            if os.fsencode(folder) not in known:  # names of files are bytes
-                write_bytes(FOLDERS, b"\n".join([*known, os.fsencode(folder)]) + b"\n")
+    if folder.is_relative_to(SNAPSHOTS):
+        return
+    # of two runs at once neither loses the other's
+    with contextlib.suppress(OSError, UserError), locked(make_folder(FOLDERS.parent)):
+        known = FOLDERS.read_bytes().splitlines() if FOLDERS.exists() else []
+        if os.fsencode(folder) not in known:  # names of files are bytes
+            write_bytes(FOLDERS, b"\n".join([*known, os.fsencode(folder)]) + b"\n")
 
 
 def stem_of(path: str | Path) -> str:
@@ -79,14 +82,30 @@ def is_variant(stem: str, usual: str) -> bool:
 
 
 def variants(files: list[Path], usual: str) -> list[Path]:
-    """Of the runs in ``files`` that depart from a ``usual`` name, the newest snapshot of each."""
+    """Of the runs in ``files`` that depart from a ``usual`` name, the newest snapshot of each; those
+    that began with given weights only where there are no others.
+    """
     newest = {}
     # one that has ended before one of its name that has not
     for file in sorted(files, key=lambda file: (file.parent == folder_of(file), epoch_of(file))):
         stem = stem_of(file)
         if epoch_of(file) >= 0 and is_variant(stem, usual) and not stem.endswith("_best"):
             newest[stem] = file
-    return [newest[stem] for stem in sorted(newest)]
+    plain = [stem for stem in sorted(newest) if not began_with_given(newest[stem])]
+    return [newest[stem] for stem in plain or sorted(newest)]
+
+
+def began_with_given(file: Path) -> bool:
+    """Whether a snapshot is of a run that began with the weights of ``baseline.py --load``, by its
+    name, or where that is a hash by its description: such a run is never what its own --load means.
+    """
+    stem = stem_of(file)
+    if "-changes-" not in stem:
+        return "_load-" in stem
+    with contextlib.suppress(OSError, UserError):  # none there, or none that says anything
+        made = read_description(file) or {}
+        return made.get("stage") == "pretrain" and "parent" in made
+    return False
 
 
 def by_folder(files: list[Path], stem: str) -> dict[Path, list[Path]]:
@@ -162,8 +181,8 @@ def find_snapshots(name: str) -> list[Path]:
     or a stem = its newest epoch in each folder that has it.
 
     A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``. In a folder that has
-    no run of that name of one's own, those that depart from it are meant, before a provided one.
-    UserError when there is none.
+    no run of that name of one's own, those that depart from it are meant, before a provided one;
+    last those that began with given weights. UserError when there is none.
     """
     for path in (Path(name).expanduser(), resolve_folder(name)):
         if path.is_file():
@@ -176,14 +195,16 @@ def find_snapshots(name: str) -> list[Path]:
     exact = [f for f in files if f.stem == wanted]
     if exact:
         return exact
-    own, provided = (
-        by_folder([f for f in files if f.is_relative_to(PROVIDED) == given], wanted)
-        for given in (False, True)
-    )
-    taken = {folder.name for folder in own}
-    found = own | {at: files for at, files in provided.items() if at.name not in taken}
-    if found:
-        return [file for folder in sorted(found) for file in found[folder]]
+    plain = [f for f in files if stem_of(f) == wanted or not began_with_given(f)]
+    for part in (plain, files):
+        own, provided = (
+            by_folder([f for f in part if f.is_relative_to(PROVIDED) == given], wanted)
+            for given in (False, True)
+        )
+        taken = {folder.name for folder in own}
+        found = own | {at: there for at, there in provided.items() if at.name not in taken}
+        if found:
+            return [file for folder in sorted(found) for file in found[folder]]
     there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
     command = baseline_command(wanted)
     command = command.replace("baseline.py", "tune.py") if "tune" in name else command
@@ -195,8 +216,14 @@ def find_snapshots(name: str) -> list[Path]:
 
 def baseline_command(stem: str) -> str:
     """The command that trains what a stem names."""
-    dataset = stem.partition("_")[0] if "_" in stem else ID_SETS[0]
-    return f"python baseline.py {dataset}" + ("" if dataset in ID_SETS else " --id PATH")
+    named = re.match(r"(\w[\w.+-]*?)_[^_]+(?:_s\d+)?_(?:pretrained|tune)(?=_|$)", stem)
+    dataset = named.group(1) if named else stem.partition("_")[0] if "_" in stem else ID_SETS[0]
+    return training_command("baseline.py", dataset)
+
+
+def training_command(script: str, dataset: str, own: bool = False) -> str:
+    """``python SCRIPT DATASET``, and where its images are for those of one's own."""
+    return f"python {script} {dataset}" + " --id PATH" * (own or dataset not in ID_SETS)
 
 
 def in_folder(folder: Path, stem: str) -> list[Path]:

@@ -98,6 +98,7 @@ DESCRIPTION = {
     "seed": RECIPE["seed"],
     "epoch": whole(-1, 10**6),
     "id_accuracy": number(0, 100),
+    "id_accuracy_before": number(0, 100),
     "recipe": record,
     "outliers": record,
     "validation_ood": records,

@@ -16,6 +16,7 @@ from .network import (
     prepare,
     prepare_training,
     take_class_means,
+    tell_error_before,
 )
 from .rehearsal import Rehearsal
 from .run import Run, StepLog

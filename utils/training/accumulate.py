@@ -12,8 +12,9 @@ def parts(
     outliers x_out (m,3,H,W), each with its share of both; share is that of the ID images, in 0..1.
 
     The shares add up to 1: with each part's loss weighed by its share the gradients of the parts
-    add up to the whole step's, for a loss that is a mean over images. BatchNorm is the exception,
-    it takes the statistics of each part instead of the step's. Fewer parts where there are fewer
+    add up to the whole step's, for a loss that is a mean over images; where ``count`` does not divide
+    the images, outliers of a part weigh as its ID images do, a few percent apart. BatchNorm is the
+    exception, it takes the statistics of each part instead of the step's. Fewer parts where there are fewer
     images, so that none is without ID images or, where the step has any, outliers.
     """
     count = min(count, len(x), len(x_out) or count)

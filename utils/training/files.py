@@ -136,6 +136,25 @@ class RunFiles:
         """Everything that --resume needs (tensors and plain values only)."""
         write_bytes(self.state, snapshots.to_bytes(state))
 
+    def finished_otherwise(self, description: dict) -> str:
+        """What a finished run of this name has otherwise that no name says: "other images (PATH)",
+        "another network (NAME)"; "" where there is none, or nothing.
+        """
+        files = [f for f in finished_files(self.folder, self.stem) if f.suffix == ".json"]
+        with contextlib.suppress(UserError):  # what cannot be read says nothing
+            made = (snapshots.read_description(files[-1]) or {}) if files else {}
+            told = {
+                "arch": f"another network ({made.get('arch')})",
+                "data_fingerprint": f"other images ({made.get('data')})",
+            }
+            other = [
+                what
+                for key, what in told.items()
+                if made.get(key) not in (None, description.get(key))
+            ]
+            return " and ".join(other)
+        return ""
+
     def withdraw(self) -> None:
         """Undo ``start`` of a run that has no snapshot yet: everything is as it was before."""
         self.remove()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from utils import loaders
-from utils.runtime import UserError, autocast
+from utils.runtime import UserError, autocast, print_note
 
 
 def margins_of(energy_in: float, energy_out: float) -> tuple[float, float]:
@@ -54,6 +54,21 @@ def wants_margins(typed: dict, recipe: dict, loss: str, own: bool) -> bool:
     return True
 
 
+def note_borrowed(typed: dict, recipe: dict, stage: str, own: bool) -> None:
+    """Say on stderr where ``own`` images get margins that were published for CIFAR."""
+    keys = [key for key in ("m_in", "m_out") if own and key in recipe and key not in typed]
+    if keys:
+        values = " and ".join(f"{key} {recipe[key]:g}" for key in keys)
+        advice = "leave both out and they are measured (--auto-margins), or type both"
+        if stage == "pretrain":
+            advice = "type --m_in and --m_out, or train first and fine-tune with tune.py, which "
+            advice += "measures them"
+        print_note(
+            f"{values}: margins of CIFAR's networks, and these images are your own, whose energies "
+            f"may be far from them; {advice}"
+        )
+
+
 def load_validation(args: argparse.Namespace, test_set: loaders.ImageSet) -> list:
     """The ImageSets of --validation-ood, [] without it; UserError where an image of theirs is in
     the ID test images or in an OOD set, of those that test.py takes by default, that is there.
@@ -90,4 +105,6 @@ def with_margins(
         f"and {energy_out:.2f} of {what}: m_in {m_in:g}, m_out {m_out:g}"
     )
     measured = {"m_in": m_in, "m_out": m_out}
-    return argparse.Namespace(**{**vars(args), **measured, "recipe": {**args.recipe, **measured}})
+    origins = {**vars(args).get("origins", {}), **dict.fromkeys(measured, "measured")}
+    recipe = {**args.recipe, **measured}
+    return argparse.Namespace(**{**vars(args), **measured, "recipe": recipe, "origins": origins})

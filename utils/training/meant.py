@@ -37,6 +37,17 @@ NOT_COMPARED = {
 }
 
 
+def find_given(args: Namespace, state: Mapping[str, Any]) -> Path | None:
+    """The snapshot that a pre-training begins with: what --load names; of an interrupted run's
+    ``state`` the one it had; None where it is neither. UserError when there is none of that name.
+    """
+    load = args.load or state.get("given", {}).get("load")
+    if load is None:
+        return None
+    stem = usual_stem("pretrain", args.dataset, args.arch or "wrn")
+    return begun_with(state, wherever(args, state)) or snapshots.find_one(load, stem)
+
+
 def find_parent(args: Namespace, state: Mapping[str, Any]) -> Path:
     """The snapshot that a fine-tuning starts from: what --load names, or in that folder the network
     of the run's seed, else that of seed 1; of an interrupted run's ``state`` the one it had.
@@ -44,25 +55,41 @@ def find_parent(args: Namespace, state: Mapping[str, Any]) -> Path:
     """
     load = args.load or state.get("given", {}).get("load", "./snapshots/pretrained")
     there = snapshots.in_load_folder(load)
-    for file in there if state.get("parent") else []:
-        if (snapshots.read_description(file) or {}).get("sha256") == state["parent"]:
-            return file
     seed = args.seed if args.seed is not None else state.get("recipe", {}).get("seed", 1)
     own, first = (usual_stem("pretrain", args.dataset, args.arch or "wrn", s) for s in (seed, 1))
     stems = {snapshots.stem_of(file) for file in there}
     is_there = any(stem == own or snapshots.is_variant(stem, own) for stem in stems)
-    return snapshots.find_one(load, own if is_there else first)
+    begun = begun_with(state, [*there, *wherever(args, state)])
+    return begun or snapshots.find_one(load, own if is_there else first)
+
+
+def wherever(args: Namespace, state: Mapping[str, Any]) -> list[Path]:
+    """All snapshots, unless --load was typed otherwise than for an interrupted run."""
+    typed = args.load and absolute(args.load) != state.get("given", {}).get("load")
+    return [] if typed or not state else snapshots.all_snapshots()
+
+
+def begun_with(state: Mapping[str, Any], files: list[Path]) -> Path | None:
+    """The file whose description has the sha256 of the weights that an interrupted run began with:
+    its name may mean another one by now. None where there is none, or no such run.
+    """
+    for file in files if state.get("parent") else []:
+        with contextlib.suppress(UserError):  # one that cannot be read is not the one
+            if (snapshots.read_description(file) or {}).get("sha256") == state["parent"]:
+                return file
+    return None
 
 
 def find_interrupted(args: Namespace, stage: str) -> tuple[dict, str]:
-    """(state, name) of the interrupted run that --resume means: of those of this data set, network
-    and loss the one with the options that were typed, whatever version named it. UserError when
-    there is none, or several are meant.
+    """(state, name) of the interrupted run that --resume means: of those of this data set and loss,
+    and of the network where one was typed, the one with the options that were typed, whatever
+    version named it. UserError when there is none, or several are meant.
     """
-    folder, arch = snapshots.resolve_folder(args.save), args.arch or "wrn"
+    folder = snapshots.resolve_folder(args.save)
+    arch = re.escape(arch_name(args.arch)) if args.arch else ".+?"
     of_any_seed = re.compile(
-        re.escape(f"{args.dataset}_{arch_name(arch)}")
-        + rf"(_s\d+)?_{'tune' if stage == 'tune' else 'pretrained'}(_.+)?"
+        re.escape(args.dataset)
+        + rf"_(?P<arch>{arch})(_s\d+)?_{'tune' if stage == 'tune' else 'pretrained'}(_.+)?"
     )
     stems = [stem for stem in files.find_states(folder) if of_any_seed.fullmatch(stem)]
     there = {}
@@ -70,6 +97,8 @@ def find_interrupted(args: Namespace, stage: str) -> tuple[dict, str]:
         # one of several that cannot be read is not the one that is meant
         with contextlib.suppress(*[UserError] * (len(stems) > 1)):
             state = files.load_state(folder, stem)
+            if not is_of(of_any_seed, stem, state["recipe"].get("arch")):
+                continue
             loss = state["recipe"].get("loss", args.loss)
             if loss != args.loss:
                 raise UserError(f"the interrupted run {stem} had loss {loss}, not {args.loss}")
@@ -84,8 +113,16 @@ def find_interrupted(args: Namespace, stage: str) -> tuple[dict, str]:
         )
     seed = 1 if args.seed is None else args.seed
     stem = found[0] if found else ended(folder, of_any_seed, typed)
-    stem = stem or usual_stem(stage, args.dataset, arch, seed)
+    stem = stem or usual_stem(stage, args.dataset, args.arch or "wrn", seed)
     return there.get(stem) or files.load_state(folder, stem), stem
+
+
+def is_of(pattern: re.Pattern, stem: str, arch: str | None) -> bool:
+    """Whether a run of this name and network is of the pattern's data set: that of ``my`` is none
+    of ``my_set``.
+    """
+    match = pattern.fullmatch(stem)
+    return match is not None and match["arch"] == arch_name(arch or match["arch"])
 
 
 def ended(folder: Path, of_any_seed: re.Pattern, typed: Mapping[str, Any]) -> str | None:
@@ -94,12 +131,14 @@ def ended(folder: Path, of_any_seed: re.Pattern, typed: Mapping[str, Any]) -> st
     """
     fit = []
     for file in folder.glob("*_epoch_*.json"):
+        stem = snapshots.stem_of(file)
         with contextlib.suppress(UserError):  # what cannot be read is not meant
-            recipe = (snapshots.read_description(file) or {}).get("recipe") or {}
-            if of_any_seed.fullmatch(snapshots.stem_of(file)) and all(
+            description = snapshots.read_description(file) or {}
+            recipe = description.get("recipe") or {}
+            if is_of(of_any_seed, stem, description.get("arch")) and all(
                 recipe.get(key, value) == value for key, value in typed.items()
             ):
-                fit.append(snapshots.stem_of(file))
+                fit.append(stem)
     return min(fit, key=lambda stem: (len(stem), stem), default=None)
 
 
@@ -130,5 +169,7 @@ def departing(state: Mapping[str, Any], args: Namespace, stage: str) -> set[str]
         "seed": recipe.get("seed", 1) != 1,
         "preset": recipe.get("preset", "paper") != "paper",
         "load": bool(given.get("load")),
+        # else it may be that of the network that was given
+        "arch": recipe["arch"] != (args.arch or "wrn") and not given.get("load"),
     }
     return found | {key for key, departs in others.items() if departs}

@@ -118,11 +118,13 @@ def load_parent(path: Path, description: dict) -> torch.nn.Module:
         path, state, description["arch"] if ":" in description["arch"] else None
     )
     dataset = description["dataset"]
+    own = description.get("data", dataset) != dataset
+    command = snapshots.training_command("baseline.py", dataset, own)
     if parent.get("classifier") is False:
         raise UserError(
             f"{path} was trained with --loss {parent.get('loss')}, without a classifier: its logits "
             f"mean nothing to this loss. Fine-tune another network: --load NAME|PATH, or run: "
-            f"python baseline.py {dataset}"
+            + command
         )
     if parent["num_classes"] != description["num_classes"] or parent.get("dataset") not in (
         None,
@@ -130,8 +132,7 @@ def load_parent(path: Path, description: dict) -> torch.nn.Module:
     ):
         raise UserError(
             f"{path} is a network for {parent.get('dataset')} with {parent['num_classes']} "
-            f"classes, not for {dataset} with {description['num_classes']}. Run: "
-            f"python baseline.py {dataset}"
+            f"classes, not for {dataset} with {description['num_classes']}. Run: {command}"
         )
     loaders.check_classes(
         description["classes"], parent.get("classes"), f"{dataset}'s training images", path
@@ -266,3 +267,14 @@ def evaluate(
     return float(torch.stack(total).cpu().double().sum()) / len(batches.images), 100 * int(
         wrong
     ) / len(batches.images)
+
+
+def tell_error_before(
+    model: nn.Module, batches: loaders.Batches, device: torch.device, precision: str
+) -> float:
+    """The ID error in percent that given weights have before they are trained on, which is
+    printed.
+    """
+    _, error = evaluate(model, batches, device, precision)
+    print(f"ID error before fine-tuning {error:.2f} %")
+    return error

@@ -13,7 +13,7 @@ from utils.losses import Loss, losses_of, sampling
 from utils.runtime import DATA, STREAMS, UserError
 
 from . import recipes
-from .margins import wants_margins
+from .margins import note_borrowed, wants_margins
 
 
 class Parser(argparse.ArgumentParser):
@@ -413,7 +413,7 @@ def settle(
             raise UserError(
                 f"{run.get('load', 'the pre-trained snapshot')} is a snapshot of another network: "
                 f"its {key} is {shape[key]}, not {typed[key]}. Leave the option out, or run: "
-                f"python baseline.py {args.dataset}"
+                + snapshots.training_command("baseline.py", args.dataset, bool(run.get("id")))
             )
     if state:  # options that are younger than the run: it was made with what there was before
         loss = losses_of(stage)[args.loss]
@@ -432,6 +432,8 @@ def settle(
     auto = recorded.get("auto_margins", False)
     if not state and stage == "tune":
         auto = wants_margins(typed, recipe, args.loss, own=bool(run.get("id")))
+    if not (auto or state):
+        note_borrowed(typed, recipe, stage, own=bool(run.get("id")))
     if run.get("validation_ood") and not auto:
         raise UserError(
             "--validation-ood is what --auto-margins measures energy margins on"
@@ -454,7 +456,8 @@ def settle(
             "streams": made["streams"],
             "recipe": made,
             "given": given,
-            "origins": origins_of(recipe, table, typed, recorded, shape),
+            "origins": origins_of(recipe, table, typed, recorded, shape)
+            | origins_beside(made, recipe, typed, recorded),
         }
     )
 
@@ -472,6 +475,14 @@ def origins_of(recipe: dict, table: dict, typed: dict, recorded: dict, shape: di
         return table[key].origin if table[key].value == recipe[key] else "follows what was typed"
 
     return {key: origin(key) for key in recipe if key in table}
+
+
+def origins_beside(made: dict, recipe: dict, typed: dict, recorded: dict) -> dict:
+    """{option: where its value comes from} of what a run records beside its ``recipe``."""
+    known = {**dict.fromkeys(recorded, "the interrupted run"), **dict.fromkeys(typed, "typed")}
+    return {
+        key: known.get(key, "this project") for key in made if key not in recipe and key != "loss"
+    }
 
 
 def choose_statistics(run: dict, parent: dict) -> tuple[tuple, tuple]:

@@ -1,6 +1,7 @@
 """--dry-run: what a run would be and how long it would take, from its first steps."""
 
 import contextlib
+import itertools
 import math
 import statistics
 import time
@@ -40,9 +41,12 @@ class Rehearsal:
         return time.perf_counter()
 
     def steps(self, batches: TrainingBatches, epoch: int) -> Iterator:
-        """The first batches of the epoch, with the time at the beginning of each and at the end."""
+        """The first batches of the epoch, and of those after it where it has fewer, with the time at
+        the beginning of each and at the end.
+        """
         self.count = len(batches)
-        for batch, _ in zip(batches.epoch(epoch), range(WARM + TIMED)):
+        endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count(epoch)))
+        for batch in itertools.islice(endless, WARM + TIMED):
             self.times.append(self.now())
             yield batch
         self.times.append(self.now())
@@ -58,7 +62,7 @@ class Rehearsal:
         for option, value in recipe.items():
             print(f"  {option:16}{value!s:12}{origins.get(option, '')}".rstrip())
         each = [b - a for a, b in zip(self.times, self.times[1:])]
-        each = each[WARM:] or each
+        each = each[WARM:]
         step = statistics.median(each)
         epoch = self.count * step + self.tested
         outliers = recipe.get("oe_batch_size")
@@ -78,7 +82,7 @@ class Rehearsal:
             + (f", of {whole / 2**30:.1f} GiB" if whole else "")
             + f" ({self.device.type})"
         )
-        print(f"It would write  {self.folder}/{self.stem}_... Nothing has been written.")
+        print(f"It would write  {self.folder}/{self.stem}_... Nothing has been written there.")
 
 
 def duration(seconds: float) -> str:

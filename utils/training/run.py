@@ -99,6 +99,13 @@ class Run:
                     ),
                     flush=True,
                 )
+            if other := self.files.finished_otherwise(self.description):
+                print(
+                    f"note: a finished run of {stem} is there, of {other}; its files go to "
+                    f"{snapshots.REPLACED}/ when this one has ended. --save DIR keeps both under "
+                    "their names",
+                    flush=True,
+                )
             with self.interruptible():
                 self.save_state(epoch=-1)
 
