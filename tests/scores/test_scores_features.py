@@ -361,6 +361,22 @@ def test_constant_features_give_finite_scores(name, value):
         assert np.isfinite(SCORES[name](**SMALL[name]).fit(queries).score(constant)).all()
 
 
+def test_rounding_in_a_mean_is_no_deviation():
+    """The mean of many equal float64 values is not that value exactly."""
+    train, queries = (part.take(np.tile(np.arange(len(part)), 40)) for part in PAIRS["random"])
+    found = []
+    for value in (0.0, 1e6 / 3):
+        one, other = (
+            Outputs(part.logits, np.column_stack([part.features.astype(float), channel]))
+            for part, channel in (
+                (train, np.full(len(train), value)),
+                (queries, np.full(len(queries), value + 7)),
+            )
+        )
+        found.append(SCORES["neco"]().fit(one).score(other))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_one_image(name):
     train, queries = PAIRS["random"]

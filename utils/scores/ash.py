@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .base import Outputs, Paper, Score, energy_of, head_of
-from .exact.blocks import by_blocks
+from .base import Outputs, Paper, Score, shaped_energy
 
 PAPER = Paper(
     "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
@@ -19,25 +18,40 @@ RULE = f"-1 = the {KEPT} largest channels kept: p 86.7 at width 128; paper: 95 a
 LARGEST_RATIO = 600.0  # exp(600) = 1e260 leaves room for the product with the logits in float64
 
 
-def top_mask(features: np.ndarray, p: float) -> np.ndarray:
-    """True for each row's k = D - round(D p/100) largest features, at least one; k = min(KEPT, D)
-    where p is BY_COUNT. Of equal ones the first is kept.
+def kept(width: int, p: float) -> int:
+    """How many of ``width`` channels p leaves: D - round(D p/100), at least one; min(KEPT, D) where
+    p is BY_COUNT.
     """
-    width = features.shape[1]
-    k = KEPT if p == BY_COUNT else max(width - int(np.round(width * p / 100)), 1)
-    mask = np.zeros(features.shape, dtype=bool)
-    np.put_along_axis(mask, np.argsort(-features, axis=1, kind="stable")[:, :k], True, axis=1)
+    if p == BY_COUNT:
+        return min(KEPT, width)
+    return max(width - int(np.round(width * p / 100)), 1)
+
+
+def top_mask(features: np.ndarray, p: float) -> np.ndarray:
+    """True for the ``kept`` largest features of each row (n,D); of equal ones the first is kept."""
+    width, k = features.shape[1], kept(features.shape[1], p)
+    least = np.partition(features, width - k, axis=1)[:, width - k, None]
+    mask = features >= least
+    tied = np.flatnonzero(np.count_nonzero(mask, axis=1) > k)
+    if len(tied):
+        above, equal = features[tied] > least[tied], features[tied] == least[tied]
+        room = k - np.count_nonzero(above, axis=1)
+        mask[tied] = above | (equal & (equal.cumsum(axis=1) <= room[:, None]))
     return mask
 
 
-def scale_factor(features: np.ndarray, p: float) -> np.ndarray:
-    """exp(s1/s2) (N,1) with s1 the sum of a row and s2 the sum of its top (100-p) %.
+def top_sum(features: np.ndarray, p: float) -> np.ndarray:
+    """Sum (n,) of the ``kept`` largest features of each row (n,D)."""
+    first = features.shape[1] - kept(features.shape[1], p)
+    return np.partition(features, first, axis=1)[:, first:].sum(axis=1)
+
+
+def scale_factor(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """exp(s1/s2) (n,1) with s1 (n,) the sum of a row and s2 (n,) the sum of its top (100-p) %.
 
     Both sums may be <= 0 where features can be negative: with s2 <= 0 (also for a zero row) the
     ratio is taken as 1, its value when nothing is pruned.
     """
-    before = features.sum(axis=1)
-    after = np.where(top_mask(features, p), features, 0.0).sum(axis=1)
     ratio = np.divide(before, after, out=np.ones_like(before), where=after > 0)
     return np.exp(np.minimum(ratio, LARGEST_RATIO))[:, None]
 
@@ -62,10 +76,7 @@ class Shaped(Score):
         raise NotImplementedError
 
     def score(self, outputs: Outputs) -> np.ndarray:
-        def energy(h):
-            return energy_of(head_of(outputs, self.shape(h)))
-
-        return by_blocks(energy, outputs.features)
+        return shaped_energy(outputs, self.shape)
 
 
 class ASHP(Shaped):
@@ -110,8 +121,8 @@ class ASHB(Shaped):
     grid = ASHP.grid
 
     def shape(self, features: np.ndarray) -> np.ndarray:
-        mask = top_mask(features, self.p)
-        return mask * (features.sum(axis=1) / mask.sum(axis=1))[:, None]
+        fill = features.sum(axis=1) / kept(features.shape[1], self.p)
+        return np.where(top_mask(features, self.p), fill[:, None], 0.0)
 
 
 class ASHS(Shaped):
@@ -134,4 +145,6 @@ class ASHS(Shaped):
     grid = ASHP.grid
 
     def shape(self, features: np.ndarray) -> np.ndarray:
-        return np.where(top_mask(features, self.p), features, 0.0) * scale_factor(features, self.p)
+        pruned = np.where(top_mask(features, self.p), features, 0.0)
+        pruned *= scale_factor(features.sum(axis=1), pruned.sum(axis=1))
+        return pruned

@@ -1,13 +1,14 @@
 """What a score is: arrays in, one float64 value an image out, larger = more out-of-distribution."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 
-from .exact.blocks import slices
+from .exact.blocks import by_blocks, product, slices
+from .exact.logarithms import log_sum_exp
 
 
 class Paper(NamedTuple):
@@ -171,14 +172,16 @@ def written(value: object) -> str:
 
 def energy_of(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     """E = -T logsumexp(f/T): (N,C) logits -> (N,) float64; -E lies in [max f, max f + T log C]."""
-    return -T * logsumexp(np.asarray(logits, dtype=np.float64) / T, axis=1)
+    logits = np.asarray(logits, dtype=np.float64)
+    return -T * log_sum_exp(logits if T == 1 else logits / T)
 
 
-def head_of(outputs: Outputs, features: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Logits (N,C) float64 of changed features (N,D) through the head (or
-    through a changed weight (C,D)).
+def shaped_energy(
+    outputs: Outputs, shape: Callable[[np.ndarray], np.ndarray], weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Energy (N,) float64 of the logits of changed features: ``shape`` makes them of blocks (n,D)
+    float64; the head's weight, or another (C,D).
     """
-    weight = outputs.weight if weight is None else weight
-    return np.asarray(features, dtype=np.float64) @ np.asarray(
-        weight, dtype=np.float64
-    ).T + outputs.bias.astype(np.float64)
+    weight = np.asarray(outputs.weight if weight is None else weight, dtype=np.float64).T
+    bias = outputs.bias.astype(np.float64)
+    return by_blocks(lambda h: energy_of(product(shape(h), weight) + bias), outputs.features)

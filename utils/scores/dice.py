@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .base import Outputs, Paper, Score, energy_of, head_of
-from .exact.blocks import by_blocks, mean_row
+from .base import Outputs, Paper, Score, shaped_energy
+from .exact.blocks import mean_row
 from .exact.quantile import percentile_of
 
 
@@ -56,11 +56,7 @@ class DICE(Score):
 
     def score(self, outputs: Outputs) -> np.ndarray:
         weight = sparsify(outputs.weight, self.stats["mean"], self.p)
-
-        def energy(h):
-            return energy_of(head_of(outputs, self.shape(h), weight))
-
-        return by_blocks(energy, outputs.features)
+        return shaped_energy(outputs, self.shape, weight)
 
     def shape(self, features: np.ndarray) -> np.ndarray:
         """What of the features (n,D) the head sees."""

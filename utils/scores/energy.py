@@ -3,6 +3,7 @@
 import numpy as np
 
 from .base import Outputs, Paper, Score, energy_of
+from .exact.blocks import by_blocks
 
 
 class Energy(Score):
@@ -29,4 +30,4 @@ class Energy(Score):
             raise ValueError(f"score '{self.name}': T={self.T} must be positive")
 
     def score(self, outputs: Outputs) -> np.ndarray:
-        return energy_of(outputs.logits, self.T)
+        return by_blocks(lambda f: energy_of(f, self.T), outputs.logits)

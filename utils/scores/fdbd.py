@@ -4,7 +4,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from .base import Outputs, Paper, Score
-from .exact.blocks import by_blocks, mean_row
+from .exact.blocks import by_blocks, mean_row, row_norms
 
 TINY = 1e-12
 
@@ -38,13 +38,13 @@ class FDBD(Score):
     def score(self, outputs: Outputs) -> np.ndarray:
         weight = outputs.weight.astype(np.float64)
         between = cdist(weight, weight)
+        inverse = np.divide(1.0, between, out=np.zeros_like(between), where=between > 0)
         others = max(len(weight) - 1, 1)
 
         def distance(logits, features):
-            gap = logits.max(axis=1, keepdims=True) - logits
-            norms = between[logits.argmax(axis=1)]
-            total = np.divide(gap, norms, out=np.zeros_like(gap), where=norms > 0).sum(axis=1)
-            length = np.linalg.norm(features - self.stats["mean"], axis=1)
-            return -total / others / np.maximum(length, TINY)
+            predicted = logits.argmax(axis=1)
+            gap = logits[np.arange(len(logits)), predicted][:, None] - logits
+            total = np.einsum("nc,nc->n", gap, inverse[predicted])
+            return -total / others / np.maximum(row_norms(features - self.stats["mean"]), TINY)
 
         return by_blocks(distance, outputs.logits, outputs.features)

@@ -1,10 +1,10 @@
 """KL matching: divergence of a softmax from the typical softmax of a class."""
 
 import numpy as np
-from scipy.special import logsumexp
 
 from .base import Outputs, Paper, Score
-from .exact.blocks import by_blocks
+from .exact.blocks import by_blocks, product
+from .exact.logarithms import log_softmax_parts
 from .msp import log_softmax
 
 
@@ -14,10 +14,18 @@ def least_divergence(logits: np.ndarray, log_templates: np.ndarray) -> np.ndarra
     The product of matrices finds the nearest template; its divergence is then summed from
     differences, which keep the digits of a small divergence.
     """
-    log_p = log_softmax(logits)
-    p = np.exp(log_p)
-    nearest = (p @ log_templates.T).argmax(axis=1)
-    return (p * (log_p - log_templates[nearest])).sum(axis=1)
+    top, shifted, p, total = log_softmax_parts(logits)
+    log_p = shifted - np.log1p(total)
+    p[top] = 1.0
+    p /= 1 + total
+    nearest = product(p, log_templates.T).argmax(axis=1)
+    return np.einsum("nc,nc->n", p, log_p - log_templates[nearest])
+
+
+def log_mean(log_p: np.ndarray) -> np.ndarray:
+    """log of the mean (C,) of p (n,C), given as log p: finite where every p rounds to 0."""
+    top = log_p.max(axis=0)
+    return top + np.log(np.exp(log_p - top).mean(axis=0))
 
 
 class KLMatching(Score):
@@ -44,13 +52,8 @@ class KLMatching(Score):
     def fit(self, train: Outputs) -> Score:
         super().fit(train)
         predicted = train.logits.argmax(axis=1)
-        sums = {
-            k: logsumexp(log_softmax(train.logits[predicted == k]), axis=0)
-            for k in np.unique(predicted)
-        }
-        self.stats = {
-            "log_templates": np.stack([sums[k] - np.log((predicted == k).sum()) for k in sums])
-        }
+        means = [log_mean(log_softmax(train.logits[predicted == k])) for k in np.unique(predicted)]
+        self.stats = {"log_templates": np.stack(means)}
         return self
 
     def score(self, outputs: Outputs) -> np.ndarray:

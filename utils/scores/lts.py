@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .ash import BY_COUNT, RULE, Shaped, top_mask
+from .ash import BY_COUNT, RULE, Shaped, top_sum
 from .base import Outputs, Paper, energy_of
 from .exact.blocks import by_blocks
 
@@ -34,8 +34,7 @@ class LTS(Shaped):
     def score(self, outputs: Outputs) -> np.ndarray:
         def energy(f, h):
             h = np.maximum(h, 0.0)
-            whole = h.sum(axis=1)
-            top = np.where(top_mask(h, self.p), h, 0.0).sum(axis=1)
+            whole, top = h.sum(axis=1), top_sum(h, self.p)
             s = np.divide(whole, top, out=np.ones_like(whole), where=top > 0)
             return energy_of(s[:, None] ** 2 * f)
 

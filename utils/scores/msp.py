@@ -4,6 +4,7 @@ import numpy as np
 
 from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks
+from .exact.logarithms import log_softmax_parts
 
 
 def log_softmax(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
@@ -14,19 +15,15 @@ def log_softmax(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     rounds to 0 once the others together weigh less than 1e-16 and so makes
     ties of confident images.
     """
-    shifted = np.asarray(logits, dtype=np.float64) / T
-    top = shifted.argmax(axis=1)
-    shifted = shifted - shifted.max(axis=1, keepdims=True)
-    others = np.exp(shifted)
-    others[np.arange(len(others)), top] = 0.0
-    return shifted - np.log1p(others.sum(axis=1, keepdims=True))
+    _, shifted, _, total = log_softmax_parts(np.asarray(logits, dtype=np.float64) / T)
+    return shifted - np.log1p(total)
 
 
 def log_msp(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     """max_c log softmax_c(f/T): (N,C) logits -> (N,) float64 in [-log C, 0];
     larger = more confident.
     """
-    return by_blocks(lambda f: log_softmax(f, T).max(axis=1), logits)
+    return by_blocks(lambda f: -np.log1p(log_softmax_parts(f / T)[-1][:, 0]), logits)
 
 
 class MSP(Score):

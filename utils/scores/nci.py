@@ -3,7 +3,7 @@
 import numpy as np
 
 from .base import Outputs, Paper, Score
-from .exact.blocks import by_blocks, mean_row
+from .exact.blocks import by_blocks, mean_row, row_norms
 
 
 class NCI(Score):
@@ -43,8 +43,8 @@ class NCI(Score):
 
         def nci(logits, features):
             centred = features - self.stats["mean"]
-            along = (centred * weight[logits.argmax(axis=1)]).sum(axis=1)
-            norms = np.linalg.norm(centred, axis=1)
+            along = np.einsum("nd,nd->n", centred, weight[logits.argmax(axis=1)])
+            norms = row_norms(centred)
             cosine = np.divide(along, norms, out=np.zeros_like(along), where=norms > 0)
             return -cosine - self.alpha * np.abs(features).sum(axis=1)
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from .base import Outputs, Paper, Score
-from .exact.blocks import by_blocks, mean_row, slices
+from .exact.blocks import by_blocks, covariance_about, mean_row, row_norms
+from .exact.gaussian import rounding_variance
 
 
 class NECO(Score):
@@ -45,13 +46,10 @@ class NECO(Score):
                 f"Choose 1 <= d <= {width}"
             )
         mean = mean_row(train.features)
-        covariance = np.zeros((width, width))
-        for rows in slices(len(train)):
-            centred = train.features[rows] - mean
-            covariance += centred.T @ centred
-        covariance /= len(train)
-        deviation = np.sqrt(np.diag(covariance))
-        deviation[deviation == 0] = 1.0
+        covariance = covariance_about(mean, train.features)
+        variance = np.diag(covariance)
+        varies = variance > rounding_variance(variance + mean**2, len(train))
+        deviation = np.sqrt(np.where(varies, variance, 1.0))
         _, vectors = np.linalg.eigh(covariance / deviation[:, None] / deviation)
         self.stats = {"mean": mean, "deviation": deviation, "V": vectors[:, ::-1][:, :d].copy()}
         return self
@@ -59,7 +57,7 @@ class NECO(Score):
     def score(self, outputs: Outputs) -> np.ndarray:
         def ratio(h, f):
             x = (h - self.stats["mean"]) / self.stats["deviation"]
-            inside, whole = np.linalg.norm(x @ self.stats["V"], axis=1), np.linalg.norm(x, axis=1)
+            inside, whole = row_norms(x @ self.stats["V"]), row_norms(x)
             share = np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
             return -share * (f.max(axis=1) if self.maxlogit else 1.0)
 

@@ -1,12 +1,12 @@
 """pNML: the regret of the predictive normalised maximum likelihood of the last layer."""
 
 import numpy as np
-from scipy.special import logsumexp
 
-from .base import Outputs, Paper, Score, head_of
-from .exact.blocks import by_blocks, slices
+from .base import Outputs, Paper, Score
+from .exact.blocks import by_blocks, product, slices
+from .exact.gaussian import EPS
+from .exact.logarithms import log_softmax_parts
 from .exact.nearest import unit_rows
-from .msp import log_softmax
 
 
 class PNML(Score):
@@ -36,20 +36,26 @@ class PNML(Score):
         width = train.features.shape[1]
         moments = np.zeros((width, width))
         for rows in slices(len(train)):
-            z = unit_rows(train.features[rows].astype(np.float64))
+            z = unit_rows(train.features[rows])
             moments += z.T @ z
-        self.stats = {"inverse": np.linalg.pinv(moments, hermitian=True)}
+        self.stats = {"inverse": np.linalg.pinv(moments, rcond=width * EPS, hermitian=True)}
         return self
 
     def score(self, outputs: Outputs) -> np.ndarray:
+        weight, bias = outputs.weight.astype(np.float64).T, outputs.bias.astype(np.float64)
+
         def regret(h):
             z = unit_rows(h)
-            q = np.maximum(np.einsum("nd,nd->n", z @ self.stats["inverse"], z), 0.0)[:, None]
-            log_p = log_softmax(head_of(outputs, z))
-            # p / (p + (1-p) p^g) = 1 / (1 + (1-p) p^(g-1)), p^(g-1) in logarithms
-            with np.errstate(divide="ignore"):
-                rest = np.log(-np.expm1(log_p)) - log_p / (1 + q)
-            return logsumexp(-np.logaddexp(0.0, rest), axis=1)
+            q = np.einsum("nd,nd->n", product(z, self.stats["inverse"]), z)
+            q = np.maximum(q, 0.0)[:, None]
+            top, shifted, others, total = log_softmax_parts(product(z, weight) + bias)
+            # p / (p + (1-p) p^g) = 1 / (1 + (1-p) p^(g-1)) and g - 1 = -1/(1+q); 1-p of the largest
+            # p is the sum of the others, and for a p of 0 the infinite power is right
+            rest = 1 - others / (1 + total)
+            rest[top] = (total / (1 + total))[:, 0]
+            with np.errstate(over="ignore"):
+                power = np.exp((np.log1p(total) - shifted) / (1 + q))
+            return np.log((1 / (1 + rest * power)).sum(axis=1))
 
         classes = outputs.logits.shape[1]
         return by_blocks(regret, outputs.features) / (np.log(classes) if classes > 1 else 1.0)

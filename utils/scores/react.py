@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .base import Outputs, Paper, Score, energy_of, head_of
-from .exact.blocks import by_blocks
+from .base import Outputs, Paper, Score, shaped_energy
 from .exact.quantile import percentile_of
 
 
@@ -45,7 +44,4 @@ class ReAct(Score):
         return self
 
     def score(self, outputs: Outputs) -> np.ndarray:
-        def energy(h):
-            return energy_of(head_of(outputs, np.minimum(h, self.stats["c"])))
-
-        return by_blocks(energy, outputs.features)
+        return shaped_energy(outputs, lambda h: np.minimum(h, self.stats["c"]))

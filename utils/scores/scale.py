@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .ash import Shaped, scale_factor
+from .ash import Shaped, scale_factor, top_sum
 from .base import Paper
 
 
@@ -29,4 +29,4 @@ class SCALE(Shaped):
     grid = {"p": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
 
     def shape(self, features: np.ndarray) -> np.ndarray:
-        return features * scale_factor(features, self.p)
+        return features * scale_factor(features.sum(axis=1), top_sum(features, self.p))

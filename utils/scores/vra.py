@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .base import Outputs, Paper, Score, energy_of, head_of
-from .exact.blocks import by_blocks
+from .base import Outputs, Paper, Score, shaped_energy
 
 COLUMNS = 64  # channels whose quantiles are taken at once
 
@@ -57,9 +56,7 @@ class VRA(Score):
     def score(self, outputs: Outputs) -> np.ndarray:
         low, high = self.stats["low"], self.stats["high"]
 
-        def energy(h):
-            return energy_of(
-                head_of(outputs, np.where(h < low, 0.0, np.where(h > high, high, h + self.lamb)))
-            )
+        def shape(h):
+            return np.where(h < low, 0.0, np.where(h > high, high, h + self.lamb))
 
-        return by_blocks(energy, outputs.features)
+        return shaped_energy(outputs, shape)

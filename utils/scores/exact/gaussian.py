@@ -19,20 +19,28 @@ def fit_gaussians(
     common covariance (D,D), noise (D,); of features (N,D), each times its ``scale`` (N,) if given.
 
     The covariance is sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})' / N, summed class by class in float64.
-    noise: the variance that rounding in a mean of N values can give a constant channel, (N eps)^2
-    times the channel's mean square.
+    noise: see ``rounding_variance``.
     """
-    count = len(features)
-    means, counts = class_means(features, labels, int(labels.max()) + 1, scale)
-    covariance = np.zeros((means.shape[1], means.shape[1]))
-    for c in np.flatnonzero(counts):
-        centred = scaled(features, labels == c, scale) - means[c]
+    count, width = features.shape
+    counts = np.bincount(labels)
+    classes = np.flatnonzero(counts)
+    means, shares = np.empty((len(classes), width)), counts[classes] / count
+    covariance = np.zeros((width, width))
+    for k, c in enumerate(classes):
+        centred = scaled(features, labels == c, scale)
+        means[k] = centred.mean(axis=0)
+        centred -= means[k]
         covariance += centred.T @ centred
-    means = means[counts > 0]
-    shares = counts[counts > 0] / count
     covariance = covariance / count
-    noise = (count * EPS) ** 2 * (np.diag(covariance) + shares @ means**2)
+    noise = rounding_variance(np.diag(covariance) + shares @ means**2, count)
     return means, shares, covariance, noise
+
+
+def rounding_variance(mean_square: np.ndarray, count: int) -> np.ndarray:
+    """The variance (D,) that rounding in a mean of ``count`` values can give a constant channel:
+    (N eps)^2 times the channel's mean square (D,).
+    """
+    return (count * EPS) ** 2 * mean_square
 
 
 def whitening(covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -78,7 +86,10 @@ def nearest_mean(features: torch.Tensor, means: torch.Tensor, V: torch.Tensor) -
 
 def scaled(features: np.ndarray, rows: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
     """The chosen rows of features, in float64 times their scale if there is one."""
-    return features[rows] if scale is None else features[rows] * scale[rows, None]
+    chosen = features[rows].astype(np.float64)
+    if scale is not None:
+        chosen *= scale[rows, None]
+    return chosen
 
 
 def class_means(
@@ -92,7 +103,7 @@ def class_means(
     counts = np.bincount(labels, minlength=classes)
     sums = np.zeros((classes, features.shape[1]))
     for c in np.flatnonzero(counts):
-        sums[c] = scaled(features, labels == c, scale).sum(axis=0, dtype=np.float64)
+        sums[c] = scaled(features, labels == c, scale).sum(axis=0)
     with np.errstate(invalid="ignore"):
         return sums / counts[:, None], counts
 

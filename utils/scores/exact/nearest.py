@@ -5,31 +5,33 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .blocks import by_blocks, slices
+from .blocks import by_blocks, row_norms, slices
 
-QUERIES = 4096  # 4,096 queries x 8,192 bank rows of float32 products are 128 MiB
-
-
+QUERIES = 4096  # for which a block of the bank is scaled once
+TOGETHER = 512  # queries x 8,192 bank rows of float32 products are 16 MiB
 BANK_ROWS = 8192
-
-
-EXTRA = 32  # ranks beyond the k-th that are measured again in float64
-
-
-GATHERED = 2**23  # float64 entries of bank rows gathered at once: 64 MiB
+EXTRA = 32  # ranks beyond the k-th that are computed again in float64
+WINDOW = 16  # ranks on either side of the k-th that are measured again, and found to be enough
+GATHERED = 2**18  # float64 entries of bank rows gathered at once: 2 MiB
 
 
 def inverse_norms(features: np.ndarray) -> np.ndarray:
     """1/||h|| (N,) float64 of features (N,D); 0 for a zero vector,
     which so stays one when normalised.
     """
-    norms = by_blocks(lambda h: np.linalg.norm(h, axis=1), features)
-    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return reciprocals(by_blocks(row_norms, features))
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
     """Features (n,D) as unit vectors in float64."""
-    return features * inverse_norms(features)[:, None]
+    features = features.astype(np.float64)
+    features *= reciprocals(row_norms(features))[:, None]
+    return features
+
+
+def reciprocals(norms: np.ndarray) -> np.ndarray:
+    """1/norm (n,), and 0 for 0."""
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 def take_bank(
@@ -58,32 +60,62 @@ def largest_products(
     queries: np.ndarray,
     bank: np.ndarray,
     scale: np.ndarray,
-    offset: np.ndarray,
     count: int,
+    absent: float = 0.0,
     dtype: type = np.float32,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``count`` largest of q.(scale_j z_j) - offset_j over the bank:
-    values and rows, (n,count), descending.
+    """The ``count`` largest of q.(scale_j z_j) over the bank, a row of scale 0 having the product
+    ``absent``: values and rows, (n,count), descending.
 
-    queries (n,D) float64, bank (N,D) of any float type, scale and offset (N,). Computed in
-    ``dtype``, block by block.
+    queries (n,D) float64, bank (N,D) of any float type, scale (N,). Computed in ``dtype``, block by
+    block.
     """
     queries = torch.from_numpy(queries.astype(dtype))
-    values = queries.new_empty((len(queries), 0))
-    index = torch.empty((len(queries), 0), dtype=torch.int64)
+    none = queries.new_empty((len(queries), 0)), torch.empty((len(queries), 0), dtype=torch.int64)
+    found = [tuple(part[some] for part in none) for some in slices(len(queries), TOGETHER)]
     for part in slices(len(bank), BANK_ROWS):
         rows = np.empty(bank[part].shape, dtype)
         # 1/||h|| may overflow float32
         np.multiply(bank[part], scale[part, None], out=rows, casting="same_kind")
-        products = (queries @ torch.from_numpy(rows).T).sub_(
-            torch.from_numpy(offset[part].astype(dtype))
-        )
+        rows, zeros = torch.from_numpy(rows).T, np.flatnonzero(scale[part] == 0)
+        for i, some in enumerate(slices(len(queries), TOGETHER)):
+            products = queries[some] @ rows
+            products[:, zeros] = absent
+            found[i] = keep_largest(*found[i], products, part.start, count)
+    values, index = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return values, index
+
+
+def keep_largest(
+    values: torch.Tensor, index: torch.Tensor, products: torch.Tensor, start: int, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``count`` largest of what is kept so far, values and rows (n,m), descending, and of the
+    products (n,r) with the bank rows from ``start`` on.
+    """
+    if values.shape[1] < count:
         best, where = products.topk(min(count, products.shape[1]), dim=1)
-        values = torch.cat([values, best], dim=1)
-        index = torch.cat([index, where + part.start], dim=1)
-        values, keep = values.topk(min(count, values.shape[1]), dim=1)
-        index = index.gather(1, keep)
-    return values.numpy(), index.numpy()
+    else:
+        best, where = above(products, values[:, -1:])
+    values = torch.cat([values, best], dim=1)
+    values, keep = values.topk(min(count, values.shape[1]), dim=1)
+    return values, torch.cat([index, where + start], dim=1).gather(1, keep)
+
+
+def above(products: torch.Tensor, least: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The products (n,r) larger than their row's ``least`` (n,1), and their columns, both (n,m)
+    with -inf where a row has fewer than m of them.
+
+    After the first blocks they are few, and comparing is several times faster than sorting.
+    """
+    found = np.flatnonzero((products > least).numpy())
+    rows, columns = np.divmod(found, products.shape[1])
+    counts = np.bincount(rows, minlength=len(products))
+    place = np.arange(len(found)) - np.repeat(counts.cumsum() - counts, counts)
+    best = products.new_full((len(products), counts.max()), -np.inf)
+    where = torch.zeros(best.shape, dtype=torch.int64)
+    best.numpy()[rows, place] = products.numpy().ravel()[found]
+    where.numpy()[rows, place] = columns
+    return best, where
 
 
 def gathered(
@@ -104,17 +136,17 @@ def kth_distance(
     """Distance of each unit query to its k-th nearest bank row, (n,) float64,
     and whether it is certain, (n,) bool.
 
-    Ranks come from products in ``dtype``; ranks k-EXTRA..k+EXTRA are measured again as differences
-    in float64. Certain: the rows just outside that window are further from the k-th product than
-    rounding can move two products.
+    Ranks come from products in ``dtype``; ranks k-WINDOW..k+WINDOW are measured again as
+    differences in float64. Certain: the rows just outside that window are further from the k-th
+    product than rounding can move two products.
     """
-    width, last, first = bank.shape[1], min(k + EXTRA, len(bank)), max(k - 1 - EXTRA, 0)
-    # ||q - z||^2 = 1 - 2 (q.z - ||z||^2 / 2), and ||z|| is 1, or 0 for a zero vector
-    offset = 0.5 * (scale > 0)
-    values, index = largest_products(queries, bank, scale, offset, last, dtype)
+    width, last, first = bank.shape[1], min(k + WINDOW, len(bank)), max(k - 1 - WINDOW, 0)
+    # ||q - z||^2 = 2 - 2 q.z for a unit z; a zero vector is as far as one with q.z = 1/2
+    values, index = largest_products(queries, bank, scale, last, 0.5, dtype)
     distance = np.empty((len(queries), last - first))
     for rows, query, near in gathered(queries, bank, scale, index[:, first:]):
-        distance[rows] = np.linalg.norm(query - near, axis=2)
+        near -= query
+        distance[rows] = np.sqrt(np.einsum("nmd,nmd->nm", near, near))
     distance.sort(axis=1)
     moved = 2 * (2 * np.sqrt(width) * np.finfo(dtype).eps)
     certain = np.ones(len(queries), dtype=bool)
@@ -149,11 +181,11 @@ def mean_of_largest(
 
     The k + EXTRA best candidates in float32 are computed again in float64.
     """
-    offset, means = np.zeros(len(bank)), np.empty(len(features))
+    means = np.empty(len(features))
     for part in slices(len(features), QUERIES):
         queries = unit_rows(features[part])
-        _, index = largest_products(queries, bank, scale, offset, min(k + EXTRA, len(bank)))
+        _, index = largest_products(queries, bank, scale, min(k + EXTRA, len(bank)))
         for rows, query, near in gathered(queries, bank, scale, index):
-            products = np.sort((query * near).sum(axis=2), axis=1)
+            products = np.sort(np.einsum("nd,nmd->nm", query[:, 0], near), axis=1)
             means[part.start + rows.start : part.start + rows.stop] = products[:, -k:].mean(axis=1)
     return means

@@ -52,4 +52,17 @@ def percentile_of(features: np.ndarray, p: float) -> float:
     rank = int(position)
     low = nth_smallest(features, rank)
     part = position - rank
-    return low if part == 0 else low + part * (nth_smallest(features, rank + 1) - low)
+    return low if part == 0 else low + part * (next_smallest(features, rank, low) - low)
+
+
+def next_smallest(features: np.ndarray, rank: int, value: float) -> float:
+    """The entry of rank + 1, where ``value`` is the one of ``rank``: it again if it occurs often
+    enough, else the smallest one above it.
+    """
+    value, up_to, above = features.dtype.type(value), 0, np.inf
+    for rows in slices(len(features)):
+        block = features[rows]
+        larger = block > value
+        up_to += block.size - np.count_nonzero(larger)
+        above = min(above, np.where(larger, block, np.inf).min())
+    return float(value if up_to > rank + 1 else above)

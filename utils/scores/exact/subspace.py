@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .blocks import by_blocks, mean_row, slices
+from .blocks import by_blocks, covariance_about, mean_row, product, row_norms
 
 # residual norm / feature norm up to which only float32 rounding of the features is left
 NO_RESIDUAL = 1e-6
@@ -23,11 +23,7 @@ def residual_space(
     d = principal_dimension(width, D)
     u = -np.linalg.pinv(weight.astype(np.float64)) @ bias.astype(np.float64)
     mean = mean_row(features)
-    covariance = np.zeros((width, width))
-    for rows in slices(len(features)):
-        centred = features[rows] - mean
-        covariance += centred.T @ centred
-    values, vectors = np.linalg.eigh(covariance / len(features))
+    values, vectors = np.linalg.eigh(covariance_about(mean, features))
     root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     # singular values descending
     directions = np.linalg.svd(np.vstack([root, mean - u]), full_matrices=False)[2]
@@ -36,14 +32,14 @@ def residual_space(
 
 def residual_norm(stats: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
     """||R'(h-u)|| of features (N,D): (N,) float64."""
-    return by_blocks(lambda h: np.linalg.norm((h - stats["u"]) @ stats["R"], axis=1), features)
+    return by_blocks(lambda h: row_norms(product(h - stats["u"], stats["R"])), features)
 
 
 def mean_residual(stats: dict[str, np.ndarray], features: np.ndarray) -> float:
     """Mean residual norm of features (N,D), 0 where it is no more than rounding leaves:
     of the features in float32, of h - u in float64.
     """
-    u, length = stats["u"], by_blocks(lambda h: np.linalg.norm(h, axis=1), features).mean()
+    u, length = stats["u"], by_blocks(row_norms, features).mean()
     rounding = NO_RESIDUAL * length + len(u) * np.finfo(np.float64).eps * np.linalg.norm(u)
     residual = float(residual_norm(stats, features).mean())
     return residual if residual > rounding else 0.0
