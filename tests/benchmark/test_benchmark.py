@@ -16,12 +16,14 @@ from models import layers
 from models.kernels import fused, mask
 from utils import loaders, runtime, scores, snapshots
 from utils.benchmark import __main__ as benchmark
-from utils.benchmark import accuracy, measure, plain
+from utils.benchmark import accuracy, measure, plain, training
 from utils.benchmark import evaluation as whole
+from utils.benchmark import losses as timed
 from utils.evaluation import network as network_module
 from utils.evaluation import protocol
 from utils.evaluation.network import Network
 from utils.loaders import normalise
+from utils.losses import LOSSES, losses_of
 from utils.metrics import detection_metrics
 from utils.paper import speed, tables
 
@@ -56,9 +58,8 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
         "other_runtimes",
         lambda model, x: {"another fp32": lambda: [a.numpy() for a in model(x)]},
     )
-    monkeypatch.setattr(
-        benchmark, "random_set", lambda count, make=benchmark.random_set: make(min(count, 24))
-    )
+    for part in (benchmark, training):
+        monkeypatch.setattr(part, "random_set", lambda count: measure.random_set(min(count, 24)))
     out = tmp_path / "benchmark.json"
     benchmark.main(
         [
@@ -155,9 +156,6 @@ def test_steps_of_losses_are_timed_against_energys(tmp_path, monkeypatch, capsys
 
 
 def test_a_timed_step_trains(monkeypatch):
-    from utils.benchmark import losses as timed
-    from utils.losses import LOSSES
-
     network = models.build("wrn", 10, 10, 1, 0.0)
     images = benchmark.random_set(8)
     for name in ("greg+", "supcon"):
@@ -232,14 +230,14 @@ def test_plain_steps_use_stock_operators_only(make, monkeypatch):
 
     network, images = make(), benchmark.random_set(8)
     loader = plain.pil_loader(images, 4, augment=True)
-    ours = benchmark.our_steps(network, images, 4, CPU, "fp32", 0)
+    ours = timed.Steps(network, images, losses_of("pretrain")["ce"](), (4, 0), CPU, "fp32").run
     monkeypatch.setattr(mask, "keep_mask", fail)
     for operator in ("kernels", "bn_relu_dropout"):
         monkeypatch.setattr(fused, operator, fail)
         for precision in ("fp32", "bf16"):
             for outliers in (0, 2):
                 for layout in (torch.contiguous_format, torch.channels_last):
-                    benchmark.plain_steps(network, loader, CPU, precision, outliers, layout)()
+                    training.plain_steps(network, loader, CPU, precision, outliers, layout)()
         with pytest.raises(pytest.fail.Exception):
             ours()
         monkeypatch.setattr(fused, "takes", lambda x, bn: True)

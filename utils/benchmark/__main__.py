@@ -13,27 +13,23 @@ import argparse
 import copy
 import sys
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
 import models
 from utils import loaders, runtime
-from utils.losses import LOSSES, Batch, Loss
 from utils.metrics import detection_metrics
-from utils.training import make_optimizer, options, prepare_training
+from utils.training import options
 
 from .accuracy import format_accuracy, measure_accuracy
 from .evaluation import check_agreement, part_evaluation
 from .losses import part_losses, part_views
-from .measure import compare, random_set
+from .measure import compare, folded, passes, random_set
+from .memory import part_memory
+from .peers import SIZES, parse_peers, part_peers
 from .plain import name_wrong_outputs, operators, other_runtimes, pil_loader, sklearn_metrics
-
-SROE = LOSSES["sroe"]()
-# of training a call, of which a loader's start is a part; on a GPU 100, for its queue to be full
-STEPS = {"cpu": 2}
-WORKERS = {"cpu": 0}  # of the plain loader: a CPU that trains has no core to spare; beside a GPU 8
+from .training import part_training, part_tuning
 
 
 def part_data(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
@@ -86,138 +82,28 @@ def part_inference(args: argparse.Namespace, device: torch.device, precision: st
         )
         model = runtime.prepare(copy.deepcopy(plain), device)
         x = torch.randn(batch, 3, 32, 32, device=device)
-        channels_last = x.contiguous(memory_format=torch.channels_last)
-        # as utils.Network takes a batch
-        parts = channels_last.split(runtime.inference_batch(batch, device))
-
-        def ours(model=model, parts=parts):
+        compiled = folded(model, x.shape[1:], device, precision)
+        if compiled is None:
+            part = x[: runtime.inference_batch(batch, device)]
             with torch.inference_mode(), runtime.autocast(device, precision):
-                outputs = [model(part) for part in parts]
-                return [torch.cat(given) for given in zip(*outputs)]
-
-        with torch.inference_mode(), runtime.autocast(device, precision):
-            folds = precision == "bf16" and device.type == "cpu"
-            folded = models.fold(model, tuple(x.shape[1:])) if folds else None
-            compiled = folded or runtime.compile_inference(model, parts[0])
+                compiled = runtime.compile_inference(
+                    model, part.contiguous(memory_format=torch.channels_last)
+                )
 
         def eager(plain=plain, x=x):
             with torch.inference_mode(), operators(stock=True):
                 return plain(x)
 
-        alternatives = {"eager fp32 NCHW": eager, f"this project, {precision}, eager": ours}
-        if compiled is not model:
-            alternatives[f"this project, {precision}, compiled"] = (
-                lambda compiled=compiled, parts=parts: ours(compiled, parts)
-            )
+        alternatives = {"eager fp32 NCHW": eager}
+        for kind, network in (("eager", model), ("compiled", compiled)):
+            if kind == "eager" or compiled is not model:
+                name = f"this project, {precision}, {kind}"
+                alternatives[name] = passes(network, x, device, precision)
         if device.type == "cpu":
             alternatives |= other_runtimes(plain, x)
         rows += compare(f"inference, batch {batch}", alternatives, batch, args.rounds, device)
         name_wrong_outputs(rows[-len(alternatives) :], alternatives, plain, x)
     return rows
-
-
-def step(
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    device: torch.device,
-    precision: str,
-    outliers: int,
-) -> None:
-    """One step of training, or of fine-tuning with SROE where the last ``outliers``
-    images are auxiliary ones.
-    """
-    with runtime.autocast(device, precision):
-        logits, features = network(x)
-    inside = len(x) - outliers
-    batch = Batch(x[:inside], x[inside:], y[:inside], logits, features)
-    loss = sum(SROE(batch).values()) if outliers else batch.cross_entropy()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-
-
-def plain_steps(
-    network: torch.nn.Module,
-    loader: torch.utils.data.DataLoader,
-    device: torch.device,
-    precision: str,
-    outliers: int,
-    layout: torch.memory_format,
-) -> Callable:
-    """Function that takes steps with PyTorch's own operators,
-    in float32 or bfloat16 and in a memory layout.
-    """
-    network = copy.deepcopy(network).to(device, memory_format=layout)
-    optimizer = torch.optim.SGD(
-        network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, nesterov=True
-    )
-
-    def run():
-        with operators(stock=True):
-            for x, y in loader:
-                x, y = x.to(device, memory_format=layout), y.to(device)
-                step(network, optimizer, x, y, device, precision, outliers)
-
-    return run
-
-
-def our_steps(
-    network: torch.nn.Module,
-    images: loaders.ImageSet,
-    batch: int,
-    device: torch.device,
-    precision: str,
-    outliers: int,
-) -> Callable:
-    """Function that takes the same steps as this project's scripts do."""
-    with operators(stock=False):
-        network = prepare_training(copy.deepcopy(network), device)
-    recipe = argparse.Namespace(learning_rate=0.01, momentum=0.9, decay=5e-4)
-    optimizer = make_optimizer(network, Loss(), recipe)
-    batches = loaders.Batches(images, batch, device, augment=True)
-
-    def run():
-        with operators(stock=False):
-            for x, y in batches.epoch(torch.Generator().manual_seed(0)):
-                step(network, optimizer, x, y, device, precision, outliers)
-
-    return run
-
-
-def part_training(
-    args: argparse.Namespace, device: torch.device, precision: str, outliers: int = 0
-) -> list[dict]:
-    """Steps of training, or of fine-tuning, whose batches are made by
-    the alternative's data path.
-    """
-    batch = args.train_batch + outliers
-    network = models.build(args.arch, 10, args.layers, args.widen_factor)
-    images = random_set(STEPS.get(device.type, 100) * batch)
-    plain = {
-        "eager fp32 NCHW, stock operators, PIL": ("fp32", torch.contiguous_format),
-        "  + channels_last": ("fp32", torch.channels_last),
-    }
-    if precision == "bf16":
-        plain["  + channels_last, bf16 autocast"] = (precision, torch.channels_last)
-    loader = pil_loader(images, batch, augment=True, workers=WORKERS.get(device.type, 8))
-    alternatives = {
-        name: plain_steps(network, loader, device, kind, outliers, layout)
-        for name, (kind, layout) in plain.items()
-    }
-    alternatives[f"this project, {precision}"] = our_steps(
-        network, images, batch, device, precision, outliers
-    )
-    name = f"training step, batch {batch}"
-    if outliers:
-        name = f"fine-tuning step, batch {args.train_batch} + {outliers}"
-    return compare(name, alternatives, len(images), args.rounds, device)
-
-
-def part_tuning(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
-    """Rows of the fine-tuning step: ID images and twice as many outliers in one pass."""
-    return part_training(args, device, precision, outliers=2 * args.train_batch)
 
 
 PARTS = {
@@ -228,6 +114,8 @@ PARTS = {
     "tuning": part_tuning,
     "losses": part_losses,
     "views": part_views,
+    "memory": part_memory,
+    "peers": part_peers,
     "evaluation": part_evaluation,
 }
 
@@ -278,7 +166,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="ID test images of the evaluation; with 5 N training and 6 sets of 0.3 N OOD images",
     )
     parser.add_argument(
-        "--evaluation-scores", default="all", metavar="LIST", help="as test.py --score"
+        "--evaluation-scores",
+        default="all",
+        metavar="LIST",
+        help="as test.py --score; of the parts evaluation and peers",
+    )
+    parser.add_argument(
+        "--peers",
+        type=parse_peers,
+        nargs="+",
+        default=SIZES,
+        metavar="IMAGESxWIDTHxQUERIES",
+        help="training features and images to score of the part peers (default "
+        "50000x128x10000 200000x512x5000)",
     )
     parser.add_argument(
         "--data",

@@ -10,12 +10,9 @@ so that no score is constant or refuses its input.
 import argparse
 import contextlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +25,7 @@ from utils.evaluation import protocol, report
 from utils.evaluation.network import CACHE
 from utils.loaders import normalise
 
+from .measure import run_apart
 from .plain import pil_loader, sklearn_metrics
 
 NAME, CLASSES, BATCH = "synthetic", 10, 200
@@ -37,13 +35,6 @@ METRICS = ("fpr95", "auroc")
 DRAWS, SEED = 10, 1  # test.py's defaults
 # images of a draw by which energy's mean FPR95 may differ between the two evaluations
 AGREEMENT = {"fp32": 1, "bf16": 4}
-# A process started by this one would have this one's size in its peak memory, which outlives exec;
-# a small one lies between.
-LAUNCH = """import os, sys
-pid = os.posix_spawn(sys.executable, sys.argv[1:], os.environ)
-_, status, usage = os.wait4(pid, 0)
-print(usage.ru_maxrss, file=sys.stderr)
-sys.exit(min(abs(os.waitstatus_to_exitcode(status)), 255))"""
 
 
 def smooth_noise(count: int, cells: int, seed: int) -> torch.Tensor:
@@ -149,24 +140,6 @@ def evaluate_plain(
 
 def ood_names(folder: str | Path) -> str:
     return ",".join(f"folder:{Path(folder) / f'noise_{cells}.npz'}" for cells in CELLS)
-
-
-def run_apart(command: list, **environment: str) -> tuple[str, float, float]:
-    """(what it printed, seconds, peak memory in MiB) of a command of
-    Python in a process of its own.
-    """
-    start = time.perf_counter()
-    command = [sys.executable, "-S", "-c", LAUNCH, sys.executable, *map(str, command)]
-    given = {"cwd": runtime.ROOT, "env": {**os.environ, **environment}}
-    child = subprocess.run(command, check=False, capture_output=True, text=True, **given)
-    seconds, messages = time.perf_counter() - start, child.stderr.strip().splitlines()
-    if child.returncode:
-        raise runtime.UserError(
-            f"{' '.join(command[5:9])} ... failed: {(messages[:-1] or ['without a word'])[-1]}"
-        )
-    # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    unit = 1 if sys.platform == "darwin" else 1024
-    return child.stdout, seconds, int(messages[-1]) * unit / 2**20
 
 
 def run_plain(

@@ -13,7 +13,8 @@ from utils.losses import Batch, Loss, losses_of, sampling
 
 from .measure import compare, random_set
 
-CPU_STEPS, STEPS = 2, 50  # of a call
+# of a call, of which a loader's start is a part; on a GPU more, for its queue to be full
+CPU_STEPS, STEPS = 2, 50
 
 
 class Steps:

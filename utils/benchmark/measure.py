@@ -5,6 +5,9 @@ taken in turn round after round.
 import ctypes
 import gc
 import math
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,10 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils import loaders
+import models
+from utils import loaders, runtime
 
 # seconds that a measurement takes at least: a function that is quicker is called several times
 SHORTEST = 0.2
+# A process started by this one would have this one's size in its peak memory, which outlives exec;
+# a small one lies between.
+LAUNCH = """import os, sys
+pid = os.posix_spawn(sys.executable, sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+print(usage.ru_maxrss, file=sys.stderr)
+sys.exit(min(abs(os.waitstatus_to_exitcode(status)), 255))"""
 
 
 def random_set(count: int) -> loaders.ImageSet:
@@ -37,6 +48,30 @@ def timed(function: Callable, device: torch.device, calls: int = 1) -> float:
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
     return (time.perf_counter() - start) / calls
+
+
+def passes(
+    model: Callable, x: torch.Tensor, device: torch.device, precision: str
+) -> Callable[[], list[torch.Tensor]]:
+    """Function that takes a batch through a network as ``evaluation.Network`` does."""
+    parts = x.contiguous(memory_format=torch.channels_last)
+    parts = parts.split(runtime.inference_batch(len(x), device))
+
+    def run():
+        with torch.inference_mode(), runtime.autocast(device, precision):
+            return [torch.cat(given) for given in zip(*[model(part) for part in parts])]
+
+    return run
+
+
+def folded(
+    model: torch.nn.Module, size: torch.Size, device: torch.device, precision: str
+) -> Callable | None:
+    """The network with all folded that can be, in bf16 on a CPU; None elsewhere."""
+    if precision != "bf16" or device.type != "cpu":
+        return None
+    with torch.inference_mode(), runtime.autocast(device, precision):
+        return models.fold(model, tuple(size))
 
 
 def status_kib(key: str) -> int:
@@ -94,6 +129,15 @@ def compare(
     for _ in range(rounds):
         for name, function in alternatives.items():
             seconds[name].append(timed(function, device, calls[name]))
+    return rows_of(part, seconds, items, peaks)
+
+
+def rows_of(
+    part: str, seconds: dict[str, list[float]], items: int, peaks: dict[str, float | None]
+) -> list[dict]:
+    """Rows of what was measured: {name: seconds of each round}, the first one the plain
+    alternative, and {name: MiB}.
+    """
     plain = np.array(next(iter(seconds.values())))
     return [
         {
@@ -104,9 +148,27 @@ def compare(
             "spread": float(
                 (np.quantile(values, 0.75) - np.quantile(values, 0.25)) / np.median(values)
             ),
-            "rounds": rounds,
+            "rounds": len(values),
             "seconds": values,
             "peak_mib": peaks[name],
         }
         for name, values in seconds.items()
     ]
+
+
+def run_apart(command: list, **environment: str) -> tuple[str, float, float]:
+    """(what it printed, seconds, peak memory in MiB) of a command of
+    Python in a process of its own.
+    """
+    start = time.perf_counter()
+    command = [sys.executable, "-S", "-c", LAUNCH, sys.executable, *map(str, command)]
+    given = {"cwd": runtime.ROOT, "env": {**os.environ, **environment}}
+    child = subprocess.run(command, check=False, capture_output=True, text=True, **given)
+    seconds, messages = time.perf_counter() - start, child.stderr.strip().splitlines()
+    if child.returncode:
+        raise runtime.UserError(
+            f"{' '.join(command[5:9])} ... failed: {(messages[:-1] or ['without a word'])[-1]}"
+        )
+    # ru_maxrss is in bytes on macOS, in KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024
+    return child.stdout, seconds, int(messages[-1]) * unit / 2**20

@@ -8,7 +8,6 @@ Each score is measured in a process of its own.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.runtime import CIFAR, ROOT, UserError, describe_machine, peak_memory, run, write_json
+from utils.runtime import CIFAR, UserError, describe_machine, peak_memory, run, write_json
 from utils.scores import SCORES, Outputs
 from utils.scores.exact.blocks import slices
 from utils.training.options import Parser, positive_int
+
+from .measure import run_apart
 
 METHODS = {
     "knn fp32": ("knn", {"bank": "fp32"}),
@@ -33,17 +34,17 @@ HALF_ABOVE = 2**31
 IMAGENET_ABOVE = 10**6  # training images beyond which the scores take their ImageNet defaults
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """ "50000x128" -> (50000, 128): training images x feature width."""
+def parse_size(text: str, form: str = "IMAGESxWIDTH") -> tuple[int, ...]:
+    """ "50000x128" -> (50000, 128): training images x feature width, or what the form says."""
     try:
-        count, width = (int(number) for number in text.lower().split("x"))
+        numbers = tuple(int(number) for number in text.lower().split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not of the form IMAGESxWIDTH, such as 50000x128"
-        ) from None
-    if min(count, width) < 1:
+        numbers = ()
+    if len(numbers) != form.count("x") + 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form {form}, such as 50000x128")
+    if min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' has a number below 1")
-    return count, width
+    return numbers
 
 
 def make_outputs(count: int, width: int, seed: int, dtype: type) -> Outputs:
@@ -93,16 +94,15 @@ def measure(method: str, count: int, width: int, queries: int) -> dict:
 
 def measure_apart(method: str, count: int, width: int, queries: int) -> dict:
     """``measure`` in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, "-m", "utils.benchmark.scores", "--measure", method]
-    command += ["--sizes", f"{count}x{width}", "--queries", str(queries)]
-    child = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
-    if child.returncode:
-        reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+    command = ["-m", "utils.benchmark.scores", "--measure", method]
+    command += ["--sizes", f"{count}x{width}", "--queries", queries]
+    try:
+        return json.loads(run_apart(command)[0])
+    except UserError as error:
         raise UserError(
-            f"{method} at {count}x{width} failed: {reason}. A negative exit status is a signal: "
+            f"{method} at {count}x{width}: {error}. A negative exit status is a signal: "
             "memory may be short. Run again with a smaller --sizes"
-        )
-    return json.loads(child.stdout)
+        ) from None
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -132,6 +132,8 @@ BLOCKS = {
     "memory": speed.render_memory,
     "performance": speed.render_performance,
     "step_costs": speed.render_losses,
+    "kept_memory": speed.render_kept,
+    "peers": speed.render_peers,
     "snapshots": provide.render_snapshots,
     "harmonised": harmonised.render_harmonised,
     "openood": benchmarks.render_openood,

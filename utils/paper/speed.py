@@ -1,9 +1,17 @@
 """The pages' tables of what utils/benchmark has measured."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
 from utils.evaluation import report
 
 from . import tables
 from .markdown import NOTHING, machine_of, network_of, table
+
+SLOWER = 0.9  # a ratio below it is bold
+APART = ("step", "memory, ", "peers, ")  # parts with tables of their own
 
 
 def render_memory() -> str:
@@ -30,9 +38,9 @@ def render_memory() -> str:
 def render_performance() -> str:
     """``benchmark.json`` row by row; what was recorded on other machines has a line each."""
     records = {
-        path.stem: report.read_result(path)
-        for path in sorted(tables.RECORDED.glob("benchmark*.json"))
-        if not path.name.startswith("benchmark_scores")
+        path.stem: {**record, "rows": rows}
+        for path, record, rows in recorded_parts()
+        if "rows" in record and (rows or record["accuracy"])
     }
     first = records.pop("benchmark", None)
     parts = [performance_of(first)] if first else []
@@ -42,17 +50,61 @@ def render_performance() -> str:
 
 def render_losses() -> str:
     """The steps of losses of the recorded machines that have timed them (--parts losses views)."""
+    return rows_beginning("step", "ID images a second")
+
+
+def render_kept() -> str:
+    """Each network with malloc as it comes and with freed memory kept (--parts memory)."""
+    return rows_beginning("memory, ", "images a second")
+
+
+def rows_beginning(prefix: str, unit: str) -> str:
+    """The rows of every recorded machine whose part begins so."""
     rows, machines = [], []
-    for path in sorted(tables.RECORDED.glob("benchmark*.json")):
-        record = report.read_result(path)
-        timed = [row for row in record.get("rows", ()) if row["part"].startswith("step")]
+    for path, record, timed in recorded_parts(prefix):
         for row in timed:
             peak = None if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
-            cells = [row["part"], row["what"], f"{row['rate']:,.0f}", row["ratio"], peak]
+            part = row["part"].removeprefix("memory, ")
+            cells = [part, row["what"], f"{row['rate']:,.0f}", row["ratio"], peak]
             rows.append([f"`{path.name}`", *cells])
-        machines += [f"`{path.name}`: {machine_of(record)}"] if timed else []
-    columns = "measured in | part | what | ID images a second | ratio | peak, MiB"
+        machines += [f"`{path.name}`: {machine_of(record)}"] * bool(timed)
+    columns = f"measured in | part | what | {unit} | ratio | peak, MiB"
     return f"{table(columns, rows)}\n\n{'; '.join(machines)}." if rows else NOTHING
+
+
+def recorded_parts(*prefixes: str) -> Iterator[tuple[Path, dict, list[dict]]]:
+    """(file, record, rows) of every recorded benchmark: the rows of parts that begin so, or those
+    of no table of their own.
+    """
+    for path in sorted(tables.RECORDED.glob("benchmark*.json")):
+        record, wanted = report.read_result(path), bool(prefixes)
+        rows = record.get("rows", ())
+        begins = prefixes or APART
+        yield path, record, [row for row in rows if row["part"].startswith(begins) == wanted]
+
+
+def render_peers() -> str:
+    """Ratios of every score to its peers' (--parts peers), a line a score and library; what is
+    below 0.9 is bold.
+    """
+    cells, machines = {}, []
+    for path, record, timed in recorded_parts("peers, "):
+        for row in timed:
+            if row["what"] == "this project":
+                ours = float(np.median(row["seconds"]))
+                for other in (o for o in timed if o["part"] == row["part"] and o is not row):
+                    ratio = float(np.median(other["seconds"])) / ours
+                    shown = f"{ratio:.2f}" if ratio >= SLOWER else f"**{ratio:.2f}**"
+                    _, column, score = row["part"].split(", ", 2)
+                    cells.setdefault((f"`{score}`", other["what"]), {})[column] = shown
+        machines += [f"`{path.name}`: {machine_of(record)}"] * bool(timed)
+    columns = list(dict.fromkeys(column for found in cells.values() for column in found))
+    rows = [[*names, *(found.get(c, "") for c in columns)] for names, found in cells.items()]
+    return (
+        table(["score", "held against", *columns], rows, f"{'; '.join(machines)}.")
+        if rows
+        else NOTHING
+    )
 
 
 def other_machines(records: dict[str, dict]) -> str:
