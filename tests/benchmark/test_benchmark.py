@@ -216,7 +216,7 @@ class NewNetwork(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.conv, self.bn = torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)
-        self.fc = torch.nn.Linear(8, 10)
+        self.fc, self.feature_dim = torch.nn.Linear(8, 10), 8
 
     def forward(self, x):
         x = layers.bn_relu(self.conv(x), self.bn, 0.3 * self.training)

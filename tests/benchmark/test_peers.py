@@ -33,7 +33,7 @@ def not_there(train, images):
 @pytest.fixture
 def rows(monkeypatch, capsys):
     monkeypatch.setattr(peers, "LIBRARIES", {"another": another, "not there": not_there})
-    monkeypatch.setattr(measure, "SHORTEST", 0.0)
+    monkeypatch.setattr(measure, "SHORTEST", 1e-9)
     args = argparse.Namespace(peers=[(200, 12, 30)], evaluation_scores="energy,knn", rounds=2)
     before = torch.get_num_threads()
     found = peers.part_peers(args, CPU, "fp32")

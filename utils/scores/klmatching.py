@@ -1,9 +1,10 @@
 """KL matching: divergence of a softmax from the typical softmax of a class."""
 
 import numpy as np
+import torch
 
 from .base import Outputs, Paper, Score
-from .exact.blocks import by_blocks, product
+from .exact.blocks import by_blocks
 from .exact.logarithms import log_softmax_parts
 from .msp import log_softmax
 
@@ -15,11 +16,11 @@ def least_divergence(logits: np.ndarray, log_templates: np.ndarray) -> np.ndarra
     differences, which keep the digits of a small divergence.
     """
     top, shifted, p, total = log_softmax_parts(logits)
-    log_p = shifted - np.log1p(total)
-    p[top] = 1.0
+    log_p, templates = shifted - total.log1p(), torch.from_numpy(log_templates)
+    p.numpy()[top] = 1.0
     p /= 1 + total
-    nearest = product(p, log_templates.T).argmax(axis=1)
-    return np.einsum("nc,nc->n", p, log_p - log_templates[nearest])
+    nearest = (p @ templates.T).numpy().argmax(axis=1)
+    return (p * (log_p - templates[nearest])).sum(dim=1).numpy()
 
 
 def log_mean(log_p: np.ndarray) -> np.ndarray:

@@ -16,14 +16,14 @@ def log_softmax(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     ties of confident images.
     """
     _, shifted, _, total = log_softmax_parts(np.asarray(logits, dtype=np.float64) / T)
-    return shifted - np.log1p(total)
+    return (shifted - total.log1p()).numpy()
 
 
 def log_msp(logits: np.ndarray, T: float = 1.0) -> np.ndarray:
     """max_c log softmax_c(f/T): (N,C) logits -> (N,) float64 in [-log C, 0];
     larger = more confident.
     """
-    return by_blocks(lambda f: -np.log1p(log_softmax_parts(f / T)[-1][:, 0]), logits)
+    return by_blocks(lambda f: -log_softmax_parts(f / T)[-1].log1p().numpy()[:, 0], logits)
 
 
 class MSP(Score):

@@ -1,6 +1,7 @@
 """pNML: the regret of the predictive normalised maximum likelihood of the last layer."""
 
 import numpy as np
+import torch
 
 from .base import Outputs, Paper, Score
 from .exact.blocks import by_blocks, product, slices
@@ -47,15 +48,14 @@ class PNML(Score):
         def regret(h):
             z = unit_rows(h)
             q = np.einsum("nd,nd->n", product(z, self.stats["inverse"]), z)
-            q = np.maximum(q, 0.0)[:, None]
+            q = torch.from_numpy(np.maximum(q, 0.0))[:, None]
             top, shifted, others, total = log_softmax_parts(product(z, weight) + bias)
             # p / (p + (1-p) p^g) = 1 / (1 + (1-p) p^(g-1)) and g - 1 = -1/(1+q); 1-p of the largest
             # p is the sum of the others, and for a p of 0 the infinite power is right
             rest = 1 - others / (1 + total)
-            rest[top] = (total / (1 + total))[:, 0]
-            with np.errstate(over="ignore"):
-                power = np.exp((np.log1p(total) - shifted) / (1 + q))
-            return np.log((1 / (1 + rest * power)).sum(axis=1))
+            rest.numpy()[top] = (total / (1 + total)).numpy()[:, 0]
+            power = ((total.log1p() - shifted) / (1 + q)).exp()
+            return (1 / (1 + rest * power)).sum(dim=1).log().numpy()
 
         classes = outputs.logits.shape[1]
         return by_blocks(regret, outputs.features) / (np.log(classes) if classes > 1 else 1.0)

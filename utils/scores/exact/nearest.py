@@ -25,7 +25,8 @@ def inverse_norms(features: np.ndarray) -> np.ndarray:
 def unit_rows(features: np.ndarray) -> np.ndarray:
     """Features (n,D) as unit vectors in float64."""
     features = features.astype(np.float64)
-    features *= reciprocals(row_norms(features))[:, None]
+    # PyTorch is faster than NumPy at a factor for each row
+    torch.from_numpy(features).mul_(torch.from_numpy(reciprocals(row_norms(features)))[:, None])
     return features
 
 
