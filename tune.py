@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     batches = loaders.TrainingBatches(train_set, outliers, args, device, streams, loss)
     test_batches = loaders.Batches(test_set, args.test_bs, device, statistics=args.statistics)
     error_before = training.tell_error_before(model, test_batches, device, precision)
+    training.note_chance(error_before, test_set, num_classes, parent)
     description["id_accuracy_before"] = round(100 - error_before, 4)
     begin = training.Rehearsal if args.dry_run else training.Run
     run = begin(

@@ -151,7 +151,7 @@ def infer(state_dict: dict) -> dict | None:
     Reads names and shapes only, with or without the prefixes of DataParallel and torch.compile and
     under any name of the head. ``layers`` and ``widen_factor`` are None where the network has none.
     What is returned fits: every parameter and statistic of it is in the file with its shape, and
-    nothing else is (counters apart: num_batches_tracked and other single numbers).
+    nothing else is (counters apart: num_batches_tracked and other single numbers, () or (1,)).
     """
     shapes = {}
     for name, value in state_dict.items():
@@ -173,7 +173,7 @@ def infer(state_dict: dict) -> dict | None:
         return {
             name: shape
             for name, shape in named.items()
-            if shape != ()  # counters
+            if shape not in ((), (1,))  # counters
         }
 
     return description if counted(shapes) == counted(expected) else None

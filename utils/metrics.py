@@ -147,3 +147,12 @@ def quirks(id_scores: ArrayLike, ood_scores: ArrayLike) -> list[str]:
     if ood_scores.max() < id_scores.min():
         found.append("inverted")
     return found
+
+
+def is_near_chance(error: float, count: int, classes: int) -> bool:
+    """Whether an ID error in percent, of ``count`` images, is near that of guessing: within a tenth of
+    what is above chance and two standard errors.
+    """
+    chance = 1 / classes
+    near = chance + 0.1 * (1 - chance) + 2 * (chance * (1 - chance) / count) ** 0.5
+    return 1 - error / 100 <= near

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import noise, write_images, write_own
+from conftest import noise, pack, write_images, write_own
 from PIL import Image
 from torch import nn
 
 from utils import loaders, snapshots
 from utils.evaluation import network, options, report, verdicts
+from utils.loaders import readers
 from utils.paper import sheets
 from utils.runtime import UserError, printable
 
@@ -185,6 +186,47 @@ def test_sheet_of_many_images_shows_each_end(world):
     assert shown == [found.names[i] for i in ends]
     with Image.open(sheets.draw_sheet(found)) as picture:
         assert picture.size[1] > picture.size[0] / 2
+
+
+def test_what_is_judged_is_said_and_what_is_left_out(world, capsys):
+    (world.parent / "pics" / "bad.png").write_bytes(b"none")
+    (found,) = judge(world, "--skip-bad")
+    told = capsys.readouterr()
+    assert "pics (test): " in told.out and "7 images, 1 left out" in told.out
+    assert "1 of 8 images could not be read and are left out (bad.png)" in told.err
+    assert len(found.names) == 7 and "bad.png" not in found.names
+    (world.parent / "pics" / "bad.png").unlink()
+    pack(world.parent / "pics", world.parent / "pics.zip")
+    (packed,) = judge(world, images="pics.zip")  # all of it too, not its test part alone
+    assert packed.names == found.names and np.array_equal(packed.scores, found.scores)
+    before = loaders.use_streaming("on", 1)
+    try:
+        (streamed,) = judge(world)
+        assert np.array_equal(streamed.scores, found.scores) and sheets.draw_sheet(streamed)
+    finally:
+        loaders.use_streaming(**before)
+
+
+def test_images_are_brought_to_size_as_the_id_images_are(world):
+    write_images(world.parent / "large", noise(3, 16, 1))
+    (found,) = judge(world, "--protocol", "imagenet4", "--image-size", "14", images="large")
+    picture = Image.open(world.parent / "large" / "000.png")
+    wanted = np.asarray(readers.fit_image(picture, (16, 14)))
+    assert np.array_equal(found.images.images[0].permute(1, 2, 0).numpy(), wanted)
+
+
+@pytest.mark.parametrize("turned", (0, 1))
+def test_an_id_error_near_chance_is_a_warning(world, turned, capsys, monkeypatch):
+    monkeypatch.setattr(verdicts, "warned", set())
+    own = world.parent / "own" / "test.npz"
+    images = np.load(own)["images"]
+    labels = channels_of(loaders.make_set(images, None, "x")).argmax(axis=1)
+    np.savez(own, images=images, labels=(labels + turned) % 3)
+    for words in ((), (), ("--score", "msp")):  # computed, kept, of another score
+        (found,) = judge(world, *words)
+        kept = json.loads(found.threshold.path.read_text())
+        assert ("warning" in kept) == bool(turned)
+    assert capsys.readouterr().err.count("is near chance") == turned
 
 
 @pytest.mark.parametrize("count, tpr, place", ((10000, 0.95, 9500), (100, 0.07, 7), (3, 0.01, 1)))

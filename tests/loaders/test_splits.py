@@ -99,6 +99,7 @@ def test_images_in_one_part_are_split_by_class(part, tmp_path, data):
     }
     halves = [{image.tobytes() for image in pixels(half)} for half in (train, test)]
     assert not halves[0] & halves[1] and halves[0] | halves[1] == everything
+    assert len(test.names) == 6 and not set(test.names) & set(train.names)
     again = pair(data, tmp_path / "own", split=0.2)[1]
     assert again.fingerprint == test.fingerprint
     tree(tmp_path / "both", ["train", "test"])
@@ -135,6 +136,10 @@ def test_one_class_is_nothing_to_train_on(tmp_path, data):
         write_images(tmp_path / "own" / split / "only", noise(3, 8, seed))
     with pytest.raises(UserError, match="one class, only.*first folder below train/"):
         pair(data, tmp_path / "own")
+    for split in ("train", "test"):  # whatever its label is
+        np.savez(tmp_path / f"{split}.npz", images=noise(3, 8, len(split)), labels=[2, 2, 2])
+    with pytest.raises(UserError, match="one class, 2: "):
+        pair(data, tmp_path)
 
 
 @pytest.mark.parametrize("labels", [[2.7, 1, 2], [np.nan, 1, 2], [1e300, 1, 2], [-1, 1, 2]])

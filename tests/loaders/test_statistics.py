@@ -26,7 +26,11 @@ HALF = STATISTICS["half"]
         ("cifar10", "cifar10", ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
         ("0.1,0.2,0.3", "1,1,2", ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))),
         ("0,0,0", "half", ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))),
+        ("0.5,0.5,0.5", "0.5,0.5,0.5", HALF),
+        ("0.5", "0.5", HALF),
+        ("0.1307", "0.3081", ((0.1307,) * 3, (0.3081,) * 3)),
         ("0.1,0.2,0.3", None, "Give each"),
+        (None, "0.5", "Give each"),
         ("half", "0,1,1", "divides by 0"),
     ],
 )
@@ -38,15 +42,20 @@ def test_what_was_typed(mean, std, expected):
         assert typed_statistics(mean, std) == expected
 
 
-@pytest.mark.parametrize("text", ["mnist", "0.5", "0.5,0.5", "a,b,c", "-1,0,0", "nan,0,0", ""])
+@pytest.mark.parametrize("text", ["mnist", "0.5,0.5", "a,b,c", "-1,0,0", "nan,0,0", ""])
 def test_neither_a_name_nor_three_numbers(text):
     with pytest.raises(argparse.ArgumentTypeError, match="three numbers"):
         channels(text)
 
 
-def test_a_network_is_fine_tuned_with_the_statistics_it_was_trained_with():
+def test_a_network_is_fine_tuned_with_the_statistics_it_was_trained_with(capsys):
     parent = {"mean": list(HALF[0]), "std": list(HALF[1])}
     assert choose_statistics({}, {}) == STATISTICS["cifar"]
+    assert choose_statistics({}, {"arch": "wrn", "recipe": {}}) == STATISTICS["cifar"]
+    assert capsys.readouterr().out == ""
+    assert choose_statistics({}, {"arch": "wrn"}) == STATISTICS["cifar"]
+    assert choose_statistics({}, {"arch": "timm:vit"}) == STATISTICS["imagenet"]
+    assert capsys.readouterr().out.count("assumed: the given network's file does not say") == 2
     assert choose_statistics({}, parent) == choose_statistics({"mean": "half"}, parent) == HALF
     with pytest.raises(UserError, match="trained with mean 0.5,0.5,0.5.*not with mean 0.485"):
         choose_statistics({"mean": "imagenet"}, parent)

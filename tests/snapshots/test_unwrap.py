@@ -30,6 +30,10 @@ def prefixed(state, prefix):
     return OrderedDict((prefix + name, value) for name, value in state.items())
 
 
+def renamed(state, head):
+    return {n.replace("fc.", head): v for n, v in state.items()}
+
+
 WRAPPED = {
     "plain": lambda s: s,
     "net": lambda s: {"net": s, "acc": 93.1, "epoch": 4},
@@ -46,6 +50,13 @@ WRAPPED = {
     "profiled": lambda s: {**s, "conv1.total_ops": torch.zeros(1), "total_params": torch.zeros(1)},
     "beside": lambda s: {**s, "epoch": 7},
     "a counter": lambda s: {**s, "steps": torch.tensor(7)},
+    "one number": lambda s: {**s, "temperature": torch.ones(1)},
+    "head": lambda s: renamed(s, "head."),
+    "head below a prefix": lambda s: prefixed(renamed(s, "last_linear.1."), "model."),
+    "encoder and classifier": lambda s: {
+        (n if n.startswith("fc.") else f"encoder.{n}").replace("fc.", "classifier."): v
+        for n, v in s.items()
+    },
 }
 
 
@@ -57,7 +68,7 @@ def test_weights_are_found(kind, net, tmp_path, capsys):
     for name, value in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
     told = {"averaged": "n_averaged", "profiled": "total_ops", "beside": "epoch"}
-    told["a counter"] = "steps"
+    told |= {"a counter": "steps", "one number": "temperature"}
     err = capsys.readouterr().err
     assert told[kind] in err if kind in told else err == ""
 
@@ -111,7 +122,7 @@ def test_a_densenet_of_one_channel_is_built(tmp_path):
 
 def test_a_depthwise_convolution_is_not_taken_for_grey():
     state = {"conv1.weight": torch.ones(3, 1, 3, 3), "fc.weight": torch.ones(2, 3)}
-    assert unwrap.of_colour(state, "x")["conv1.weight"].shape == (3, 1, 3, 3)
+    assert unwrap.as_known(state, "x")["conv1.weight"].shape == (3, 1, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +160,27 @@ def test_code_in_a_file_does_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "should_not_be_there").exists()
 
 
+def test_names_of_ones_own_network_stay(tmp_path, monkeypatch):
+    """A network of the user's own that differs from one known here by its head's name alone, or by
+    the one channel that it takes.
+    """
+    (tmp_path / "ownheads.py").write_text(
+        "import models\nfrom torch import nn\n"
+        "def out(n):\n    net = models.build('wrn', n, layers=10, widen_factor=1)\n"
+        "    net.out, forward = net.fc, net.forward\n    del net.fc\n"
+        "    def logits(x):\n        net._modules['fc'] = net.out\n"
+        "        try:\n            return forward(x)[0]\n"
+        "        finally:\n            del net._modules['fc']\n"
+        "    net.forward = logits\n    return net\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    net = models.build("ownheads:out", 4)
+    assert "out.weight" in net.state_dict()
+    torch.save(net.state_dict(), tmp_path / "theirs.pt")
+    loaded, _ = snapshots.load_model(tmp_path / "theirs.pt", "ownheads:out")
+    assert torch.equal(loaded.state_dict()["out.weight"], net.state_dict()["out.weight"])
+
+
 def test_a_shared_prefix_that_is_the_networks_own_stays(tmp_path, monkeypatch):
     (tmp_path / "prefixnet.py").write_text(
         "from torch import nn\n"
@@ -168,6 +200,8 @@ def test_safetensors(net, tmp_path, monkeypatch):
     state = {name: value.contiguous() for name, value in net.state_dict().items()}
     save(state, tmp_path / "theirs.safetensors")
     assert snapshots.load_model(tmp_path / "theirs.safetensors")[1]["arch"] == "wrn"
+    save(state, tmp_path / "by_content.bin")
+    assert snapshots.load_model(tmp_path / "by_content.bin")[1]["arch"] == "wrn"
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="not a readable .safetensors"):
         snapshots.load_model(tmp_path / "bad.safetensors")

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import coloured, write_own
+from conftest import coloured, noise, write_own
 
 import models
-from utils import snapshots, training
+from utils import loaders, snapshots, training
 from utils.loaders.batches import balanced_order
 from utils.losses import Batch, losses_of
 from utils.runtime import UserError
@@ -248,3 +248,23 @@ def test_the_estimate_is_of_the_timed_steps_and_the_epochs_left(monkeypatch, cap
     # ten steps of 2 s: 2,000 s an epoch, and what testing took
     assert "2 s a step, the median of 10" in told and "20,000 in 20 epochs" in told
     assert f"{20 * (2000 + run.tested) / 3600:.1f} hours" in told
+
+
+def test_a_given_network_that_is_near_chance_is_warned_of(tmp_path, capsys):
+    images = loaders.make_set(noise(60, 8, 0), None, "x")
+    for error, described, told in ((66, None, 1), (20, None, 0), (66, 90, 1), (66, 35, 0)):
+        if described:
+            (tmp_path / "a.json").write_text(json.dumps({"id_accuracy": described}))
+        training.note_chance(error, images, 3, tmp_path / "a.pt")
+        assert capsys.readouterr().err.count("a.pt is near chance") == told
+
+
+def test_id_takes_the_name_of_a_set_in_the_data_folder(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_own(data / "mine")
+    assert loaders.id_place("mine", data) == str(data / "mine")
+    np.savez(data / "other.npz", images=noise(2, 8, 0), labels=[0, 1])
+    assert loaders.id_place("other", data) == str(data / "other.npz")
+    assert loaders.id_place("nothing", data) == "nothing"
+    (tmp_path / "mine").mkdir()
+    assert loaders.id_place("mine", data) == "mine"  # what is there is what is meant

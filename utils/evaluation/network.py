@@ -24,13 +24,16 @@ from utils.loaders import (
     STD,
     Batches,
     ImageSet,
+    assumed_statistics,
     check_fits,
     described_statistics,
+    id_place,
     shown,
     typed_statistics,
 )
 from utils.runtime import (
     CIFAR,
+    DATA,
     Cache,
     UserError,
     autocast,
@@ -151,7 +154,8 @@ def checked_values(score: scores.Score, outputs: scores.Outputs, images: ImageSe
 
 def take_known_set(description: dict, args: Namespace) -> None:
     """``--id cifar10``: the images of a snapshot are those of a known set, found by its name, where
-    nothing of that name lies in the current folder.
+    nothing of that name lies in the current folder; ``--id NAME`` of another set, those that lie
+    under its name.
     """
     name = vars(args).get("id")
     if name in ID_SETS and not Path(name).exists():
@@ -159,6 +163,8 @@ def take_known_set(description: dict, args: Namespace) -> None:
         if description.get("classifier") is False:  # its head is no one's
             description["num_classes"] = DATASETS[name].num_classes
         args.id = None
+    elif name:
+        args.id = id_place(name, vars(args).get("data", DATA))
 
 
 def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
@@ -194,8 +200,7 @@ def choose_statistics(description: dict, args: Namespace) -> tuple[tuple, tuple]
     known = typed or described
     if known or "recipe" in description:
         return known or STATISTICS["cifar"]
-    elsewhere = description["arch"].partition(":")[0] in models.PACKAGES
-    assumed = STATISTICS["imagenet" if elsewhere else "cifar"]
+    assumed = assumed_statistics(description["arch"])
     print(
         f"images are normalised with {shown(assumed)}, assumed: the file does not say "
         "(--mean, --std)"

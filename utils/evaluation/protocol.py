@@ -33,6 +33,10 @@ class Rules:
     out_as_pos: bool = False  # the positive class of FPR95
     resize: float = 1.0  # side that images are brought to before the crop, in sides of the crop
 
+    def size_of(self, side: int) -> int | tuple[int, int]:
+        """The size that images are read at, for a side of the crop."""
+        return side if self.resize == 1 else (round(side * self.resize), side)
+
     def groups_of(self, dataset: str) -> tuple:
         """The groups for ID images; UserError where the protocol is of other ones."""
         if not self.groups:
@@ -263,10 +267,10 @@ def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> s
     # studies fine-tune on parts of a set's own images, which they put below data/cache
     own = data != name and not Path(data).is_relative_to(DATA / "cache")
     if args.id is None and (own or name not in loaders.ID_SETS):
-        raise UserError(
-            f"{file.name} was trained on images of your own "
-            f"({description.get('data', 'unknown')}). Give them: --id PATH"
-        )
+        told = f"{file.name} does not say what images it was trained on"
+        if "data" in description:
+            told = f"{file.name} was trained on images of your own ({description['data']})"
+        raise UserError(f"{told}. Give them: --id PATH, or a known set's name, --id cifar10")
     known = loaders.DATASETS[name].num_classes if args.id is None else description["num_classes"]
     if description["num_classes"] != known:
         raise UserError(
@@ -287,7 +291,7 @@ def load_id_set(
     size = args.image_size or description.get("image_size")
     rules = PROTOCOLS[vars(args).get("protocol", USUAL.protocol)]
     if rules.resize != 1:
-        size = (round((size or 224) * rules.resize), size or 224)
+        size = rules.size_of(size or 224)
     if split == "test" and path is None and rules.lists:
         name = dataset_of(description, file, args)
         folder = list_folder(rules, name)
@@ -329,7 +333,7 @@ def load_groups(
     """
     rules = PROTOCOLS[args.protocol]
     side = id_set.images.shape[-1]
-    size = side if rules.resize == 1 else (round(side * rules.resize), side)
+    size = rules.size_of(side)
     folder = list_folder(rules, dataset)
     names = [name for _, members in rules.groups_of(dataset) for name in members]
     shifted, missing = loaders.load_named(rules.shifted, folder, args.data, size, args.skip_bad)
@@ -412,8 +416,7 @@ def load_validation(
     text = vars(args).get("validation_ood")
     if not text:
         return []
-    side, rules = tests[0].images.shape[-1], PROTOCOLS[args.protocol]
-    size = side if rules.resize == 1 else (round(side * rules.resize), side)
+    size = PROTOCOLS[args.protocol].size_of(tests[0].images.shape[-1])
     sets = loaders.parse_ood(
         text, description.get("dataset"), args.data, size, args.skip_bad, "--validation-ood"
     )

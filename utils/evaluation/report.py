@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from utils import loaders, snapshots
-from utils.metrics import METRICS
+from utils.metrics import METRICS, is_near_chance
 from utils.runtime import (
     CIFAR,
     UserError,
@@ -224,16 +224,15 @@ def chance_note(id_error: float | None, case: Case) -> str | None:
     """What to look at where a trained network's ID error is near that of guessing: its classes are
     in another order, or the images are not those it was trained on. Else None.
 
-    Near is within a tenth of what is above chance and two standard errors. A network whose
-    description says that it was no better is what it says.
+    A network whose description says that it was no better is what it says.
     """
     if id_error is None:
         return None
     count, classes = len(case.sets.id), case.description["num_classes"]
-    chance = 1 / classes
-    near = chance + 0.1 * (1 - chance) + 2 * (chance * (1 - chance) / count) ** 0.5
     known = case.description.get("id_accuracy")
-    if 1 - id_error / 100 > near or (known is not None and known / 100 <= near):
+    if not is_near_chance(id_error, count, classes):
+        return None
+    if known is not None and is_near_chance(100 - known, count, classes):
         return None
     return (
         f"the ID error of {case.file.name}, {id_error:.2f} %, is near chance ({100 - 100 / classes:.2f} "

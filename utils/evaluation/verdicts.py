@@ -28,9 +28,10 @@ from utils.runtime import (
 
 from .network import FORWARD, load_network
 from .protocol import Case, Sets, choose_scores, dataset_of, load_id_set
-from .report import result_path
+from .report import chance_note, id_error_of, result_path
 
 SHOWN = 10  # rows at either end of the printed table
+warned: set[str] = set()  # of what has been warned once
 
 
 class Threshold(NamedTuple):
@@ -93,7 +94,7 @@ def judge(file: Path, args: Namespace) -> Iterator[Verdicts]:
     chosen = choose_scores(description, file, args)
     case = Case(file, description, network, load_sets(file, description, chosen, args), [], args)
     known, size = case.sets.id, args.image_size or description.get("image_size") or 32
-    size = size if known is None else known.images.shape[-1]
+    size = case.protocol.rules.size_of(size if known is None else known.images.shape[-1])
     images = made_alike(loaders.load_pictures(args.images, args.data, size, args.skip_bad), args)
     loaders.check_fits(network.model, images)
     network.plan([images, *(part for part in (known, case.sets.train) if part is not None)])
@@ -214,13 +215,25 @@ def load_threshold(case: Case, score: scores.Score) -> Threshold:
     elif kept is None or kept["id"]["fingerprint"] != known.fingerprint:
         kept = {"id": known.describe()}
         kept["id_scores"] = np.sort(case.network.score(score, known)).tolist()
+        kept["warning"] = doubt_of(case)
         kept["tpr"] = None  # to be written
     id_scores = np.array(kept["id_scores"], dtype=np.float64)
     value = find_threshold(id_scores, tpr)
     if kept["tpr"] != tpr:
         about = {"tpr": tpr, "threshold": value, "in": "score <= threshold", "id": kept["id"]}
+        about |= {"warning": kept["warning"]} if kept.get("warning") else {}
         write_json(path, {"key": key, **about, "id_scores": id_scores.tolist()})
+    if kept.get("warning") and kept["warning"] not in warned:
+        print(f"warning: {printable(str(kept['warning']))}", file=sys.stderr)
+        warned.add(kept["warning"])
     return Threshold(value, tpr, id_scores, path)
+
+
+def doubt_of(case: Case) -> str | None:
+    """``chance_note`` of the ID test images that a threshold comes from."""
+    if case.description.get("classifier") is False:
+        return None
+    return chance_note(id_error_of(case.network.outputs(case.sets.id)), case)
 
 
 def read_threshold(path: Path, key: dict) -> dict | None:

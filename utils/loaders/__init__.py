@@ -6,7 +6,9 @@ from .find import (
     check_classes,
     check_names,
     find_source,
+    given_id,
     has_parts,
+    id_place,
     is_there,
     listed_path,
     load,
@@ -52,5 +54,5 @@ from .sets import (
     outlier_statistics,
 )
 from .splits import Unsplit
-from .statistics import channels, described_statistics, shown, typed_statistics
+from .statistics import assumed_statistics, channels, described_statistics, shown, typed_statistics
 from .streaming import use_streaming

@@ -4,15 +4,14 @@ import argparse
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from utils.runtime import DATA, UserError, print_note, printable, short_path
 
-from . import forms, heads, parquet, readers, splits, streaming
+from . import forms, heads, inside, parquet, readers, splits, streaming
 from .digits import Content
-from .keys import parts_of_npz
+from .places import has_parts, locate, split_off
 from .readers import Size
 from .sets import (
     DATASETS,
@@ -28,6 +27,7 @@ from .sets import (
     make_set,
 )
 
+MADE = "made from installed packages"
 NAMED = re.compile(r"[\w.+-]+")  # what a set may be called in NAME=PATH
 
 
@@ -77,6 +77,21 @@ def find_source(name: str, split: str, data: str | Path = DATA) -> Path | None:
     return None
 
 
+def as_path(path: str | Path) -> inside.Place:
+    """A path as typed; what lies inside an archive as it is."""
+    return path if isinstance(path, inside.Inside) else Path(path).expanduser()
+
+
+def named_place(name: str, split: str, data: str | Path) -> splits.Place:
+    """Where a part of a named set lies: an official place is read whole; one's own may have parts,
+    as everywhere. The path is None where there is nothing.
+    """
+    entry, found = DATASETS.get(name, DataSet()), find_source(name, split, data)
+    if found is None or found in [Path(data) / path for path in entry.paths]:
+        return splits.Place(found)
+    return locate(found, split, strict=bool(entry.num_classes))
+
+
 def load(
     name: str,
     split: str = "test",
@@ -94,26 +109,29 @@ def load(
     """
     entry = DATASETS.get(name, DataSet())
     if path is None and entry.make:
-        return make_set(*with_name(entry.make(split), name), source="made from installed packages")
+        images = make_set(*with_name(entry.make(split), name), source=MADE)
+        tell(images, split, "")
+        return images
     if path is None:
-        place = splits.Place(find_source(name, split, data))
+        place = named_place(name, split, data)
     elif isinstance(path, splits.Place):
         place = path
     else:
-        place = locate(Path(path).expanduser(), split)
+        place = locate(as_path(path), split)
     path = place.path
     form = None if path is None else forms.form_of(path)
     if path is None or (form is None and not path.exists()):
         raise UserError(missing_message(name, split, data, path))
     bad, names, others, told = (), None, "", place.told
     if form:
-        pixels, labels, classes = *form.read(path, place.kind or split), None
+        pixels, labels, classes = *form.read(path, place.kind or split), form.classes(path)
         told = told or form.told(path)
-    elif path.name.endswith(readers.ARRAY_ENDINGS):
+    elif path.is_file() and readers.is_array(path):
         pixels, labels, classes = readers.read_array(path, split, place.inside)
     elif streaming.is_streamed(place, size):
         images = streaming.stream(place, name, size, entry.crop_only, skip_bad)
-        tell(images, split, told)
+        images = replace(images, labels=None, classes=None) if place.whole else images
+        tell(images, split, told, unread=place.unread)
         note_bad(images)
         return images
     else:
@@ -126,9 +144,11 @@ def load(
     side = readers.crop_side(size)
     if fit_arrays and pixels.shape[1:3] != (side, side):
         pixels = readers.fit_pixels(pixels, size, entry.crop_only)
+    if place.whole:
+        labels = classes = None
     images = make_set(pixels, labels, name, classes, printable(str(path / place.inside)))
     images.skipped, images.names = tuple(map(printable, bad)), names
-    tell(images, split, told, others)
+    tell(images, split, told, others, place.unread)
     note_bad(images)
     return images
 
@@ -143,73 +163,12 @@ def note_bad(images: ImageSet) -> None:
         )
 
 
-def locate(path: Path, split: str, strict: bool = False) -> splits.Place:
-    """Where the train / test part of one's own images lies: beside others in a folder or inside an
-    archive, or ``path`` itself where that has no parts. ``strict`` as in ``choose_part``.
+def tell(images: ImageSet, split: str, told: str, others: str = "", unread: str = "") -> None:
+    """One line on what has been read: name, place, split, images, classes, what was left out, what
+    lies beside the images and is none, and which folders lie beside those that were read.
     """
-    form = forms.form_of(path)
-    if form:
-        parts = form.parts(path)
-        if parts:
-            _, kind, told = splits.choose_part(parts, split, path, strict)
-            return splits.Place(path, "", told, kind)
-    elif path.is_dir():
-        parts = splits.parts_of_folder(path, readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS)
-        if parts:
-            part, kind, told = splits.choose_part(parts, split, path, strict)
-            return splits.Place(part, "", told, kind)
-        parts = parquet.parts_of(path)
-        if parts:
-            inside, kind, told = splits.choose_part(parts, split, path, strict)
-            return splits.Place(path, inside, told, kind)
-    elif path.is_file() and path.name.lower().endswith(readers.ARCHIVE_ENDINGS):
-        archive = readers.Archive(path)
-        parts = splits.parts_of_archive([archive.inside + name for name in archive.names])
-        if parts:
-            inside, kind, told = splits.choose_part(parts, split, path, strict)
-            return splits.Place(path, inside, told, kind)
-    elif path.is_file() and path.name.endswith(".npz"):
-        parts = parts_of_npz(path)
-        if parts:
-            key, kind, told = splits.choose_part(parts, split, path, strict)
-            return splits.Place(path, key, told, kind)
-    return splits.Place(path)
-
-
-def has_parts(path: str | Path) -> bool:
-    """Whether images of one's own come with a training and a test (or validation) part."""
-    path = Path(path).expanduser()
-    return locate(path, "train").kind != locate(path, "test").kind
-
-
-def split_off(images: ImageSet, share: float, split: str) -> ImageSet:
-    """The training or test images of a set that has no parts: of each class the same ``share``, at
-    least one image, is for testing, drawn with a fixed seed.
-
-    UserError where a class has one image only.
-    """
-    if images.labels is None:
-        return images
-    labels, generator, test = images.labels.numpy(), np.random.default_rng(0), []
-    for label in np.unique(labels):
-        own = generator.permutation(np.flatnonzero(labels == label))
-        if len(own) < 2:
-            raise UserError(
-                f"{images.source}: of class {label} there is one image, none to split off. "
-                "Give train/ and test/ parts"
-            )
-        test.append(own[: min(max(round(share * len(own)), 1), len(own) - 1)])
-    chosen = np.sort(np.concatenate(test))
-    if split == "train":
-        chosen = np.setdiff1d(np.arange(len(labels)), chosen)
-    return images.subset(chosen, in_place=len(chosen) > len(images) / 2)  # else a copy is smaller
-
-
-def tell(images: ImageSet, split: str, told: str, others: str = "") -> None:
-    """One line on what has been read: name, place, split, images, classes, what was left out, and
-    what lies beside the images and is none.
-    """
-    line = f"{images.name} ({split}): {short_path(images.source) if images.source else 'made here'}"
+    place = short_path(images.source) if images.source not in ("", MADE) else MADE
+    line = f"{images.name} ({split}): {place}"
     line += f"{f', the {told}' if told else ''}, {len(images):,} images"
     if images.classes:
         names = ", ".join(images.classes[:12]) + (", ..." if len(images.classes) > 12 else "")
@@ -217,6 +176,7 @@ def tell(images: ImageSet, split: str, told: str, others: str = "") -> None:
     elif images.labels is not None:
         line += f", labels {int(images.labels.min())} to {int(images.labels.max())}"
     line += f", {len(images.skipped)} left out" if images.skipped else ""
+    line += f"; beside them, not read: {unread}" if unread else ""
     print(line + (f"; no images, not read: {others}" if others else ""), flush=True)
 
 
@@ -233,11 +193,12 @@ def name_or_path(item: str) -> tuple[str, str | None]:
     path = path if path and kind in ("folder", "path", "file") else item
     endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS + (".mat", parquet.ENDING)
     file, severity = forms.corruptions.split_severity(path)
-    if path is item and "/" not in item and not file.endswith(endings):
+    if path is item and "/" not in item and not file.lower().endswith(endings):
         return item, None
     name = os.path.basename(os.path.abspath(Path(file).expanduser()))
-    ending = next((ending for ending in endings if name.endswith(ending)), "")
-    return (name.removesuffix(ending) or name) + (f"_{severity}" if severity else ""), path
+    ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
+    stem = name[: len(name) - len(ending)]
+    return (stem or name) + (f"_{severity}" if severity else ""), path
 
 
 def local_path(name: str, split: str, data: str | Path) -> str | None:
@@ -247,6 +208,16 @@ def local_path(name: str, split: str, data: str | Path) -> str | None:
     unknown = name not in DATASETS and find_source(name, split, data) is None
     there = unknown and Path(forms.corruptions.split_severity(name)[0]).exists()
     return name if there else None
+
+
+def id_place(text: str, data: str | Path) -> str:
+    """An --id value: a path, or where below the data folder a set of that name lies."""
+    if "/" in text or Path(text).expanduser().exists():
+        return text
+    folder = Path(data) / text
+    if folder.is_dir() and has_parts(folder):
+        return str(folder)
+    return str(find_source(text, "test", data) or text)
 
 
 def with_name(content: Content, name: str) -> tuple:
@@ -399,9 +370,10 @@ def parse_ood(
     named = [
         (name, path or local_path(name, "test", data)) for name, path in map(name_or_path, items)
     ]
+    there = [(name, path and inside.around(inside.opened(as_path(path)))) for name, path in named]
     sets = [
         load(name, "test", data, path, size, skip_bad, fit_arrays=True)
-        for item in named
+        for item in there
         for name, path in forms.corruptions.each_corruption(*item)
     ]
     check_names([images.name for images in sets], option)
@@ -419,24 +391,32 @@ def check_names(names: list[str], option: str) -> None:
             )
 
 
+def given_id(args: argparse.Namespace) -> str | splits.Unsplit | None:
+    """What ``load_id`` takes for a script's --id and --split."""
+    share = getattr(args, "split", None)
+    return splits.Unsplit(args.id, share) if share else args.id
+
+
 def load_id_pair(args: argparse.Namespace) -> tuple[ImageSet, ImageSet, int]:
     """(training set, test set, number of classes) of a script's data set;
     UserError unless the two belong together.
     """
-    share = getattr(args, "split", None)
-    path = splits.Unsplit(args.id, share) if share else args.id
+    path = given_id(args)
     train = load_id(args.dataset, "train", args.data, path, args.image_size, args.skip_bad)
     known = DATASETS[args.dataset].num_classes if args.dataset in DATASETS and not args.id else None
     num_classes = known or max(int(train.labels.max()) + 1, len(train.classes or ()))
     test = load_id(
         args.dataset, "test", args.data, path, args.image_size, args.skip_bad, num_classes
     )
-    if num_classes == 1:
+    used = set(train.labels.tolist())
+    if len(used) == 1:
+        (label,) = used
+        only = train.classes[label] if train.classes else str(label)
         raise UserError(
-            f"{train.source} holds one class, {', '.join(train.classes or ('0',))}: there is nothing "
+            f"{train.source} holds one class, {only}: there is nothing "
             "to tell apart. The class of an image is the first folder below train/"
         )
-    absent = sorted(set(range(num_classes)) - set(train.labels.tolist()))
+    absent = sorted(set(range(num_classes)) - used)
     if absent and not known:
         print_note(
             f"no training image of '{args.dataset}' has the label "

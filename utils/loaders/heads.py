@@ -28,6 +28,29 @@ def is_image_head(head: bytes) -> bool:
     return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b"\n\r \t" and len(head) > 4
 
 
+# the first bytes of files that are no images, and what they are
+KNOWN = (
+    (b"\x89HDF", "an HDF5 file"),
+    (b"MATLAB 7.3", "a MATLAB file of version 7.3 (HDF5)"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x1f\x8b", "a file packed by gzip that is no tar"),
+    (b"SQLite", "an SQLite data base"),
+    (b"\x80", "a pickle, whose code might be anyone's"),
+    (b"%PDF", "a PDF"),
+)
+
+
+def what_is(head: bytes) -> str:
+    """A file in words, by its first bytes."""
+    if not head:
+        return "an empty file"
+    told = next((words for start, words in KNOWN if head.startswith(start)), None)
+    if told is None and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        told = "a text that is no list of images ('path label' a line)"
+    return told or "neither an image nor an archive"
+
+
 def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 

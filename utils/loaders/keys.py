@@ -1,13 +1,18 @@
-"""The training and test parts inside one .npz: Keras's keys (``x_train``, ``y_train``) and
-MedMNIST's (``train_images``, ``train_labels``).
+"""The keys of images and labels in an .npz, in any case: of the whole, or of training and test parts
+as Keras (``x_train``, ``y_train``) and MedMNIST (``train_images``, ``train_labels``) name them.
 """
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.runtime import open_regular
 
 from .splits import KINDS
+
+WHOLE = ("images", "data", "x", "arr_0"), ("labels", "y")
+# of a part: images, labels
+PAIRS = (("x_{}", "y_{}"), ("{}_x", "{}_y"), ("{}_images", "{}_labels"), ("images_{}", "labels_{}"))
 
 
 def parts_of_npz(path: Path) -> dict[str, list[str]]:
@@ -17,18 +22,26 @@ def parts_of_npz(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            keys = {name.removesuffix(".npy") for name in archive.namelist()}
+            keys = [name.removesuffix(".npy") for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile):
         return found
     for name, kind in KINDS.items():
-        for key in (f"x_{name}", f"{name}_images"):
-            if key in keys:
+        for images, _ in PAIRS:
+            if key := find_key((images.format(name),), keys):
                 found.setdefault(kind, []).append(key)
     return found
 
 
+def find_key(wanted: Iterable[str], keys: Iterable[str]) -> str | None:
+    """The first of the wanted keys that is there, in any case; as it is written there."""
+    there = {key.lower(): key for key in keys}
+    return next((there[key.lower()] for key in wanted if key.lower() in there), None)
+
+
 def label_key(images: str) -> str:
     """The key of the labels that belong to the images of a part."""
-    if images.startswith("x_"):
-        return f"y_{images.removeprefix('x_')}"
-    return f"{images.removesuffix('_images')}_labels"
+    for name in KINDS:
+        for own, labels in PAIRS:
+            if images.lower() == own.format(name):
+                return labels.format(name)
+    return "labels"

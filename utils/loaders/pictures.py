@@ -1,16 +1,18 @@
 """Images to be judged: all that a path holds, whatever folders they lie in and without labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from utils.runtime import DATA, UserError, printable
 
-from . import forms, readers
-from .find import load, local_path, missing_message, name_or_path
-from .sets import ImageSet, make_set
+from . import forms, inside, readers, splits
+from .find import as_path, load, local_path, missing_message, name_or_path
+from .readers import Size
+from .sets import ImageSet
 
 
 def load_pictures(
-    text: str, data: str | Path = DATA, size: int = 32, skip_bad: bool = False
+    text: str, data: str | Path = DATA, size: Size = 32, skip_bad: bool = False
 ) -> ImageSet:
     """ImageSet of every image of a folder, archive, array or image file, or of a set's name.
 
@@ -19,25 +21,22 @@ def load_pictures(
     """
     name, path = name_or_path(text)
     path = path or local_path(name, "test", data)
-    path = None if path is None else Path(path).expanduser()
     if path is None and Path(text).expanduser().is_file():
-        path = Path(text).expanduser()
-    form = None if path is None else forms.form_of(path)
-    if path is not None and path.is_dir() and form is None:
-        # not ``load``, which would take the test part of a folder that has one
-        pixels, _, _, bad = readers.read_images(path, data, size, False, skip_bad)
-        names = readers.image_names(readers.open_source(path), bad)
-        return named(make_set(pixels, None, name, source=str(path)), names)
-    if path is not None and form is None and not path.exists():
-        raise UserError(
-            missing_message(name, "test", data, path).replace("Give a", "Give an image, a")
-        )
-    images = load(name, "test", data, path, size, skip_bad, fit_arrays=True)
-    return named(images, images.names)
+        path = text
+    place = path = None if path is None else as_path(path)
+    if path is not None and forms.form_of(path) is None:
+        if not path.exists():
+            raise UserError(
+                missing_message(name, "test", data, path).replace("Give a", "Give an image, a")
+            )
+        form_inside = isinstance(inside.opened(path), inside.Inside)
+        if path.is_dir() or (readers.is_archive(path) and not form_inside):
+            # not the test part alone of a folder or archive that has one
+            place = splits.Place(path, whole=True)
+    return named(load(name, "test", data, place, size, skip_bad, fit_arrays=True))
 
 
-def named(images: ImageSet, names: tuple | None) -> ImageSet:
-    """The set with a name for each image, and its own as text."""
-    images.name = printable(images.name)
-    images.names = names or tuple(map(str, range(len(images))))
-    return images
+def named(images: ImageSet) -> ImageSet:
+    """The set without labels, with a name for each image, and its own as text."""
+    names = images.names or tuple(map(str, range(len(images))))
+    return replace(images, name=printable(images.name), labels=None, classes=None, names=names)

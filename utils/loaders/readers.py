@@ -23,12 +23,14 @@ from utils.runtime import Cache, UserError, check_regular, open_regular, printab
 
 from . import bounds, heads, parquet, splits
 from .digits import Content
-from .keys import label_key
-from .lists import LIST_ENDING, Listed
+from .keys import WHOLE, find_key, label_key
+from .lists import LIST_ENDING, Listed, is_list
 from .pickles import load_plain
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
+# the first bytes of files whose names do not say what they are
+NPY, ZIP, PACKED = b"\x93NUMPY", b"PK\3\4", (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 # What Pillow may take an image for, whatever its name says: it would start another program
 # (Ghostscript) for an EPS, and has decoders for formats that nobody keeps images in.
 FORMATS = ["JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF"]
@@ -44,26 +46,27 @@ def read_cifar(folder: Path, split: str) -> Content:
     names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     if (folder / split).is_file() or (folder / "meta").exists():
         names = [split]
-    pixels, labels = [], []
-    for name in names:
-        try:
-            with open_regular(folder / name) as file:
-                batch = load_plain(file)
-            batch = {
-                key.decode() if isinstance(key, bytes) else key: value
-                for key, value in batch.items()
-            }
-            images = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            pixels.append(check_pixels(images, name))
-            found = np.asarray(batch["fine_labels"] if "fine_labels" in batch else batch["labels"])
-            labels.append(check_labels(found, len(images), name))
-        except FileNotFoundError:
-            raise UserError(
-                f"{folder / name} is missing. Run: python data/download.py --check"
-            ) from None
-        except Exception as error:
-            raise UserError(f"{folder / name} is not an official CIFAR batch ({error})") from None
+    pixels, labels = zip(*(read_batch(folder / name) for name in names))
     return np.concatenate(pixels), np.concatenate(labels), None
+
+
+def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(images, labels) of one file of CIFAR's python version."""
+    try:
+        with open_regular(path) as file:
+            batch = {as_text(key): value for key, value in load_plain(file).items()}
+        images = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        found = np.asarray(batch["fine_labels"] if "fine_labels" in batch else batch["labels"])
+        return check_pixels(images, path.name), check_labels(found, len(images), path.name)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing. Run: python data/download.py --check") from None
+    except Exception as error:
+        raise UserError(f"{path} is not an official CIFAR batch ({error})") from None
+
+
+def as_text(value: Any) -> Any:
+    """Text of Python 2, which comes as bytes, as text; anything else as it is."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def read_svhn(path: Path, split: str) -> Content:
@@ -84,6 +87,32 @@ def read_svhn(path: Path, split: str) -> Content:
         raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
 
 
+def is_array(path: Path) -> bool:
+    """By its ending, else by its first bytes: of a .npy, or of a zip that begins with one."""
+    if path.name.lower().endswith((*ARRAY_ENDINGS, *ARCHIVE_ENDINGS)):
+        return path.name.lower().endswith(ARRAY_ENDINGS)
+    head = bounds.first_bytes(path, 100)
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return head.startswith(NPY) or (head.startswith(ZIP) and name.endswith(b".npy"))
+
+
+def is_archive(path: Path) -> bool:
+    """By its ending, else by its first bytes: of a zip, a tar or something packed."""
+    if not path.is_file() or is_array(path):
+        return False
+    if path.name.lower().endswith(ARCHIVE_ENDINGS):
+        return True
+    head = bounds.first_bytes(path, 512)
+    if head.startswith(ZIP) or head[257:262] == b"ustar":
+        return True
+    return head.startswith(PACKED) and tarfile.is_tarfile(path)
+
+
+def is_image_file(path: Path) -> bool:
+    """By its ending, else by its first bytes."""
+    return heads.is_named_image(path.name) or heads.is_image_head(bounds.first_bytes(path))
+
+
 def read_array(path: Path, split: str, inside: str = "") -> Content:
     """.npy or .npz of uint8 images (N,H,W,3), (N,3,H,W) or grey (N,H,W);
     an .npz may hold labels and classes. ``inside``: the key of the images of one part of it.
@@ -95,20 +124,18 @@ def read_array(path: Path, split: str, inside: str = "") -> Content:
             if isinstance(content, np.ndarray):
                 images, labels, classes = content, None, None
             else:
-                wanted = (inside,) if inside else ("images", "data", "x", "arr_0")
-                named = (label_key(inside),) if inside else ("labels", "y")
-                keys = [key for key in wanted if key in content.files]
-                if not keys:
+                wanted, named = ((inside,), (label_key(inside),)) if inside else WHOLE
+                key = find_key(wanted, content.files)
+                if key is None:
                     raise UserError(
                         f"{path} holds {', '.join(content.files) or 'nothing'}; "
                         "its images must be called 'images'"
                     )
-                images = read_grey(content, keys[0])
+                images = read_grey(content, key)
                 if images is None:  # a member that is no array comes as bytes
-                    images = np.asarray(content[keys[0]])
-                labels = next(
-                    (np.asarray(content[key]) for key in named if key in content.files), None
-                )
+                    images = np.asarray(content[key])
+                key = find_key(named, content.files)
+                labels = None if key is None else np.asarray(content[key])
                 classes = (
                     tuple(map(str, content["classes"])) if "classes" in content.files else None
                 )
@@ -255,7 +282,7 @@ class Archive:
             self.file = (
                 zipfile.ZipFile(path) if zipped else tarfile.open(path, tarinfo=bounds.Member)  # noqa: SIM115
             )
-            self.members, self.others = {}, []
+            self.members, self.others = {}, {}
             for member in bounds.limited(self.file, path):
                 if member.is_dir() if zipped else not member.isfile():
                     continue
@@ -263,7 +290,7 @@ class Archive:
                 if self.is_image(member, name):
                     self.members[name] = member
                 else:
-                    self.others.append(name)
+                    self.others[name.removeprefix("./")] = member
             if not zipped:
                 self.file.fileobj.seek(self.file.offset)
                 # a damaged header passes for the end
@@ -305,7 +332,9 @@ class Archive:
         return member.header_offset if isinstance(member, zipfile.ZipInfo) else member.offset
 
     def open(self, name: str) -> IO[bytes]:
-        member = self.members[self.inside + name]  # by its name a tar would be searched
+        return self.open_member(self.members[self.inside + name])
+
+    def open_member(self, member: Any) -> IO[bytes]:  # by its name a tar would be searched
         if isinstance(self.file, zipfile.ZipFile):
             return self.file.open(member)
         return self.file.extractfile(member)
@@ -390,13 +419,17 @@ def unreadable(source: Source, name: str, error: Exception) -> UserError:
     )
 
 
+BRING = (
+    "Bring image files in class folders or packed in a .zip or .tar, or an array .npz or .npy; "
+    "data/README.md lists what else is read"
+)
+
+
 def no_image(source: Source) -> UserError:
     """The UserError of a folder or archive without images: what it holds, and what is read."""
     there = heads.kinds(getattr(source, "others", ()))
     return UserError(
-        f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)}), but {there or 'nothing'}. "
-        "Bring image files in class folders or packed in a .zip or .tar, or an array .npz or .npy; "
-        "data/README.md lists what else is read, unpacked"
+        f"{source.path} holds no image ({', '.join(IMAGE_ENDINGS)}), but {there or 'nothing'}. {BRING}"
     )
 
 
@@ -535,10 +568,16 @@ def open_source(path: Path, inside: str = "") -> Source:
         return Listed(path)
     if parquet.is_parquet(path):
         return parquet.Table(path)
-    if path.name.lower().endswith(ARCHIVE_ENDINGS):
+    if is_archive(path):
         return Archive(path, inside)
-    image = heads.is_named_image(path.name) or heads.is_image_head(bounds.first_bytes(path))
-    return OneFile(path) if image else Archive(path, inside)
+    if is_image_file(path):
+        return OneFile(path)
+    if is_list(path):
+        return Listed(path)
+    check_regular(path)
+    raise UserError(
+        f"{path} is {heads.what_is(bounds.first_bytes(path))}, which is not read as images. {BRING}"
+    )
 
 
 def image_names(source: Source, bad: Iterable[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,16 @@ class ImageSet:
         made.names = self.names and tuple(self.names[i] for i in index)
         return made
 
+    def part(self, index: np.ndarray, in_place: bool = False) -> "ImageSet":
+        """``subset`` that knows what was left out; of one that streams a part that streams."""
+        if not self.streamed:
+            return replace(self.subset(index, in_place=in_place), skipped=self.skipped)
+        names = self.names and tuple(self.names[i] for i in index)
+        digest = hashlib.sha256(self.fingerprint.encode() + np.asarray(index).tobytes())
+        labels = None if self.labels is None else self.labels[index]
+        kept = {"fingerprint": digest.hexdigest(), "names": names, "labels": labels}
+        return replace(self, images=self.images.part(index), **kept)
+
     def describe(self) -> dict:
         """What a result file says of the set."""
         return {
@@ -110,6 +120,7 @@ DATASETS = {
             "cifar10/cifar-10-batches-py",
             "cifar-10-batches-bin",
             "cifar-10-batches-mat",
+            *(f"cifar-10-{version}.tar.gz" for version in ("python", "binary", "matlab")),
         ),
         num_classes=10,
         download=True,
@@ -121,6 +132,7 @@ DATASETS = {
             "cifar100/cifar-100-python",
             "cifar-100-binary",
             "cifar-100-matlab",
+            *(f"cifar-100-{version}.tar.gz" for version in ("python", "binary", "matlab")),
         ),
         num_classes=100,
         download=True,

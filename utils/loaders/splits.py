@@ -4,22 +4,28 @@ Once any part exists nothing falls back to everything there is: training on the 
 testing on both, gives numbers that look right.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from utils.runtime import UserError
+from utils.runtime import UserError, printable
+
+from .heads import is_hidden
 
 # what a part is called, in any case -> what it is
 KINDS = {
     "train": "train",
     "training": "train",
     "test": "test",
+    "testing": "test",
     "val": "val",
     "valid": "val",
     "validation": "val",
 }
 WANTED = {"train": ("train",), "test": ("test", "val")}  # split -> parts that it may be
+
+
+SHOWN = 5  # names of what is not read
 
 
 class Place(NamedTuple):
@@ -31,6 +37,8 @@ class Place(NamedTuple):
     inside: str = ""
     told: str = ""
     kind: str = ""  # the part's: "train", "test", "val", or "" where there are no parts
+    unread: str = ""  # names of what lies beside it and is not read
+    whole: bool = False  # all images below the path, whose folders are no classes
 
 
 class Unsplit(NamedTuple):
@@ -46,15 +54,30 @@ def kind_of(name: str, endings: Iterable[str] = ()) -> str | None:
     return KINDS.get(name.lower().removesuffix(ending))
 
 
-def parts_of_folder(path: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
-    """{kind: paths} of the parts that lie in a folder: folders before files."""
+def parts_of_folder(
+    path: Path, endings: tuple[str, ...], is_list: Callable[[Path], bool] = lambda path: False
+) -> dict[str, list[Path]]:
+    """{kind: paths} of the parts that lie in a folder: folders, then arrays and archives by their
+    ``endings``, then lists of images.
+    """
     found: dict[str, list[Path]] = {}
     entries = sorted(path.iterdir(), key=lambda entry: (not entry.is_dir(), entry.name))
     for entry in entries:
         kind = KINDS.get(entry.name.lower()) if entry.is_dir() else kind_of(entry.name, endings)
         if kind and (entry.is_dir() or entry.name.lower().endswith(endings)):
             found.setdefault(kind, []).append(entry)
+    for entry in entries:
+        kind = kind_of(entry.name, (".txt",))
+        if kind and entry.suffix == ".txt" and is_list(entry):
+            found.setdefault(kind, []).append(entry)
     return found
+
+
+def beside(entries: Iterable[Path], parts: dict[str, list]) -> list[str]:
+    """Names of the folders that lie beside the parts of a folder and are none of them."""
+    known = {part.name for some in parts.values() for part in some}
+    names = (entry.name for entry in entries if entry.is_dir() and entry.name not in known)
+    return sorted(name for name in names if not is_hidden(name))
 
 
 def common_root(names: list[str]) -> str:
@@ -81,6 +104,15 @@ def parts_of_archive(names: list[str]) -> dict[str, list[str]]:
     return found
 
 
+def beside_in_archive(names: list[str], parts: dict[str, list]) -> list[str]:
+    """The same of the folders in an archive, by the names of its images."""
+    known = {part for some in parts.values() for part in some}
+    root = common_root(names)
+    below = (name.removeprefix(root) for name in names)
+    folders = dict.fromkeys(name.partition("/")[0] for name in below if "/" in name)
+    return sorted(name for name in folders if f"{root}{name}/" not in known)
+
+
 def choose_part(
     parts: dict[str, list], split: str, where: Path, strict: bool
 ) -> tuple[Any, str, str]:
@@ -90,7 +122,7 @@ def choose_part(
     training part is never the test set, nor the other way round; else the part that is there.
     UserError: not there; or two of one kind.
     """
-    names = ", ".join(str(getattr(p, "name", p)).rstrip("/") for ps in parts.values() for p in ps)
+    names = ", ".join(part_name(part) for some in parts.values() for part in some)
     kinds = [kind for kind in WANTED[split] if kind in parts]
     if not kinds and strict:
         raise UserError(
@@ -99,12 +131,27 @@ def choose_part(
         )
     kind = kinds[0] if kinds else next(iter(parts))
     chosen = parts[kind]
-    stems = {
-        str(getattr(part, "name", part)).rstrip("/").split("/")[-1].split(".")[0] for part in chosen
-    }
+    stems = {part_name(part).split("/")[-1].split(".")[0] for part in chosen}
     if len(stems) > 1:
         raise UserError(
             f"{where} has {len(stems)} {kind} parts, {', '.join(sorted(stems))}. Keep one of them"
         )
     told = "" if kind == split else f"{kind} part, as there is no {split} part"
     return chosen[0], kind, told
+
+
+def unread(parts: dict[str, list], kind: str, strict: bool, beside: list[str]) -> str:
+    """What lies beside the part that was chosen and is not read, by name: the folders that are no
+    part, of ID images a validation part beside a test part, and else every other part.
+    """
+    kinds = set(parts) - {kind}
+    if strict:  # the other split reads the other part
+        kinds &= {"val"} if "test" in parts else set()
+    names = [part_name(part) for k, some in parts.items() if k in kinds for part in some]
+    names = list(dict.fromkeys([*names, *beside]))
+    return ", ".join(map(printable, names[:SHOWN])) + ", ..." * (len(names) > SHOWN)
+
+
+def part_name(part: Any) -> str:
+    """A part, a path or a folder in an archive, by its own name."""
+    return str(getattr(part, "name", part)).rstrip("/")

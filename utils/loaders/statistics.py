@@ -3,21 +3,25 @@
 import argparse
 import math
 
+from models.plain import PACKAGES
+
 from .sets import STATISTICS
 
 
 def channels(text: str) -> str:
-    """A value of --mean or --std as typed: a name of STATISTICS, or three numbers "0.5,0.4,0.4"."""
+    """A value of --mean or --std as typed: a name of STATISTICS, three numbers "0.5,0.4,0.4", or one
+    for all channels.
+    """
     if text in STATISTICS:
         return text
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) != 3 or not all(0 <= value < math.inf for value in values):
+    if len(values) not in (1, 3) or not all(0 <= value < math.inf for value in values):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is neither three numbers of at least 0, as 0.5,0.5,0.5, nor one of "
-            f"{', '.join(STATISTICS)}"
+            f"'{text}' is neither three numbers of at least 0, as 0.5,0.5,0.5, or one for all, nor "
+            f"one of {', '.join(STATISTICS)}"
         )
     return text
 
@@ -28,16 +32,29 @@ def typed_statistics(mean: str | None, std: str | None) -> tuple[tuple, tuple] |
     """
     if mean is None and std is None:
         return None
+    if None in (mean, std) and (mean or std) not in STATISTICS:
+        told = f"--mean {mean}" if mean else f"--std {std}"
+        raise ValueError(f"{told} stands alone. Give each, --mean and --std, its own numbers")
     mean, std = mean or std, std or mean
     found = tuple(
-        STATISTICS[text][which] if text in STATISTICS else tuple(map(float, text.split(",")))
+        STATISTICS[text][which] if text in STATISTICS else three_numbers(text)
         for which, text in enumerate((mean, std))
     )
-    if mean == std and mean not in STATISTICS:
-        raise ValueError(f"--mean and --std both are {mean}. Give each its own three numbers")
     if min(found[1]) <= 0:
         raise ValueError(f"--std {std} divides by 0")
     return found
+
+
+def three_numbers(text: str) -> tuple[float, ...]:
+    values = tuple(map(float, text.split(",")))
+    return values * (3 // len(values))
+
+
+def assumed_statistics(arch: str) -> tuple[tuple, tuple]:
+    """(mean, std) of a network whose file does not say with what it was trained: ImageNet's for one
+    of a package, else this project's.
+    """
+    return STATISTICS["imagenet" if arch.partition(":")[0] in PACKAGES else "cifar"]
 
 
 def described_statistics(description: dict) -> tuple[tuple, tuple] | None:

@@ -82,6 +82,10 @@ class StreamedPixels(Dataset):
     def __len__(self) -> int:
         return len(self.index)
 
+    def part(self, index: np.ndarray) -> "StreamedPixels":
+        """Some of the images, in the order of ``index``."""
+        return StreamedPixels(self.source, self.index[index], self.size, self.crop_only)
+
     def __getitem__(self, index) -> torch.Tensor:
         """uint8 (B,3,H,W) in channels_last memory of a slice or indices, (3,H,W) of one index."""
         found = self.index[index]

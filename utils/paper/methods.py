@@ -265,7 +265,8 @@ def is_of(file: Path, recipe: dict, sources: dict) -> bool:
 
 def sources_of(args: argparse.Namespace, loss: str | None, parent: Path | None) -> dict:
     """What a training's result depends on beside its recipe, as ``is_of`` compares it."""
-    data, side = id_images(args.dataset, args.data, args.id, args.image_size, args.skip_bad)
+    given = loaders.given_id(args)
+    data, side = id_images(args.dataset, args.data, given, args.image_size, args.skip_bad)
     outliers = None
     if loss and LOSSES[loss].outliers:
         outliers = loaders.load_outliers(changed(args, outliers=None), side).fingerprint

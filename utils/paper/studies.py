@@ -235,7 +235,8 @@ def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], i
     size = args.image_size
     if size is None and args.id:
         size = (snapshots.read_description(parent) or {}).get("image_size")
-    images = loaders.load_id(args.dataset, "train", args.data, args.id, size, args.skip_bad)
+    given = loaders.given_id(args)
+    images = loaders.load_id(args.dataset, "train", args.data, given, size, args.skip_bad)
     if len(images) < 20:
         raise runtime.UserError(
             f"{images.source} has {len(images)} training images; "

@@ -29,7 +29,11 @@ def check_regular(path: str | Path) -> None:
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """The file, opened for reading bytes; errors as of ``check_regular``."""
+    """The file, opened for reading bytes; errors as of ``check_regular``. What is no path of the
+    disk, a file inside an archive (utils/loaders/inside.py), opens itself.
+    """
+    if hasattr(path, "open_member"):
+        return path.open_member()
     check_regular(path)
     # what has taken its place since then is not waited for either
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -73,9 +73,14 @@ def read_pt(path: str | Path) -> Any:
     return unwrap.load_content(path)
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """state_dict of a snapshot or a published file, wherever in it that lies, names cleaned."""
-    return unwrap.find_weights(read_pt(path), path)
+def read_weights(path: str | Path, arch: str | None = None) -> dict[str, Tensor]:
+    """state_dict of a snapshot or a published file, wherever in it that lies, names cleaned; but for
+    a network of the user's own (``arch``, a ``module:function``) as a network known here has them.
+    """
+    state = unwrap.find_weights(read_pt(path), path)
+    described = (read_description(path) or {}).get("arch")
+    own = any(isinstance(name, str) and ":" in name for name in (arch, described))
+    return state if own else unwrap.as_known(state, path)
 
 
 def align_names(state: dict, own: dict) -> dict:
@@ -107,7 +112,7 @@ def matched(
         **state,
     }
     # counters and the like, which no network here has: without effect on what it computes
-    harmless = [name for name, value in state.items() if name not in own and value.ndim == 0]
+    harmless = [name for name, value in state.items() if name not in own and value.numel() == 1]
     state = {name: value for name, value in state.items() if name not in harmless}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [
@@ -226,7 +231,8 @@ def describe(path: str | Path, state: dict[str, Tensor], arch: str | None = None
         raise UserError(
             f"{path} is of no network known here ({', '.join(models.MODELS)}), "
             f"and {named}. Name its network: "
-            f"--arch module:function. It holds {unwrap.listed(list(state))}"
+            "--arch module:function, timm:NAME or torchvision:NAME. It holds "
+            f"{unwrap.listed(list(state))}"
         )
     if description.get("num_classes") is None:
         description["num_classes"] = count_classes(state)
@@ -263,7 +269,7 @@ def build_model(description: dict) -> torch.nn.Module:
 
 def load_model(path: str | Path, arch: str | None = None) -> tuple[torch.nn.Module, dict]:
     """(model in eval mode on the CPU, description) of a snapshot file."""
-    state, body = read_weights(path), None
+    state, body = read_weights(path, arch), None
     if arch is None and read_description(path) is None and not known_network(state):
         classes = DATASETS[dataset_named(path)].num_classes if dataset_named(path) else 10
         body = unwrap.body_of(state, classes)

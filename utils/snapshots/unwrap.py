@@ -70,7 +70,8 @@ def load_content(path: Path) -> object:
     """Content of a .pt or .safetensors file: tensors and plain values. UserError: a file that is
     damaged or holds another object, which is named.
     """
-    if Path(path).suffix == ".safetensors":
+    # eight bytes of its head's length, then the head, which is JSON
+    if Path(path).suffix == ".safetensors" or bounds.first_bytes(path, 10)[8:] == b'{"':
         return load_safetensors(path)
     try:
         # torch warns of files that it then refuses
@@ -140,26 +141,70 @@ def find_weights(content: object, path: Path) -> dict[str, torch.Tensor]:
     if left_out:
         print_note(f"{Path(path).name}: {listed(left_out)} beside the weights, left out")
     check_weights(kept, path)
-    return of_colour(clean_names(kept), path)
+    return clean_names(kept)
 
 
-def of_colour(state: dict, path: Path) -> dict:
-    """The weights; of a network known here whose first convolution (C,1,k,k) takes grey images,
-    with (C,3,k,k) in its place, which gives for an image what the file's gives for its grey values
-    0.299 R + 0.587 G + 0.114 B, of the normalised R, G and B.
+def as_known(state: dict, path: Path) -> dict:
+    """The weights as a network known here has them, where they are those of one whose head has
+    another name, whose body lies under a name of its own beside its classifier, or that takes grey
+    images; else as they are.
     """
+    inside = {name.partition(".")[0] for name in state} & set(BODIES)
+    if "fc.weight" in state and not inside and not grey_convolution(state):
+        return state
+    for names in (*spellings(state), together(state)):
+        headed = with_head(names)
+        if infer(headed):
+            return headed
+        if infer(coloured := of_colour(headed)):
+            print_note(
+                f"{Path(path).name} is of a network with one input channel: it sees images as grey. "
+                "Where it was trained with one mean and std, give them: --mean M,M,M --std S,S,S"
+            )
+            return coloured
+    return state
+
+
+def with_head(state: dict) -> dict:
+    """The weights with their only matrix called ``fc``, as in a file whose head is ``head`` or
+    ``classifier.1``, and none is called so.
+    """
+    matrices = [name for name, value in state.items() if value.ndim == 2]
+    if "fc.weight" in state or len(matrices) != 1 or not matrices[0].endswith(".weight"):
+        return state
+    head = matrices[0].removesuffix("weight")
+    return {
+        f"fc.{name.removeprefix(head)}" if name.startswith(head) else name: value
+        for name, value in state.items()
+    }
+
+
+def together(state: dict) -> dict:
+    """The weights of ``encoder.*`` and of a classifier ``fc`` beside it as those of one network."""
+    for body in BODIES:
+        inner = {n.partition(".")[2]: v for n, v in state.items() if n.partition(".")[0] == body}
+        if inner and "fc.weight" in state:
+            outer = {n: v for n, v in state.items() if n.partition(".")[0] != body}
+            return {**clean_names(inner), **outer}
+    return {}
+
+
+def grey_convolution(state: dict) -> str | None:
+    """The name of the only convolution (C,1,k,k), None where there is none or several."""
     grey = [name for name, value in state.items() if value.ndim == 4 and value.shape[1] == 1]
-    if len(grey) != 1 or not state[grey[0]].is_floating_point():
+    return grey[0] if len(grey) == 1 and state[grey[0]].is_floating_point() else None
+
+
+def of_colour(state: dict) -> dict:
+    """The weights with a first convolution (C,3,k,k) in the place of one of grey images (C,1,k,k):
+    it gives for an image what the file's gives for its grey values 0.299 R + 0.587 G + 0.114 B, of
+    the normalised R, G and B.
+    """
+    name = grey_convolution(state)
+    if name is None:
         return state
-    share = torch.tensor(LUMA, dtype=state[grey[0]].dtype).view(1, 3, 1, 1)
-    coloured = {**state, grey[0]: state[grey[0]] * share}
-    if not any(map(infer, spellings(coloured))):
-        return state
-    print_note(
-        f"{Path(path).name} is of a network with one input channel: it sees images as grey. "
-        "Where it was trained with one mean and std, give them: --mean M,M,M --std S,S,S"
-    )
-    return coloured
+    share = torch.tensor(LUMA, dtype=state[name].dtype).view(1, 3, 1, 1)
+    return {**state, name: state[name] * share}
 
 
 def search(content: object, depth: int = 4) -> Mapping | None:

@@ -13,6 +13,7 @@ from .network import (
     load_given,
     load_parent,
     make_optimizer,
+    note_chance,
     prepare,
     prepare_training,
     take_class_means,

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 import models
 from utils import loaders, runtime, snapshots
 from utils.losses import Loss, losses_of
+from utils.metrics import is_near_chance
 from utils.runtime import UserError, autocast, ranks
 
 
@@ -103,7 +105,7 @@ def describe_parent(path: Path, arch: str | None) -> dict:
     own = arch if ":" in (arch or "") else None
     description = snapshots.read_description(path) or {}
     if "arch" not in description or description.get("num_classes") is None:
-        return snapshots.describe(path, snapshots.read_weights(path), own)
+        return snapshots.describe(path, snapshots.read_weights(path, own), own)
     if own is None:
         snapshots.check_arch(description["arch"], path.with_suffix(".json"))
     return {**description, "arch": own or description["arch"]}
@@ -113,7 +115,7 @@ def load_parent(path: Path, description: dict) -> torch.nn.Module:
     """The network of this description with the weights of a pre-trained snapshot; UserError unless
     that is of its data set, its classes and its shapes, before any memory of its own is taken.
     """
-    state = snapshots.read_weights(path)
+    state = snapshots.read_weights(path, description["arch"])
     parent = snapshots.describe(
         path, state, description["arch"] if ":" in description["arch"] else None
     )
@@ -149,8 +151,8 @@ def load_given(model: nn.Module, path: Path, description: dict, new_head: bool) 
     UserError unless they are this network's, or without ``new_head`` of another number of classes.
     A note on stderr where their classes have other names.
     """
-    state = snapshots.read_weights(path)
     arch = description["arch"]
+    state = snapshots.read_weights(path, arch)
     parent = snapshots.describe(path, state, arch if ":" in arch else None)
     classes, own = parent["num_classes"], description["num_classes"]
     if new_head:
@@ -229,6 +231,22 @@ def make_optimizer(model: nn.Module, loss: Loss, args: argparse.Namespace) -> to
     )
     ranks.share_gradients(optimizer, model)
     return optimizer
+
+
+def note_chance(error: float, images: loaders.ImageSet, num_classes: int, parent: Path) -> None:
+    """Warn on stderr where a network that is given as trained is near chance, its error in percent,
+    and its description does not say so.
+    """
+    known = (snapshots.read_description(parent) or {}).get("id_accuracy")
+    count = len(images)
+    if not is_near_chance(error, count, num_classes):
+        return
+    if known is None or not is_near_chance(100 - known, count, num_classes):
+        print(
+            f"warning: {parent.name} is near chance on these images. Are they its images, its classes "
+            "in its order, its mean and std?",
+            file=sys.stderr,
+        )
 
 
 @torch.no_grad()

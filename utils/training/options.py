@@ -394,6 +394,8 @@ def settle(
     # own images: the size the network was trained at
     if parent and run.get("id") and run.get("image_size") is None:
         run["image_size"] = parent.get("image_size")
+    if run.get("id"):
+        run["id"] = loaders.id_place(run["id"], run["data"])
     statistics = choose_statistics(run, parent or {})
     shape = {
         k: parent[k]
@@ -486,7 +488,8 @@ def origins_beside(made: dict, recipe: dict, typed: dict, recorded: dict) -> dic
 
 
 def choose_statistics(run: dict, parent: dict) -> tuple[tuple, tuple]:
-    """(mean, std) of a run: as typed, as the network was trained that is fine-tuned, or CIFAR's.
+    """(mean, std) of a run: as typed, as the network was trained that is fine-tuned, or CIFAR's;
+    what is assumed of a file of others is printed.
 
     UserError where the first two differ: its first layer has learnt the others.
     """
@@ -500,6 +503,13 @@ def choose_statistics(run: dict, parent: dict) -> tuple[tuple, tuple]:
             f"the network was trained with {loaders.shown(trained)}, not with "
             f"{loaders.shown(typed)}. Leave --mean and --std out"
         )
+    if parent and not (typed or trained or "recipe" in parent):
+        assumed = loaders.assumed_statistics(parent["arch"])
+        print(
+            f"images are normalised with {loaders.shown(assumed)}, assumed: the given network's file "
+            "does not say (--mean, --std)"
+        )
+        return assumed
     return typed or trained or loaders.STATISTICS["cifar"]
 
 

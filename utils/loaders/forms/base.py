@@ -1,4 +1,4 @@
-"""What a form is, and how files of one are read."""
+"""What a form is, and how files of one are read. A path may lie inside an archive (../inside.py)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +17,15 @@ class Form:
 
     ``find``: path -> {part: its files}, the part "" where there are no parts, {} where the path is
     not of this form. ``read_file``: a file -> its images and labels; UserError where it is not what
-    its name or its first bytes say. ``told``: what of the choice has to be said.
+    its name or its first bytes say. ``told``: what of the choice has to be said. ``classes``: their
+    names, where a file beside the images has them.
     """
 
     title: str
     find: Callable[[Path], dict[str, list[Path]]]
     read_file: Callable[[Path], Content]
     told: Callable[[Path], str] = lambda path: ""
+    classes: Callable[[Path], tuple[str, ...] | None] = lambda path: None
 
     def parts(self, path: Path) -> dict[str, list[str]]:
         """{part: [name of its first file]}, {} where there are none."""
@@ -66,7 +68,7 @@ def named_files(folder: Path, layouts: tuple[Layout, ...]) -> dict[str, list[Pat
         found = {
             part: [folder / name for name in names]
             for part, names in layout.items()
-            if any((folder / name).exists() for name in names)
+            if any((folder / name).exists() and not (folder / name).is_dir() for name in names)
         }
         if found:
             return found

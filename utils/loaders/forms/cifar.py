@@ -2,27 +2,52 @@
 
 import numpy as np
 
-from utils.runtime import UserError, open_regular
+from utils.runtime import UserError, open_regular, printable
 
 from .. import bounds, readers
+from ..pickles import load_plain
 from .base import Content, Form, Path, batch_names, named_files
 
 PIXELS = 3 * 32 * 32
 # label bytes before the pixels of an image -> how many classes each may name; the last one counts
 LABELS = {1: (10,), 2: (20, 100)}
+# where the names of the classes are: python version {file: key}, binary version
+META = {"batches.meta": "label_names", "meta": "fine_label_names"}
+META_TEXT = ("batches.meta.txt", "fine_label_names.txt")
+META_BYTES = 1 << 20
 
 
 def find_python(path: Path) -> dict[str, list[Path]]:
-    names = ("data_batch_1", "test_batch", "train", "test")
-    there = path.is_dir() and any((path / name).is_file() for name in names)
-    return {"": [path]} if there else {}
+    layouts = batch_names("")
+    if path.is_dir():
+        # class folders are called train and test too
+        files = {n for part in layouts for names in part.values() for n in names}
+        return named_files(path, layouts) if any((path / n).is_file() for n in files) else {}
+    names = {name for layout in layouts for files in layout.values() for name in files}
+    pickled = path.name in names and bounds.first_bytes(path, 1) == b"\x80"
+    return {"": [path]} if pickled else {}
 
 
 class Python(Form):
     """Reads a whole folder: which batch is missing its own reader says."""
 
     def read(self, path: Path, part: str) -> Content:
-        return readers.read_cifar(path, part)[:2]
+        if path.is_dir():
+            return readers.read_cifar(path, part)[:2]
+        return readers.read_batch(path)
+
+
+def python_classes(path: Path) -> tuple[str, ...] | None:
+    """The names of the classes, of the file beside the batches."""
+    folder = path if path.is_dir() else path.parent
+    for name, key in META.items():
+        try:
+            with open_regular(folder / name) as file:
+                content = {readers.as_text(k): value for k, value in load_plain(file).items()}
+            return tuple(printable(readers.as_text(one)) for one in content[key])
+        except Exception:  # it is not needed
+            continue
+    return None
 
 
 def find_binary(path: Path) -> dict[str, list[Path]]:
@@ -52,5 +77,18 @@ def read_binary(path: Path) -> Content:
     )
 
 
-PYTHON = Python("CIFAR, python version", find_python, lambda path: None)
-BINARY = Form("CIFAR, binary version", find_binary, read_binary)
+def binary_classes(path: Path) -> tuple[str, ...] | None:
+    """The names of the classes, a line each, of the text beside the files."""
+    folder = path if path.is_dir() else path.parent
+    for name in META_TEXT:
+        try:
+            with open_regular(folder / name) as file:
+                text = bounds.read_whole(file, name, META_BYTES).decode()
+        except (OSError, ValueError, UserError):  # it is not needed
+            continue
+        return tuple(printable(line.strip()) for line in text.splitlines() if line.strip())
+    return None
+
+
+PYTHON = Python("CIFAR, python version", find_python, readers.read_batch, classes=python_classes)
+BINARY = Form("CIFAR, binary version", find_binary, read_binary, classes=binary_classes)

@@ -5,6 +5,7 @@ a set of its own; "@3" after a path takes severity 3 alone.
 """
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +19,14 @@ LABELS = "labels.npy"
 CHOSEN = re.compile(r"@([1-5])/?$")
 
 
-def split_severity(text: str) -> tuple[str, int | None]:
-    """("PATH", 3) of "PATH@3", unless there is a file or folder of the whole name."""
-    match = CHOSEN.search(text)
-    if match is None or Path(text).expanduser().exists():
-        return text, None
-    return text[: match.start()], int(match[1])
+def split_severity(path: Any) -> tuple[Any, int | None]:
+    """(PATH, 3) of PATH@3, text or path, unless there is a file or folder of the whole name."""
+    match = CHOSEN.search(str(path))
+    is_text = isinstance(path, str)
+    if match is None or (Path(path) if is_text else path).expanduser().exists():
+        return path, None
+    cut = path[: match.start()] if is_text else path.with_name(path.name[:-2])
+    return cut, int(match[1])
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
@@ -47,7 +50,7 @@ def corruptions_of(folder: Path) -> list[Path]:
 
 
 def find(path: Path) -> dict[str, list[Path]]:
-    place = Path(split_severity(str(path))[0])
+    place, _ = split_severity(path)
     if place.is_dir():
         return {"": [path]} if (place / LABELS).is_file() and corruptions_of(place) else {}
     if place.suffix != ".npy" or not (place.parent / LABELS).is_file():
@@ -56,8 +59,7 @@ def find(path: Path) -> dict[str, list[Path]]:
 
 
 def read_file(path: Path) -> Content:
-    place, severity = split_severity(str(path))
-    place = Path(place)
+    place, severity = split_severity(path)
     if place.is_dir():
         names = ", ".join(file.name for file in corruptions_of(place))
         raise UserError(
@@ -74,24 +76,23 @@ def read_file(path: Path) -> Content:
 
 
 def told(path: Path) -> str:
-    severity = split_severity(str(path))[1]
+    severity = split_severity(path)[1]
     return f"images of severity {severity}" if severity else "images of all five severities"
 
 
-def each_corruption(name: str, path: str | None) -> list[tuple[str, str | None]]:
+def each_corruption(name: str, path: Path | None) -> list[tuple[str, Path | None]]:
     """[(name, path)] of the sets that an item of --ood names: of a folder of corruptions one each,
     called as its corruption, after NAME_ where the folder was given a name; else the item itself.
     """
     if path is None:
         return [(name, path)]
-    folder, severity = split_severity(path)
-    place = Path(folder).expanduser()
+    place, severity = split_severity(path)
     if not place.is_dir() or not find(place):
         return [(name, path)]
     before = "" if name.startswith(place.resolve().name) else f"{name}_"
     end = f"@{severity}" if severity else ""
     return [
-        (f"{before}{file.stem}{end.replace('@', '_')}", f"{file}{end}")
+        (f"{before}{file.name[:-4]}{end.replace('@', '_')}", file.with_name(f"{file.name}{end}"))
         for file in corruptions_of(place)
     ]
 

@@ -24,7 +24,12 @@ def find(path: Path) -> dict[str, list[Path]]:
             for file in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if IMAGES.search(file.name):
                     part = "train" if "train" in file.name.lower() else "test"
-                    found.setdefault(part, [file])  # x sorts before x.gz
+                    first = found.setdefault(part, [file])[0]  # x sorts before x.gz
+                    if file.name not in (first.name, f"{first.name}.gz"):
+                        raise UserError(
+                            f"{folder} holds several sets of {part} images, {first.name} and "
+                            f"{file.name}. Give one file of images, or a folder with one set"
+                        )
             if found:
                 return found
         return {}
@@ -65,9 +70,8 @@ def labels_beside(path: Path) -> Path | None:
     if match is None:
         return None
     name = f"{path.name[: match.start()]}labels{match[1]}idx1{match[2]}ubyte"
-    return next(
-        (path.with_name(n) for n in (name, f"{name}.gz") if path.with_name(n).exists()), None
-    )
+    places = (path.with_name(n) for n in (name, f"{name}.gz"))
+    return next((place for place in places if place.exists()), None)
 
 
 def read_file(path: Path) -> Content:

@@ -14,18 +14,24 @@ LAYOUTS = (
     {"test": ("selected_test_32x32.mat",)},
 )
 LABELS = ("labels", "fine_labels")
+NEWER, HDF5 = b"MATLAB 7.3", b"\x89HDF\r\n"
 
 
 def find(path: Path) -> dict[str, list[Path]]:
     if path.is_dir():
         return named_files(path, LAYOUTS)
-    is_matlab = (path.suffix == ".mat" and path.exists()) or bounds.first_bytes(path).startswith(
-        b"MATLAB 5.0"
-    )
+    named = path.suffix.lower() == ".mat" and path.exists()
+    is_matlab = named or bounds.first_bytes(path).startswith((b"MATLAB 5.0", NEWER))
     return {"": [path]} if is_matlab else {}
 
 
 def read_file(path: Path) -> Content:
+    if bounds.first_bytes(path).startswith((NEWER, HDF5)):
+        raise UserError(
+            f"{path} is a MATLAB file of version 7.3, which is HDF5 inside and is not read. Write it "
+            "anew in MATLAB: save('NAME.mat', 'X', 'y', '-v7'); or bring its images as an .npz with "
+            "'images' and 'labels'"
+        )
     try:
         with open_regular(path) as file:
             names = [name for name, _, _ in whosmat(file)]
