@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -173,6 +174,25 @@ def test_one_file_of_any_name_and_its_pictures(world, name):
     for path in (sheets.draw_sheet(found), sheets.draw_histogram(found)):
         with Image.open(path) as picture:
             assert picture.format == "PNG" and min(picture.size) > 200
+
+
+def test_a_folder_of_names_that_are_not_utf_8(world):
+    folder = write_images(world.parent / "x", noise(30, 8, 7))
+    name = os.fsdecode(b"\xe9t\xe9")
+    try:
+        for file in sorted(folder.iterdir()):
+            os.rename(file, os.fsencode(folder) + b"/\xff " + os.fsencode(file.name))
+        folder.rename(world.parent / name)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("no such name on this disk")
+    (found,) = judge(world, images=name)
+    names = [f"\\udcff {i:03d}.png" for i in range(30)]
+    text = verdicts.format_table(found)
+    assert found.names == names and sum(name in text for name in names) == 20 and text.encode()
+    with open(verdicts.write_csv(found), newline="", encoding="utf-8") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == names
+    for path in (sheets.draw_sheet(found), sheets.draw_histogram(found)):
+        assert path.is_file() and str(path).isprintable()
 
 
 def test_sheet_of_many_images_shows_each_end(world):

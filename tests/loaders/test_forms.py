@@ -188,14 +188,15 @@ def test_idx_that_is_not_whole(packed, harm, tmp_path, data):
 # ---- CIFAR-10-C
 
 
-@pytest.fixture
-def corrupted(tmp_path):
+@pytest.fixture(params=(1, 2), ids=("(N,)", "(N,1)"))
+def corrupted(tmp_path, request):
     folder, made = tmp_path / "CIFAR-10-C", {}
     folder.mkdir()
     for seed, name in enumerate(("fog", "frost")):
         made[name] = noise(15, 32, seed)
         np.save(folder / f"{name}.npy", made[name])
-    np.save(folder / "labels.npy", np.tile([2, 0, 1], 5).astype(np.uint8))
+    shape = (15, 1)[: request.param]
+    np.save(folder / "labels.npy", np.tile([2, 0, 1], 5).astype(np.uint8).reshape(shape))
     np.save(folder / "other.npy", noise(3, 32, 9))  # not of these labels
     return folder, made
 
@@ -357,6 +358,7 @@ def test_a_turn_that_a_file_says_is_not_applied(tmp_path, data):
         ("textures", "dtd/dtd/images"),
         ("textures", "ood_datasets/dtd/images"),
         ("places365", "places365_standard/val"),
+        ("places365", "val_256"),
         ("places365", "ood_datasets/places365_standard"),
         ("lsun_c", "LSUN_C"),
         ("lsun_r", "ood_data/LSUN_resize"),

@@ -230,3 +230,13 @@ def test_members_with_a_leading_dot(tmp_path, data):
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         file.add(tmp_path / "c", ".")
     assert len(loaders.load_id("own", "test", data, tmp_path / "a.tar")) == 4
+    for seed, part in enumerate(("train", "test")):
+        write_images(tmp_path / "i" / part, *coloured(6, 3, 32, seed))
+    with tarfile.open(tmp_path / "i.tar", "w") as file:
+        file.add(tmp_path / "i", ".")
+    with zipfile.ZipFile(tmp_path / "i.zip", "w") as file:
+        for path in (tmp_path / "i").rglob("*.png"):
+            file.write(path, str(path.relative_to(tmp_path / "i")).replace("/", "\\"))
+    for name in ("i.tar", "i.zip"):
+        found = loaders.load_id("own", "test", data, tmp_path / name)
+        assert len(found) == 6 and found.classes == ("class_0", "class_1", "class_2")

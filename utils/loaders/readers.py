@@ -105,7 +105,10 @@ def is_archive(path: Path) -> bool:
     head = bounds.first_bytes(path, 512)
     if head.startswith(ZIP) or head[257:262] == b"ustar":
         return True
-    return head.startswith(PACKED) and tarfile.is_tarfile(path)
+    try:
+        return head.startswith(PACKED) and tarfile.is_tarfile(path)
+    except Exception:  # each unpacker has errors of its own
+        return False
 
 
 def is_image_file(path: Path) -> bool:
@@ -286,11 +289,13 @@ class Archive:
             for member in bounds.limited(self.file, path):
                 if member.is_dir() if zipped else not member.isfile():
                     continue
-                name = member.filename if zipped else member.name
+                # as tar packs "." and as some Windows programs write folders
+                name = member.filename.replace("\\", "/") if zipped else member.name
+                name = name.removeprefix("./")
                 if self.is_image(member, name):
                     self.members[name] = member
                 else:
-                    self.others[name.removeprefix("./")] = member
+                    self.others[name] = member
             if not zipped:
                 self.file.fileobj.seek(self.file.offset)
                 # a damaged header passes for the end

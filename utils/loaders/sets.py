@@ -146,7 +146,10 @@ DATASETS = {
     ),
     "places365": DataSet(
         ("places365/test_subset",),
-        ("places365_standard/test", "places365_standard/val", "places365_standard"),
+        (
+            *("places365_standard/test", "places365_standard/val", "places365_standard"),
+            *("test_256", "val_256", "test_large", "val_large"),
+        ),
         download=True,
     ),
     "lsun_c": DataSet(("LSUN",), ("LSUN_C",), crop_only=True, download=True),

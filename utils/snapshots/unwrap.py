@@ -159,7 +159,7 @@ def as_known(state: dict, path: Path) -> dict:
         if infer(coloured := of_colour(headed)):
             print_note(
                 f"{Path(path).name} is of a network with one input channel: it sees images as grey. "
-                "Where it was trained with one mean and std, give them: --mean M,M,M --std S,S,S"
+                "Where it was trained with one mean and std, give them: --mean M --std S"
             )
             return coloured
     return state

@@ -146,7 +146,8 @@ def add_common(parser: Parser, compilers: tuple[str, ...] = ("auto", "on", "off"
             default=None,
             metavar="NAME|R,G,B",
             help=f"that images are normalised with: {', '.join(loaders.STATISTICS)}, or three "
-            "numbers for values of 0 to 1 (default: the trained network's, else cifar, "
+            "numbers for values of 0 to 1, or one for all channels (default: the trained network's, "
+            "else cifar, "
             f"{loaders.shown(loaders.STATISTICS['cifar'])})",
         )
     parser.add(

@@ -43,6 +43,7 @@ def shape_of(path: Path) -> tuple[int, ...]:
 def corruptions_of(folder: Path) -> list[Path]:
     """The arrays of a folder that have as many images as its ``labels.npy`` has labels."""
     count = shape_of(folder / LABELS)
+    count = count[:1] if count[1:] == (1,) else count
     if len(count) != 1 or count[0] == 0 or count[0] % SEVERITIES:
         return []
     arrays = (file for file in sorted(folder.glob("*.npy")) if file.name != LABELS)
