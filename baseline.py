@@ -106,7 +106,6 @@ def main(argv: list[str] | None = None) -> None:
     error_before = None
     if given and not args.new_head:
         error_before = training.tell_error_before(model, test_batches, device, precision)
-        training.note_chance(error_before, test_set, num_classes, given)
         description["id_accuracy_before"] = round(100 - error_before, 4)
     begin = training.Rehearsal if args.dry_run else training.Run
     run = begin(
