@@ -95,9 +95,13 @@ def test_corruptions_in_an_archive(tmp_path, data, capsys):
         np.save(folder / f"{name}.npy", made[name])
     np.save(folder / "labels.npy", np.tile([1, 0], 5))
     archive = pack(tmp_path / "c", tmp_path / "CIFAR-10-C.tar")
-    sets = loaders.parse_ood(f"{archive},{archive}@3", "own", data)
-    assert [found.name for found in sets] == ["fog", "frost", "fog_3", "frost_3"]
-    wanted = [made["fog"], made["frost"], made["fog"][4:6], made["frost"][4:6]]
+    flat = pack(folder, tmp_path / "C.zip")  # without the folder around
+    items = f"{archive},{archive}@3,{flat}@5,own={flat}@1"
+    sets = loaders.parse_ood(items, "own", data)
+    names = ["fog", "frost", "fog_3", "frost_3", "fog_5", "frost_5", "own_fog_1", "own_frost_1"]
+    assert [found.name for found in sets] == names
+    parts = (slice(None), slice(4, 6), slice(8, 10), slice(0, 2))
+    wanted = [made[name][part] for part in parts for name in ("fog", "frost")]
     assert all(np.array_equal(pixels_of(f), w) for f, w in zip(sets, wanted, strict=True))
     assert (
         "CIFAR-10-C.tar/CIFAR-10-C/fog.npy@3, the images of severity 3" in capsys.readouterr().out

@@ -122,7 +122,7 @@ def opened(path: Place) -> Place:
         found = None if place.exists() else below(place)
     if found is None:
         return path
-    return found if severity is None else found.with_name(f"{found.name}@{severity}")
+    return found if severity is None else Inside(found.archive, f"{found.at}@{severity}")
 
 
 def below(path: Path) -> Inside | None:

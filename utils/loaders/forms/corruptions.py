@@ -90,7 +90,8 @@ def each_corruption(name: str, path: Path | None) -> list[tuple[str, Path | None
     place, severity = split_severity(path)
     if not place.is_dir() or not find(place):
         return [(name, path)]
-    before = "" if name.startswith(place.resolve().name) else f"{name}_"
+    given, own = name.removesuffix(f"_{severity}"), place.resolve().name
+    before = "" if given in (own, own.partition(".")[0]) else f"{given}_"
     end = f"@{severity}" if severity else ""
     return [
         (f"{before}{file.name[:-4]}{end.replace('@', '_')}", file.with_name(f"{file.name}{end}"))
