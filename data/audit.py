@@ -60,7 +60,7 @@ def known_items(name: str, data: Path) -> list[Item]:
 def own_items(name: str, path: str) -> list[Item]:
     """The parts of a set of one's own, or the whole of it."""
     path = Path(path).expanduser()
-    if not path.exists():
+    if not loaders.lies_at(path):
         raise runtime.UserError(loaders.missing_message(name, "test", None, path))
     if not loaders.has_parts(path):
         return [Item(name, name, "test", path, "test")]

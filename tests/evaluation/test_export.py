@@ -92,7 +92,7 @@ def test_pt2_of_every_score(world, score):
 def test_onnx(world):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    for score in ("energy", "msp", "react", "mahalanobis"):
+    for score in ("energy", "msp", "maxlogit", "react", "mahalanobis"):
         target = world.parent / f"{score}.onnx"
         export.export(world, arguments(world, "--score", score, "--export", target))
         session = runtime.InferenceSession(target.read_bytes(), providers=["CPUExecutionProvider"])

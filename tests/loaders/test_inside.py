@@ -78,6 +78,11 @@ def test_idx_and_arrays_in_an_archive(name, tmp_path, data):
     archive = pack(tmp_path / "m", tmp_path / name)
     colour = np.stack([noise(5, 28, 1)[..., 0]] * 3, axis=-1)
     expect(archive, "test", colour, range(5), data)
+    (tmp_path / "around").mkdir()
+    (tmp_path / "m").rename(tmp_path / "around" / "m")
+    for path in (archive, tmp_path / "around"):
+        judged = loaders.load_pictures(str(path), data, 28)
+        assert np.array_equal(pixels_of(judged), colour) and judged.labels is None
     keras = noise(4, 32, 0), noise(3, 32, 1)
     (tmp_path / "k" / "deep").mkdir(parents=True)
     np.savez(tmp_path / "k" / "deep" / "train.npz", images=keras[0], labels=[0, 1, 0, 1])
@@ -110,6 +115,10 @@ def test_corruptions_in_an_archive(tmp_path, data, capsys):
         loaders.load("x", path=archive, data=data)
     named = str(told.value).rpartition(" ")[2]  # what the error says to type
     expect(named, "test", made["fog"][4:6], [1, 0], data)
+    assert loaders.lies_at(named) and not loaders.lies_at(named.replace("fog", "frog"))
+    assert np.array_equal(pixels_of(loaders.load_pictures(named, data)), made["fog"][4:6])
+    with pytest.raises(UserError, match="does not exist"):
+        loaders.load_pictures(named.replace("fog", "frog"), data)
 
 
 def test_an_array_inside_that_claims_too_much(tmp_path, data, monkeypatch):

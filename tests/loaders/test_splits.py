@@ -118,6 +118,13 @@ def test_the_class_is_the_first_folder_below_the_split(tmp_path, data):
     assert np.bincount(train.labels).tolist() == np.bincount(coloured(6, 2, 8, 1)[1]).tolist()
 
 
+def test_a_test_part_without_labels_names_what_lies_beside(tmp_path, data):
+    tree(tmp_path / "own", ["train", "val"])
+    write_images(tmp_path / "own" / "test", noise(3, 8, 0))
+    with pytest.raises(UserError, match="has no labels.*Beside it lies val"):
+        pair(data, tmp_path / "own")
+
+
 def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path, data):
     images = noise(24, 8, 0)
     for split in ("train", "test"):

@@ -10,6 +10,7 @@ from .find import (
     has_parts,
     id_place,
     is_there,
+    lies_at,
     listed_path,
     load,
     load_id,

@@ -82,6 +82,12 @@ def as_path(path: str | Path) -> inside.Place:
     return path if isinstance(path, inside.Inside) else Path(path).expanduser()
 
 
+def lies_at(path: str | Path) -> bool:
+    """Whether there are images at a path: a file or folder, in an archive too, or a severity's."""
+    place = inside.opened(as_path(path))
+    return place.exists() or forms.form_of(place) is not None
+
+
 def named_place(name: str, split: str, data: str | Path) -> splits.Place:
     """Where a part of a named set lies: an official place is read whole; one's own may have parts,
     as everywhere. The path is None where there is nothing.
@@ -288,6 +294,7 @@ def load_id(
         raise UserError(
             f"data set '{name}' ({images.source}) has no labels; "
             "ID images need class folders or an .npz with 'labels'"
+            + (f". Beside it lies {place.unread}" if place and place.unread else "")
         )
     # one's own have classes of their own
     known = DATASETS[name].num_classes if name in DATASETS and path is None else None

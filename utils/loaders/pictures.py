@@ -23,14 +23,15 @@ def load_pictures(
     path = path or local_path(name, "test", data)
     if path is None and Path(text).expanduser().is_file():
         path = text
-    place = path = None if path is None else as_path(path)
-    if path is not None and forms.form_of(path) is None:
+    place = path = None if path is None else inside.opened(as_path(path))
+    if path is not None and forms.form_of(within := inside.around(path)):
+        place = path = within  # a folder around a form
+    if isinstance(path, Path) and forms.form_of(path) is None:
         if not path.exists():
             raise UserError(
                 missing_message(name, "test", data, path).replace("Give a", "Give an image, a")
             )
-        form_inside = isinstance(inside.opened(path), inside.Inside)
-        if path.is_dir() or (readers.is_archive(path) and not form_inside):
+        if path.is_dir() or readers.is_archive(path):
             # not the test part alone of a folder or archive that has one
             place = splits.Place(path, whole=True)
     return named(load(name, "test", data, place, size, skip_bad, fit_arrays=True))
