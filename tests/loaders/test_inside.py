@@ -253,3 +253,16 @@ def test_members_with_a_leading_dot(tmp_path, data):
     for name in ("i.tar", "i.zip"):
         found = loaders.load_id("own", "test", data, tmp_path / name)
         assert len(found) == 6 and found.classes == ("class_0", "class_1", "class_2")
+
+
+@pytest.mark.parametrize(
+    "arrays, advice",
+    (
+        ({"images": noise(2, 8, 0) / 255, "labels": [0, 1]}, r"\(255 \* images\)"),
+        ({"images": noise(2, 8, 0), "labels": np.eye(2)}, r"labels.argmax\(1\)"),
+    ),
+)
+def test_what_to_write_instead_is_said(arrays, advice, tmp_path, data):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=advice):
+        loaders.load("x", path=tmp_path / "a.npz", data=data)

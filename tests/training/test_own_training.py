@@ -266,5 +266,8 @@ def test_id_takes_the_name_of_a_set_in_the_data_folder(data, tmp_path, monkeypat
     np.savez(data / "other.npz", images=noise(2, 8, 0), labels=[0, 1])
     assert loaders.id_place("other", data) == str(data / "other.npz")
     assert loaders.id_place("nothing", data) == "nothing"
+    for name, words in (("svhn", "python data/download.py svhn"), ("digits", "baseline.py digits")):
+        with pytest.raises(UserError, match=words):
+            loaders.id_place(name, data)
     (tmp_path / "mine").mkdir()
     assert loaders.id_place("mine", data) == "mine"  # what is there is what is meant

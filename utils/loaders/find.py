@@ -217,13 +217,24 @@ def local_path(name: str, split: str, data: str | Path) -> str | None:
 
 
 def id_place(text: str, data: str | Path) -> str:
-    """An --id value: a path, or where below the data folder a set of that name lies."""
+    """An --id value: a path, or where below the data folder a set of that name lies. UserError: a
+    known set that is not there, or one that needs no file.
+    """
     if "/" in text or Path(text).expanduser().exists():
         return text
     folder = Path(data) / text
     if folder.is_dir() and has_parts(folder):
         return str(folder)
-    return str(find_source(text, "test", data) or text)
+    if found := find_source(text, "test", data):
+        return str(found)
+    if text in DATASETS and DATASETS[text].make:
+        raise UserError(
+            f"--id {text}: '{text}' has no file, it is made from installed packages. Take its name in "
+            f"the place of yours: python baseline.py {text}"
+        )
+    if text in DATASETS:
+        raise UserError(missing_message(text, "test", data))
+    return text
 
 
 def with_name(content: Content, name: str) -> tuple:

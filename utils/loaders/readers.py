@@ -187,7 +187,10 @@ def check_pixels(images: np.ndarray, where: str | Path) -> np.ndarray:
     """uint8 (N,H,W,3) view of an array of images, or a UserError that says what it is instead."""
     shape, kind = images.shape, images.dtype
     if kind != np.uint8:
-        raise UserError(f"{where}: images are {kind}, not uint8 (0 to 255)")
+        raise UserError(
+            f"{where}: images are {kind}, not uint8 (0 to 255). Write them so; of values of 0 to 1: "
+            "(255 * images).round().astype('uint8')"
+        )
     if images.ndim == 3 and shape[2] == 3:
         raise UserError(
             f"{where}: an array of shape {shape} is one colour image, or grey ones 3 wide. "
@@ -225,8 +228,10 @@ def check_labels(labels: np.ndarray | None, count: int, where: str | Path) -> np
     if labels.shape == (count, 1):  # as Keras and MedMNIST write them
         labels = labels[:, 0]
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        one_hot = labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1
         raise UserError(
             f"{where}: labels are {labels.dtype} of shape {labels.shape}, not {count} integers"
+            + (". Write the numbers of the classes: labels.argmax(1)" if one_hot else "")
         )
     if labels.size and labels.max() > np.iinfo(np.int64).max:
         raise UserError(f"{where}: labels reach {labels.max()}, which numbers no class")
