@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from . import bounds, forms, lists, readers, splits
-from .heads import is_hidden
+from .heads import is_hidden, is_named_image
 
 DEPTH = 3  # folders around everything
 ENDINGS = (*readers.ARRAY_ENDINGS, ".bin", ".mat", "-ubyte", "-ubyte.gz")  # or none at all
@@ -170,9 +170,25 @@ def around(path: Place) -> Place:
     for _ in range(DEPTH):
         if not place.is_dir() or holds_parts(place):
             break
-        shown = [entry for entry in place.iterdir() if not is_hidden(entry.name)]
-        folders = [entry for entry in shown if entry.is_dir()]
-        if len(folders) != 1 or any(map(readers.is_image_file, shown)):
+        inner = only_folder(place)
+        if inner is None:
             return path
-        place = folders[0]
+        place = inner
     return place if place.is_dir() and holds_parts(place) else path
+
+
+def only_folder(place: Place) -> Place | None:
+    """The folder in a folder that has no other one and no images; None: it is no such one."""
+    folders = []
+    for entry in place.iterdir():
+        if is_hidden(entry.name):
+            continue
+        if is_named_image(entry.name):  # before anything is asked of the disk
+            return None
+        if entry.is_dir():
+            folders.append(entry)
+        elif readers.is_image_file(entry):
+            return None
+        if len(folders) > 1:
+            return None
+    return folders[0] if folders else None

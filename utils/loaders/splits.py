@@ -61,7 +61,9 @@ def parts_of_folder(
     ``endings``, then lists of images.
     """
     found: dict[str, list[Path]] = {}
-    entries = sorted(path.iterdir(), key=lambda entry: (not entry.is_dir(), entry.name))
+    # by their names first: a folder may hold a million images
+    named = (entry for entry in path.iterdir() if kind_of(entry.name, (*endings, ".txt")))
+    entries = sorted(named, key=lambda entry: (not entry.is_dir(), entry.name))
     for entry in entries:
         kind = KINDS.get(entry.name.lower()) if entry.is_dir() else kind_of(entry.name, endings)
         if kind and (entry.is_dir() or entry.name.lower().endswith(endings)):
