@@ -763,5 +763,8 @@ def test_a_published_file_is_tested_and_tuned(make_project, digits, tmp_path):
     assert assumed.startswith("images are normalised with mean 0.4914")
     b = digits.do("test.py --model digits_wrn_pretrained --ood gaussian").splitlines()[2:]
     assert a == b
-    project.do("tune.py digits --epochs 1 --batch_size 379")
+    result = project.run("tune.py digits --epochs 1 --batch_size 379")
+    assert result.status == 0 and len(result.err.splitlines()) == 1
+    assert "digits_wrn_pretrained_epoch_99.pt is near chance on these images" in result.err
+    assert "assumed: the given network's file does not say" in result.out
     assert "digits_wrn_pretrained_epoch_99.pt" in project.names("pretrained")
