@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 ROWS = 4096  # 4,096 x 2,048 features in float64 are 64 MiB
-CACHED = 2**16  # entries of a block on which several operations follow: 512 KiB of float64
+CACHED = 2**15  # entries of a block on which several operations follow: 256 KiB of float64
 
 
 def slices(count: int, rows: int | None = None) -> Iterator[slice]:
