@@ -1,6 +1,6 @@
 """--record: what is copied to recorded/, and what stays."""
 
-from test_tables import write
+from test_tables import change, write
 
 from utils.evaluation import report
 from utils.paper import pages, tables
@@ -17,6 +17,8 @@ def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch)
     write(old, name="cifar10_few", scores=("msp",))
     write(old, name="cifar10_other", scores=("odin",))
     write(old, name="cifar10_sr", stage="sr")
+    write(old, name="cifar10_short", scores=("msp",))  # of another run of the stage
+    change(old / "cifar10_short.json", snapshot__name="pretrained/x_epochs3_epoch_2")
     write(new, name="cifar10_many", scores=("msp", "energy"))
     (new / "cifar10_many.csv").write_text("score\n")
     for name in (
@@ -37,6 +39,7 @@ def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch)
     assert sorted(path.stem for path in old.glob("*.json")) == [
         "cifar10_many",
         "cifar10_other",
+        "cifar10_short",
         "cifar10_sr",
     ]
     assert sorted(path.stem for path in old.glob("*_table.csv")) == [

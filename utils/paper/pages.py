@@ -15,7 +15,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from utils import loaders, runtime
+from utils import loaders, runtime, snapshots
 from utils.evaluation import report
 from utils.losses import LOSSES
 from utils.scores import SCORES, described_defaults
@@ -202,8 +202,8 @@ def record(name: str) -> None:
     """Copy the results of a data set's tables, and its figures,
     to the recorded/ folders that git tracks.
 
-    A recorded result goes once a new one of the same stage is of another snapshot or has
-    its scores; all else stays.
+    A recorded result goes once a new one of the same stage and name of a run is of another snapshot
+    or has its scores; all else stays.
     """
     measured = tables.measured_results((report.RESULTS,))
     measured = {key: found for key, found in measured.items() if key[0] == name}
@@ -232,12 +232,18 @@ def record(name: str) -> None:
 
 
 def is_replaced(path: Path, measured: dict) -> bool:
-    """Whether new results of a recorded one's stage have all its scores, or another snapshot."""
+    """Whether new results of the same stage and name of a run have all scores of a recorded one, or
+    another snapshot.
+    """
     old = report.read_result(path)
     if not tables.enters(old):
         return False
-    stage = tables.stage_of(old["snapshot"])
-    new = {key[3]: result for key, (_, result, _) in measured.items() if key[:3] == stage}
+    stage, run = tables.stage_of(old["snapshot"]), snapshots.stem_of(old["snapshot"]["name"])
+    new = {
+        key[3]: result
+        for key, (_, result, _) in measured.items()
+        if key[:3] == stage and snapshots.stem_of(result["snapshot"]["name"]) == run
+    }
     scores = {entry["score"] for entry in old["scores"]}
     return bool(new) and (
         scores <= set(new)
