@@ -4,7 +4,8 @@ makes of it.
 
 BatchNorm goes into the weights of the convolution before it and a float32 bias. (As a bfloat16 bias,
 which is what a compiler folds it to, its rounding would be the same error for every image.) One that
-no convolution is before is a kernel of fused.cpp, with its ReLU.
+no convolution is before is a kernel of fused.cpp, with its ReLU, and with the sum before it, which
+then stays in float32.
 """
 
 import operator
@@ -22,6 +23,9 @@ BF16 = torch.bfloat16
 POINTWISE = torch.ops.mkldnn
 # of the largest output: how far folded outputs may be from eager bfloat16 ones
 TOLERANCE = 0.03
+# Channels below which a sum is kept in float32: those of the first maps, whose rounding goes through
+# all that follows. On real images a WRN-40-2 gains nothing by keeping its wider ones as well.
+NARROW = 64
 
 
 def fold(model: nn.Module, size: tuple[int, int, int]) -> Callable | None:
@@ -121,10 +125,17 @@ class Sum(nn.Module):
                 shortcut, x, conv.packed(x), None, *last
             )
         y = conv(x)  # the operator above takes no float32 bias
+        check_same(shortcut, y)
         kernels().sum_bfloat16(
             y.data_ptr(), shortcut.data_ptr(), y.numel(), self.relu, torch.get_num_threads()
         )
         return shortcut
+
+
+def check_same(shortcut: Tensor, y: Tensor) -> None:
+    """ValueError for maps of other shapes, which PyTorch's sum would enlarge and a kernel would not."""
+    if shortcut.shape != y.shape:
+        raise ValueError("a sum of maps of other shapes")
 
 
 class Affine(nn.Module):
@@ -149,6 +160,41 @@ class Affine(nn.Module):
             torch.get_num_threads(),
         )
         return y
+
+
+class Step(nn.Module):
+    """shortcut + conv(x), kept in float32, and relu(bn()) of it, or without ReLU, in bf16.
+
+    A network that adds block after block to one map would else round that map to bf16 each time.
+    A float32 shortcut is changed in its own memory, which nobody reads again. kept: somebody reads
+    the sum itself, too.
+    """
+
+    def __init__(self, total: Sum, affine: Affine, kept: bool):
+        super().__init__()
+        self.conv, self.affine, self.kept = total.conv, affine, kept
+
+    def forward(self, shortcut: Tensor, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        x, trunk, affine = self.conv(x), None, self.affine
+        check_same(shortcut, x)
+        single = shortcut.dtype == torch.float32
+        if self.kept:
+            trunk = shortcut if single else torch.empty_like(shortcut, dtype=torch.float32)
+        step = kernels().step_float32 if single else kernels().step_bfloat16
+        y, channels = torch.empty_like(x), x.shape[1]
+        step(
+            x.data_ptr(),
+            shortcut.data_ptr(),
+            None if trunk is None else trunk.data_ptr(),
+            y.data_ptr(),
+            x.numel() // channels,
+            channels,
+            affine.scale.data_ptr(),
+            affine.shift.data_ptr(),
+            affine.relu,
+            torch.get_num_threads(),
+        )
+        return trunk, y
 
 
 def head(x: Tensor, fc: nn.Linear, gain: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -273,6 +319,26 @@ class Rewriting:
                     self.replace(chain, Sum(module, relu is not None), shortcut, conv.args[0])
                     break
 
+    def steps(self) -> None:
+        """Sums that one BatchNorm reads, and besides it at most such sums, which add to them."""
+        norm_of = {}
+        for node in reversed(list(self.graph.nodes)):
+            total = self.module(node)
+            if isinstance(total, Sum) and not total.relu and len(total.conv.given) < NARROW:
+                norms = [user for user in node.users if isinstance(self.module(user), Affine)]
+                rest = [user for user in node.users if user not in norms]
+                if len(norms) == 1 and all(u in norm_of and u.args[0] is node for u in rest):
+                    norm_of[node] = norms[0]
+        for node, norm in norm_of.items():
+            made = Step(self.module(node), self.module(norm), kept=len(node.users) > 1)
+            step = self.replace([node], made, *node.args)
+            with self.graph.inserting_after(step):
+                trunk = self.graph.call_function(operator.getitem, (step, 0))
+                y = self.graph.call_function(operator.getitem, (step, 1))
+            step.replace_all_uses_with(trunk, lambda user, own=(trunk, y): user not in own)
+            norm.replace_all_uses_with(y)
+            self.graph.erase_node(norm)
+
     def is_map(self, node: fx.Node) -> bool:
         """Whether a node's output is bf16, in channels_last memory and its own."""
         return isinstance(self.module(node), (Convolution, Sum, Affine))
@@ -285,6 +351,7 @@ def rewritten(model: nn.Module) -> fx.GraphModule:
     work.convolutions()
     work.norms()
     work.sums()
+    work.steps()
     work.graph.lint()
     work.whole.delete_all_unused_submodules()
     work.whole.recompile()

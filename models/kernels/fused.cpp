@@ -233,6 +233,35 @@ static void sum(const T *x, T *y, i64 count, int relu, int threads) {
     }
 }
 
+// trunk = shortcut + x in single precision, kept where there is a trunk to keep it in, and y = trunk * scale + shift by channel, and
+// ReLU: a block's sum and the BatchNorm that the next block begins with.
+template <class T>
+static void step(const bf16 *x, const T *shortcut, float *trunk, bf16 *y, i64 rows, i64 channels, const float *scale,
+                 const float *shift, int relu, int threads) {
+    const Lines lines(rows, channels);
+    const std::vector<float> scales = repeated(std::vector<float>(scale, scale + channels), lines.width);
+    const std::vector<float> shifts = repeated(std::vector<float>(shift, shift + channels), lines.width);
+    const float least = relu ? 0.f : -INFINITY;
+    #pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        const float *a = scales.data(), *b = shifts.data();
+        std::vector<float> unread(lines.width);
+        for (i64 line = lines.count * t / threads; line < lines.count * (t + 1) / threads; line++) {
+            const bf16 *in = x + line * lines.width;
+            const T *before = shortcut + line * lines.width;
+            float *sum = trunk ? trunk + line * lines.width : unread.data();
+            bf16 *out = y + line * lines.width;
+            const i64 length = lines.length(line);
+            #pragma omp simd
+            for (i64 i = 0; i < length; i++) {
+                float total = read(before[i]) + read(in[i]), v = total * a[i] + b[i];
+                sum[i] = total;
+                write(out[i], v < least ? least : v);
+            }
+        }
+    }
+}
+
 #define EXPORT(T, NAME)                                                                                                                 \
     extern "C" void forward_##NAME(const T *x, T *y, i64 rows, i64 channels, const float *weight, const float *bias, float *running_mean, \
                                    float *running_var, float momentum, float eps, float *mean, float *invstd, u32 threshold,            \
@@ -246,6 +275,10 @@ static void sum(const T *x, T *y, i64 count, int relu, int threads) {
     extern "C" void affine_##NAME(const T *x, T *y, i64 rows, i64 channels, const float *scale, const float *shift, int relu, int threads) { \
         affine<T>(x, y, rows, channels, scale, shift, relu, threads);                                                                   \
     }                                                                                                                                   \
+    extern "C" void step_##NAME(const bf16 *x, const T *shortcut, float *trunk, bf16 *y, i64 rows, i64 channels, const float *scale,     \
+                                const float *shift, int relu, int threads) {                                                          \
+        step<T>(x, shortcut, trunk, y, rows, channels, scale, shift, relu, threads);                                                  \
+    }                                                                                                                                 \
     extern "C" void sum_##NAME(const T *x, T *y, i64 count, int relu, int threads) { sum<T>(x, y, count, relu, threads); }
 EXPORT(float, float32)
 EXPORT(bf16, bfloat16)

@@ -222,5 +222,8 @@ def signatures(library: ctypes.CDLL) -> ctypes.CDLL:
         getattr(library, f"affine_{name}").argtypes = (
             [pointer] * 2 + [size] * 2 + [pointer] * 2 + [ctypes.c_int] * 2
         )
+        getattr(library, f"step_{name}").argtypes = (
+            [pointer] * 4 + [size] * 2 + [pointer] * 2 + [ctypes.c_int] * 2
+        )
         getattr(library, f"sum_{name}").argtypes = [pointer] * 2 + [size] + [ctypes.c_int] * 2
     return library

@@ -115,6 +115,40 @@ def test_affine_is_batch_norm_rounded_once(relu, channels, size):
     assert ((found - right).abs() <= 2**-8 * right.abs() + 1e-5).all()
 
 
+@needs_kernels
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_step_keeps_its_sum_in_float32(relu):
+    conv = nn.Conv2d(6, 8, 3, padding=1, bias=False).requires_grad_(False)
+    bn = with_statistics(nn.BatchNorm2d(8))
+    trunk = torch.full((2, 8, 5, 5), 100.0, dtype=BF16).contiguous(
+        memory_format=torch.channels_last
+    )
+    total = folded.Sum(folded.Convolution(conv, None, "none", False), False)
+    right = trunk.float()
+    for kept in [True] * 7 + [False]:
+        x = torch.randn(2, 6, 5, 5).to(BF16).contiguous(memory_format=torch.channels_last)
+        step = folded.Step(total, folded.Affine(bn, relu), kept)
+        right += step.conv(x).float()
+        trunk, y = step(trunk, x)
+        assert torch.equal(trunk, right) if kept else trunk is None
+        normed = bn(right).relu() if relu else bn(right)
+        torch.testing.assert_close(y.float(), normed, rtol=2**-7, atol=2**-7)
+
+
+@needs_kernels
+def test_the_first_sums_of_a_wrn_are_float32(monkeypatch):
+    model, x = with_statistics(models.build("wrn", 10, 40, 1)), images(20, 16)
+    errors = []
+    for _ in range(2):
+        fast = models.fold(copy.deepcopy(model), (3, 16, 16))
+        kinds = [type(module) for module in fast.modules()]
+        assert kinds.count(folded.Step) == (0 if errors else 12)
+        with torch.inference_mode(), torch.autocast("cpu", BF16):
+            errors.append(float((fast(x)[0] - model(x)[0]).square().mean()))
+        monkeypatch.setattr(folded.Rewriting, "steps", lambda self: None)
+    assert errors[0] < errors[1]
+
+
 def test_nan_stays():
     if fused.kernels() is None:
         pytest.skip("no C++ compiler here")
@@ -147,6 +181,17 @@ class Circular(Branching):
 class LogitsAlone(Circular):
     def forward(self, x):
         return self.fc(self.conv(x).mean((2, 3)))
+
+
+@needs_kernels
+def test_a_sum_of_other_shapes_is_refused():
+    """PyTorch would enlarge the smaller one; a kernel would read beyond its end."""
+    conv, bn = nn.Conv2d(6, 8, 3, padding=1).requires_grad_(False), nn.BatchNorm2d(8).eval()
+    total = folded.Sum(folded.Convolution(conv, None, "none", False), False)
+    x, one = torch.zeros(2, 6, 5, 5, dtype=BF16), torch.zeros(2, 8, 1, 1, dtype=BF16)
+    for module in (total, folded.Step(total, folded.Affine(bn, True), kept=True)):
+        with torch.inference_mode(), pytest.raises(ValueError, match="other shapes"):
+            module(one, x)
 
 
 @pytest.mark.parametrize("kind", [Branching, Circular, LogitsAlone])
