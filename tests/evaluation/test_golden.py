@@ -32,7 +32,7 @@ STEPPED = ["odin:eps=0.01", "mahalanobis:eps=0.01"]
 
 # Of each network: logits 0 and 1 of image 0, logit 2 of image 1, mean and maximum of the features.
 # Of each input step of the WRN: mean logit and mean feature.
-RECORDED_WITH = 2  # FORWARD
+RECORDED_WITH = 3  # FORWARD
 RECORDED = {
     "wrn": [-0.499737, 2.80465, 0.0528556, 1.2426, 5.39389],
     "resnet18": [-7.18483, -5.91316, 1.36988, 4.01992, 26.0524],
