@@ -24,6 +24,7 @@ from tqdm import tqdm
 import models
 from utils import loaders, runtime, snapshots, training
 from utils.losses import Batch, losses_of, sampling
+from utils.paper.curves import draw_curves
 from utils.training import meant, names, options
 
 
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         for epoch in run.epochs:
             model.train()
             streams.seed_network(epoch)
-            log = training.StepLog(first_step=epoch * steps)
+            log = training.StepLog(epoch * steps, loss)
             images = run.steps(batches, epoch)
             bar = tqdm(images, f"epoch {epoch + 1}/{args.epochs}", steps, **options.BAR)
             for step, batch in enumerate(bar, epoch * steps):
@@ -131,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
                     log.add(terms, share)
                 optimizer.step()
             run.end_epoch(epoch, log, *training.evaluate(model, test_batches, device, precision))
-    run.finish(error_before)
+    run.finish(draw_curves, error_before)
 
 
 if __name__ == "__main__":

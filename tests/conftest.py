@@ -31,6 +31,8 @@ DEPARTURES = re.compile(
     r"|(?:from|outliers|load|mean|grad-scale|sampling)(?:-[A-Za-z0-9]+(?:\.\d+)?)+)(?=[_.\W]|$)"
 )
 
+NO_MATPLOTLIB = "import sys\nsys.modules['matplotlib'] = None\n"
+
 
 def plain(text):
     """A text in which the names of runs are those of the recipe: the tests train with few epochs and
@@ -77,11 +79,14 @@ class Project:
             # the compiled kernels come along
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc"))
 
-    def run(self, command, cwd=None, prelude="", **environment):
+    def run(self, command, cwd=None, prelude="", figure=False, **environment):
         """Run ``baseline.py digits --epochs 1`` or the like; its status, and ``plain`` out and err.
-        ``prelude``: Python run before it.
+        ``prelude``: Python run before it. A training finds no matplotlib, whose figure takes as
+        long as the small runs themselves, but with ``figure``.
         """
         script, *arguments = shlex.split(command) if isinstance(command, str) else map(str, command)
+        if script in ("baseline.py", "tune.py") and not figure:
+            prelude = NO_MATPLOTLIB + prelude
         request = {
             "script": str(self.root / script),
             "arguments": arguments,

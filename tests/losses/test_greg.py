@@ -12,7 +12,9 @@ from torch.nn import functional as F
 import models
 from models.kernels import fused
 from utils.losses import LOSSES, Batch
-from utils.losses.greg import gradient_norms, gradient_term
+from utils.losses.greg import gradient_norms, gradient_term, norms_of
+from utils.runtime import UserError
+from utils.training import StepLog
 
 M_IN, M_OUT = -2.4, -2.2
 
@@ -46,6 +48,10 @@ def batch_of(model, x, x_out, y):
     return Batch(x, x_out, y, logits, features)
 
 
+def term(batch, *margins):
+    return gradient_term(batch, norms_of(batch), *margins)
+
+
 def slow_term(model, x, x_out, m_in, m_out):
     """The term image by image; right where no image sees another one."""
     total = 0.0
@@ -69,7 +75,7 @@ def test_in_evaluation_mode_it_is_the_term_of_each_image_alone(seed):
     with torch.no_grad():
         energies = -torch.logsumexp(model(torch.cat([x, x_out]))[0], dim=1).sort().values
     middle = float(energies[5] + energies[6]) / 2  # some images on either side, none at the margin
-    found = gradient_term(batch_of(model, x, x_out, y), middle, middle)
+    found = term(batch_of(model, x, x_out, y), middle, middle)
     expected = slow_term(model, x, x_out, middle, middle)
     assert expected > 0 and found.item() == pytest.approx(expected, rel=1e-5)
 
@@ -92,7 +98,7 @@ def test_the_gradient_by_the_weights_agrees_with_finite_differences():
 
     def value():
         # all images on the right side
-        return gradient_term(batch_of(model, x, x_out, y), 1e9, -1e9)
+        return term(batch_of(model, x, x_out, y), 1e9, -1e9)
 
     value().backward()
     for name, weight in model.named_parameters():
@@ -142,10 +148,10 @@ def test_in_bf16_the_term_is_that_of_fp32_to_a_hundredth():
     torch.manual_seed(0)
     model = models.build("wrn", 4, 10, 2, 0.0).train()
     x, x_out, y = images(n=16, m=16, size=16)
-    exact = gradient_term(batch_of(copy.deepcopy(model), x, x_out, y), 1e9, -1e9).item()
+    exact = term(batch_of(copy.deepcopy(model), x, x_out, y), 1e9, -1e9).item()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         batch = batch_of(model, x, x_out, y)
-    assert gradient_term(batch, 1e9, -1e9).item() == pytest.approx(exact, rel=1e-2)
+    assert term(batch, 1e9, -1e9).item() == pytest.approx(exact, rel=1e-2)
 
 
 def test_only_the_right_side_of_each_margin_counts():
@@ -153,12 +159,12 @@ def test_only_the_right_side_of_each_margin_counts():
     model = Small().eval()
     x, x_out, y = images()
     batch = batch_of(model, x, x_out, y)
-    assert gradient_term(batch, -1e9, 1e9).item() == 0.0
+    assert term(batch, -1e9, 1e9).item() == 0.0
     norms = gradient_norms(-torch.logsumexp(batch.logits, dim=1), (x, x_out))
-    assert gradient_term(batch, 1e9, 1e9).item() == pytest.approx(norms[0].mean().item())
-    assert gradient_term(batch, -1e9, -1e9).item() == pytest.approx(norms[1].mean().item())
-    whole = gradient_term(batch, 1e9, -1e9)
-    assert gradient_term(batch, 1e9, -1e9, "code").item() == pytest.approx(whole.item() / 12)
+    assert term(batch, 1e9, 1e9).item() == pytest.approx(norms[0].mean().item())
+    assert term(batch, -1e9, -1e9).item() == pytest.approx(norms[1].mean().item())
+    whole = term(batch, 1e9, -1e9)
+    assert term(batch, 1e9, -1e9, "code").item() == pytest.approx(whole.item() / 12)
 
 
 def test_the_statistics_of_batchnorm_move_once_a_step():
@@ -169,6 +175,36 @@ def test_the_statistics_of_batchnorm_move_once_a_step():
     sum(terms.values()).backward()
     assert list(terms) == ["ce", "energy", "gradient"] and model.bn.num_batches_tracked == 1
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
+
+
+def test_gradients_that_are_not_finite_are_said_as_such():
+    class Sharp(Small):
+        """Features whose slope is infinite where an image is black."""
+
+        def forward(self, x):
+            features = x.abs().sqrt().mean(dim=(2, 3)).repeat(1, 2)
+            return self.fc(features), features
+
+    torch.manual_seed(0)
+    (x, x_out, y), loss = images(), LOSSES["greg"](m_in=M_IN, m_out=M_OUT)
+    with torch.no_grad():
+        x[2, :, 3, 3] = 0.0
+        x_out[4] = 0.0
+    for model, bad in ((Small(), 0), (Sharp(), 2)):
+        log = StepLog(100, loss)
+        log.add(loss(batch_of(Small(), x, x_out, y)))
+        log.add(loss(batch_of(model, x, x_out, y)))
+        if not bad:
+            assert log.means()["gradient"] > 0
+            continue
+        with pytest.raises(UserError, match="gradient by the image is not finite for 2 of 12") as e:
+            log.check()
+        assert "at step 101 (ce 1." in str(e.value) and "smaller --learning_rate" in str(e.value)
+    x_out.data[0] = float("nan")  # the logits are what is wrong
+    log = StepLog(0, loss)
+    log.add(loss(batch_of(Small(), x, x_out, y)))
+    with pytest.raises(UserError, match="^the loss is not finite at step 0"):
+        log.check()
 
 
 @pytest.mark.parametrize("loss", ["energy", "greg"])

@@ -52,7 +52,7 @@ def figure(monkeypatch):
     """Hand a drawn figure over in place of writing it:
     ``figure(lambda: plot_x(..., "unused"))``.
     """
-    monkeypatch.setattr(plots, "save_figure", lambda fig, path_stem: fig)
+    monkeypatch.setattr(plots, "save_figure", lambda fig, *where: fig)
     return lambda draw: draw()
 
 
@@ -220,17 +220,24 @@ def test_sparsity_counts_features_near_zero(figure):
     assert list(fig.axes[1].lines[0].get_ydata()) == sorted(before.mean(axis=0), reverse=True)
 
 
-def test_fine_tuning_shows_cross_entropy_beside_the_whole_loss(figure):
-    fig = figure(
-        lambda: plots.plot_training_curves(
-            [{**row, "ce": "1.0", "l1": "2.0"} for row in ROWS], "unused"
-        )
-    )
-    labels = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
-    assert labels == ["Train, all terms", "Train, cross-entropy", "Test, cross-entropy"]
-    assert all(
-        ax.get_ylim()[1] > max(max(line.get_ydata()) for line in ax.lines) for ax in fig.axes
-    )
+def test_training_has_a_line_for_each_term(figure):
+    rows = [{**row, "ce": "1.0", "energy": "-2.0", "gradient": ".5"} for row in ROWS]
+    left, right = figure(lambda: plots.plot_training_curves(rows, "unused")).axes
+    told = {line.get_label(): line.get_ydata().tolist() for line in left.lines}
+    assert list(told) == [
+        "Train, all terms",
+        "Train, cross-entropy",
+        "Train, energy",
+        "Train, gradient",
+        "Test, cross-entropy",
+    ]
+    assert told["Train, energy"] == [-2.0] * 8 and told["Train, gradient"] == [0.5] * 8
+    assert [text.get_text() for text in left.get_legend().get_texts()] == list(told)
+    assert right.lines[0].get_ydata().tolist() == [float(row["test_error(%)"]) for row in ROWS]
+    for ax in (left, right):
+        low, high = ax.get_ylim()
+        assert all(low < min(line.get_ydata()) for line in left.lines) or ax is right
+        assert all(high > max(line.get_ydata()) for line in ax.lines)
 
 
 @pytest.mark.filterwarnings("error")

@@ -32,6 +32,7 @@ class Forked:
         sys.argv = argv
         for name in [n for n in sys.modules if n.partition(".")[0] in ("utils", "models", "data")]:
             del sys.modules[name]
+        sys.modules["matplotlib"] = None  # figures of the trainings take as long as they do
         torch.set_num_threads(threads)
         status = 0
         try:

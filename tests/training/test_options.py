@@ -214,6 +214,10 @@ def test_outliers_chosen_by_clusters(loss, option, make_project, own):
         f"tune.py own --id {own} --loss {loss} {option} --oe_batch_size 4 {words}",
         "12 candidates are fewer than 15",
     )
+    project.refuse(
+        f"tune.py own --id {own} --loss {loss} {option} {words} --batch_size 60",
+        "outliers.npz holds 50 images, fewer than the 60 clusters",
+    )
 
 
 def test_pretraining_with_other_losses(make_project, own):

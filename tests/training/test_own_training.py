@@ -243,7 +243,7 @@ def test_the_estimate_is_of_the_timed_steps_and_the_epochs_left(monkeypatch, cap
     assert len(list(run.steps(Thousand(), 0))) == rehearsal.WARM + rehearsal.TIMED
     run.times[-1] = 98.0
     run.end_epoch(0, training.StepLog(0), 1.0, 1.0)
-    run.finish()
+    run.finish(None)
     told = capsys.readouterr().out
     # ten steps of 2 s: 2,000 s an epoch, and what testing took
     assert "2 s a step, the median of 10" in told and "20,000 in 20 epochs" in told

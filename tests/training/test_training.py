@@ -57,7 +57,7 @@ torch.optim.SGD.step = record
 
 
 def test_step_log_gives_means_and_names_the_first_step_that_is_not_finite(monkeypatch):
-    monkeypatch.setattr(training.run, "CHECK_EVERY", 4)
+    monkeypatch.setattr(training.steps, "CHECK_EVERY", 4)
     log = training.StepLog(first_step=0)
     for i in range(10):
         log.add({"ce": torch.tensor(float(i)), "l1": torch.tensor(1.0)})

@@ -234,6 +234,13 @@ class TrainingBatches:
         self.images.balanced = getattr(args, "balance", False)
         candidates = CANDIDATES if getattr(loss, "chooses_outliers", False) is True else 1
         if outliers is not None:
+            if candidates > 1 and len(outliers) < args.batch_size:
+                raise UserError(
+                    f"--sampling clusters: {outliers.source or outliers.name} holds "
+                    f"{len(outliers)} images, fewer than the {args.batch_size} clusters of a step, "
+                    "one for each ID image. Give more outliers (--outliers) or a smaller "
+                    "--batch_size"
+                )
             self.outliers = Batches(
                 outliers,
                 candidates * args.oe_batch_size,

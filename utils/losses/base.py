@@ -105,6 +105,9 @@ class Loss:
     # what goes on from step to step beside the network and is kept in the state of the run: the
     # head, or numbers of the loss's own; None where nothing does
     kept: torch.nn.Module | None = None
+    # of a loss with ``gradient``: (n+m,) bool, which images of the last batch had a gradient whose
+    # norm is a finite number; the error of a step whose terms are not finite names how many had not
+    finite: Tensor | None = None
 
     def attach(self, feature_dim: int, device: torch.device) -> None:
         """Make the head of a loss that has one, and put what is kept on the device."""

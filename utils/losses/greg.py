@@ -19,16 +19,23 @@ def gradient_norms(energy: Tensor, images: tuple[Tensor, ...]) -> list[Tensor]:
     return [gradient.flatten(1).norm(dim=1) for gradient in gradients]
 
 
-def gradient_term(batch: Batch, m_in: float, m_out: float, scale: str = "paper") -> Tensor:
+def norms_of(batch: Batch) -> list[Tensor]:
+    """``gradient_norms`` of a batch: (n,) of the ID images, (m,) of the outliers."""
+    return gradient_norms(-torch.logsumexp(batch.logits, dim=1), (batch.x, batch.x_out))
+
+
+def gradient_term(
+    batch: Batch, norms: list[Tensor], m_in: float, m_out: float, scale: str = "paper"
+) -> Tensor:
     """mean_in ||1[S <= m_in] grad_x S|| + mean_out ||1[S >= m_out] grad_x S|| with S =
-    -logsumexp f: scalar >= 0.
+    -logsumexp f: scalar >= 0. ``norms``: (n,) and (m,), those of ``norms_of(batch)``.
 
     Only images that are already on the right side of their margin count, but the means are over
     all. ``scale`` "code" divides once more by N_in + N_out, as the published
     code does. Source: [GReg].
     """
     energy = -torch.logsumexp(batch.logits, dim=1)
-    norms_in, norms_out = gradient_norms(energy, (batch.x, batch.x_out))
+    norms_in, norms_out = norms
     n = len(batch.y)
     right_in, right_out = energy[:n].detach() <= m_in, energy[n:].detach() >= m_out
     term = (right_in * norms_in).mean() + (right_out * norms_out).mean()
@@ -84,7 +91,9 @@ class GReg(Loss):
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         hinges = energy_hinges(batch.logits_in, batch.logits_out, self.m_in, self.m_out)
-        gradient = gradient_term(batch, self.m_in, self.m_out, self.grad_scale)
+        norms = norms_of(batch)
+        self.finite = torch.isfinite(torch.cat(norms).detach())
+        gradient = gradient_term(batch, norms, self.m_in, self.m_out, self.grad_scale)
         return {
             "ce": batch.cross_entropy(),
             "energy": self.beta * hinges,

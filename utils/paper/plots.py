@@ -25,6 +25,7 @@ DASHES = ("-", "--", "-.", ":")
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.1}  # a threshold, a choice
 WIDTH = 9.0  # inches; 900 px on a README page, where 9 pt then is 12.5 px
 BINS = 70  # of a density
+SHOWN = {"ce": "cross-entropy", "l1": "L1 norm"}  # terms of a loss, as a legend has them
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -307,45 +308,50 @@ def plot_sparsity(
 
 @styled
 def plot_training_curves(
-    rows: list[Mapping], path_stem: str | Path, title: str | None = None
+    rows: list[Mapping],
+    path_stem: str | Path,
+    title: str | None = None,
+    suffixes: Sequence[str] = (".png", ".svg"),
 ) -> tuple[Path, ...]:
     """Losses and ID test error over epochs. rows: dicts of the training CSV, with the columns
     epoch,time(s),train_loss,test_loss,test_error(%) as numbers or strings; an empty cell leaves a
-    gap. Fine-tuning has a column ce too: its training loss has more terms than cross-entropy, which
+    gap. Every further column is a term of the training loss, and a line; of them cross-entropy
     alone is what the test loss is.
     """
     need(rows, "the training CSV")
-    columns = ("epoch", "time(s)", "train_loss", "ce", "test_loss", "test_error(%)")
-    epoch, seconds, train, terms, test, error = (
+    columns = ("epoch", "time(s)", "train_loss", "test_loss", "test_error(%)")
+    epoch, seconds, train, test, error = (
         as_numbers([row.get(column) for row in rows]) for column in columns
     )
+    terms = [name for name in rows[0] if name and name not in columns]
     style = {"marker": "o" if len(rows) <= 20 else None, "markersize": 4}
     fig = new_figure(3.4)
     left, right = fig.subplots(1, 2)
-    several = bool(np.isfinite(terms).any())
-    curves = [
-        (train, BLUE, "-", "Train, all terms" if several else "Train"),
-        *[(terms, BLUE, ":", "Train, cross-entropy")] * several,
-        (test, ORANGE, "--", "Test, cross-entropy" if several else "Test"),
-    ]
+    curves = [(train, BLUE, "-", "Train, all terms" if terms else "Train")]
+    for k, name in enumerate(terms):
+        colour, dash = COLOURS[2 + k % (len(COLOURS) - 2)], DASHES[2 + k % 2]
+        values = as_numbers([row.get(name) for row in rows])
+        curves.append((values, colour, dash, f"Train, {SHOWN.get(name, name)}"))
+    curves.append((test, ORANGE, "--", "Test, cross-entropy" if terms else "Test"))
     for values, colour, dash, label in curves:
         left.plot(epoch, values, color=colour, linestyle=dash, label=label, **style)
-    left.set(xlabel="Epoch", ylabel="Loss (nats)")
-    left.legend()
+    left.set(xlabel="Epoch", ylabel="Loss")
+    left.legend(fontsize=8 if len(curves) > 4 else None)
     last = np.flatnonzero(np.isfinite(error))[-1:]
     label = f"last: {error[last[0]]:.2f} %" if len(last) else None
     right.plot(epoch, error, color=GREEN, label=label, **style)
     right.set(xlabel="Epoch", ylabel="ID test error (%)")
     if label:
         right.legend()
-    for ax, curves in ((left, (train, test)), (right, (error,))):
+    for ax, drawn in ((left, [curve[0] for curve in curves]), (right, [error])):
         ax.grid(True)
-        highest = np.nanmax([np.nanmax(curve, initial=0) for curve in curves])
-        ax.set_ylim(0, 1.3 * highest or 1)  # room for the legend
+        values = np.concatenate([*drawn, [0.0]])
+        low, high = np.nanmin(values), np.nanmax(values)
+        ax.set_ylim(1.1 * low, (1.6 if len(drawn) > 4 else 1.3) * high or 1)  # room for the legend
         ax.xaxis.get_major_locator().set_params(integer=True)
     spent = f"{np.nanmean(seconds):.0f} s an epoch" if np.isfinite(seconds).any() else None
     fig.suptitle(", ".join(filter(None, (title, spent))), fontsize=10)
-    return save_figure(fig, path_stem)
+    return save_figure(fig, path_stem, suffixes)
 
 
 @styled

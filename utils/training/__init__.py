@@ -20,5 +20,6 @@ from .network import (
     tell_error_before,
 )
 from .rehearsal import Rehearsal
-from .run import Run, StepLog
+from .run import Run
 from .schedule import cosine_lr, learning_rate, set_lr
+from .steps import StepLog

@@ -2,8 +2,8 @@
 and are moved into place by renames when it has ended.
 
 ``FOLDER/STEM.run/`` holds the log, the newest and the best snapshot and the state that --resume
-needs. What a finished run of that name had left in FOLDER stays there until the new one is whole;
-then it goes to ``FOLDER/replaced/``.
+needs, at the end the log's figure. What a finished run of that name had left in FOLDER stays there
+until the new one is whole; then it goes to ``FOLDER/replaced/``.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ class RunFiles:
         """
         pattern = (
             re.escape(self.stem)
-            + r"(_epoch_\d+|_best_epoch_\d+|_training_results|\.resume)\.(pt|json|csv)"
+            + r"(_epoch_\d+|_best_epoch_\d+|_training_results|\.resume)\.(pt|json|csv|png)"
         )
         pattern = rf"{pattern}|\.{pattern}\.\w+|{re.escape(self.ended.name)}"
         there = self.place.iterdir() if self.place.exists() else ()
@@ -222,7 +222,7 @@ class NoFiles(RunFiles):
 
 def finished_files(folder: Path, stem: str) -> list[Path]:
     """The files of a finished run of this name."""
-    pattern = re.escape(stem) + r"(_epoch_\d+|_best|_training_results)\.(pt|json|csv)"
+    pattern = re.escape(stem) + r"(_epoch_\d+|_best|_training_results)\.(pt|json|csv|png)"
     there = folder.iterdir() if folder.exists() else ()
     return sorted(file for file in there if file.is_file() and re.fullmatch(pattern, file.name))
 

@@ -5,7 +5,8 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from utils import runtime
 from utils.loaders import TrainingBatches
 
 from .files import load_state
-from .run import StepLog
+from .steps import StepLog
 
 WARM, TIMED = 3, 10  # steps before time is taken, and of which it is taken
 
@@ -55,7 +56,7 @@ class Rehearsal:
         log.check()  # a loss that is not finite is told here as it would be in the run
         self.tested = self.now() - self.times[-1]
 
-    def finish(self, error_before: float | None = None) -> None:
+    def finish(self, draw: Callable[[Path], None], error_before: float | None = None) -> None:
         """Print the recipe with the origin of each value, the steps, the memory and the time."""
         recipe, origins = self.args.recipe, self.args.origins
         print(f"{self.stem} would be trained so:")

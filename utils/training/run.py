@@ -6,66 +6,17 @@ import io
 import math
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-
-import torch
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from utils import snapshots
 from utils.loaders import TrainingBatches
 from utils.runtime import UserError, print_note, ranks, write_text
 
 from .files import NoFiles, RunFiles, load_state
+from .steps import StepLog
 
 COLUMNS = ["epoch", "time(s)", "train_loss", "test_loss", "test_error(%)"]
-CHECK_EVERY = 25  # steps between looks at the losses: reading a value makes the device wait
-
-
-class StepLog:
-    """The terms of an epoch's steps, kept on the device and read every CHECK_EVERY passes;
-    ``seconds`` of the epoch.
-
-    UserError with the number of the first step whose terms do not have a finite sum.
-    """
-
-    def __init__(self, first_step: int):
-        self.first_step, self.pending, self.sums, self.steps = first_step, [], {}, 0.0
-        self.start, self.seconds = time.perf_counter(), math.nan
-
-    def add(self, terms: dict[str, torch.Tensor], share: float = 1.0) -> None:
-        """terms: name -> scalar tensor, of this share of a step's images."""
-        self.pending.append((share, torch.stack([term.detach() for term in terms.values()])))
-        self.names = list(terms)
-        if len(self.pending) == CHECK_EVERY:
-            self.check()
-
-    def check(self) -> None:
-        if not self.pending:
-            return
-        shares, values = zip(*self.pending)
-        values = torch.stack(values).cpu().double()
-        self.pending = []
-        wrong = (~torch.isfinite(values.sum(dim=1))).nonzero()
-        if len(wrong):
-            # shares of whole steps add up to 1 but for their rounding
-            step = self.first_step + int(self.steps + sum(shares[: int(wrong[0])]) + 1e-6)
-            parts = ", ".join(
-                f"{n} {v:g}" for n, v in zip(self.names, values[wrong[0, 0]].tolist())
-            )
-            raise UserError(
-                f"the loss is not finite at step {step} ({parts}); the last good snapshot is kept. "
-                "Try a smaller --learning_rate"
-            )
-        weights = torch.tensor(shares, dtype=torch.float64)
-        for name, value in zip(self.names, (weights @ values).tolist()):
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += sum(shares)
-
-    def means(self) -> dict[str, float]:
-        """Mean of each term over the steps; the epoch's training ends here."""
-        self.check()
-        self.seconds = time.perf_counter() - self.start
-        return {name: value / self.steps for name, value in self.sums.items()}
 
 
 class Run:
@@ -273,11 +224,13 @@ class Run:
                 ) from None
             raise
 
-    def finish(self, error_before: float | None = None) -> None:
-        """Move the run's files into place and say where its snapshot is; warn where fine-tuning
-        has cost more than a point of ID accuracy, ``error_before`` being the error in percent of
-        the network it began with.
+    def finish(self, draw: Callable[[Path], None], error_before: float | None = None) -> None:
+        """``draw`` the log, move the run's files into place and say where its snapshot is; warn
+        where fine-tuning has cost more than a point of ID accuracy, ``error_before`` being the
+        error in percent of the network it began with.
         """
+        if not ranks.rank():
+            draw(self.files.log)
         kept = self.files.install()
         if kept:
             print(f"note: a former run's files of {self.stem} are now in {kept}")
