@@ -5,7 +5,7 @@ from torch import nn
 from .allconv import AllConvNet
 from .densenet import DenseNet
 from .foreign import HEAD_ALIASES, check_contract, clean_name, infer, load_function
-from .layers import fold, has_kernels, use_kernels
+from .layers import differentiate_twice, fold, has_kernels, use_kernels
 from .plain import PACKAGES, call_builder, feature_width, linear_head
 from .resnet import ResNet
 from .wrn import WideResNet

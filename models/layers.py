@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 try:
-    from .kernels import fused, mask
+    from .kernels import fused, mask, twice
 except ModuleNotFoundError:  # the folder is there for a CPU's speed only, and may be deleted
-    fused = mask = None
+    fused = mask = twice = None
 
 wanted = {"fused": True, "mask": True}
 
@@ -23,6 +23,14 @@ def use_kernels(fused: bool, mask: bool = True) -> dict[str, bool]:
     before = dict(wanted)
     wanted.update(fused=fused, mask=mask)
     return before
+
+
+def differentiate_twice(model: nn.Module) -> None:
+    """Have the network's convolutions take operators whose gradients are themselves differentiated
+    quickly, for a loss that holds a gradient; without the kernels they stay what they are.
+    """
+    if twice is not None:
+        twice.prepare(model)
 
 
 def fold(model: nn.Module, size: tuple[int, int, int]) -> Callable | None:

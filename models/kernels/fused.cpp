@@ -1,4 +1,4 @@
-// Training-mode BatchNorm + ReLU + dropout in one kernel forward and one backward, on channels_last memory: rows = N*H*W, channels C.
+// Training-mode BatchNorm + ReLU + dropout in one kernel forward, one backward and one for the backward's own gradients, on channels_last memory: rows = N*H*W, channels C.
 // fused.py compiles this file for the machine at hand and calls it; T is float or a bfloat16 kept as its 16 bits.
 #include <algorithm>
 #include <cmath>
@@ -199,6 +199,87 @@ static void backward(const T *x, const T *y, const T *dy, T *dx, i64 rows, i64 c
     }
 }
 
+// The gradients of backward: of v . dx + p . dweight + q . dbias by dy (into ddy), by x (into ddx) and by weight, for a v of dx's shape
+// and p, q a value a channel. With m = 1[y > 0] kept, g = m dy, z = (x - mean) invstd and means over the rows
+//     a = mean(v z), b = mean(g z), s = mean(v g) - mean(v) mean(g), A = weight invstd:
+//     ddy = m (A (v - mean(v) - a z) + p z + q)
+//     ddx = A invstd (z (3 a b - s) - b (v - mean(v)) - a (g - mean(g))) + p invstd (g - mean(g) - b z)
+//     ddweight = rows invstd (s - a b)
+template <class T>
+static void second(const T *x, const T *y, const T *dy, const T *v, T *ddy, T *ddx, i64 rows, i64 channels, const float *weight,
+                   const float *mean, const float *invstd, const float *p, const float *q, float *ddweight, u32 threshold, int threads) {
+    const Lines lines(rows, channels);
+    const float kept = 65536.f / float(65536u - threshold);
+    const std::vector<float> means = repeated(std::vector<float>(mean, mean + channels), lines.width);
+    const i64 all = 6 * channels;    // sums of v, g, v g, v (x - mean), g (x - mean), and nothing
+    std::vector<double> sums(size_t(threads) * all, 0.0);
+    #pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        const i64 end = lines.count * (t + 1) / threads;
+        for (i64 first = lines.count * t / threads; first < end; first += FOLD_EVERY) {
+            std::vector<float> vs(lines.width), gs(lines.width), vgs(lines.width), vxs(lines.width), gxs(lines.width), none(lines.width);
+            float *sv = vs.data(), *sg = gs.data(), *svg = vgs.data(), *svx = vxs.data(), *sgx = gxs.data();
+            const float *o = means.data();
+            for (i64 line = first; line < std::min(end, first + FOLD_EVERY); line++) {
+                const i64 at = line * lines.width, length = lines.length(line);
+                const T *in = x + at, *out = y + at, *grad = dy + at, *other = v + at;
+                #pragma omp simd
+                for (i64 i = 0; i < length; i++) {
+                    float g = read(out[i]) <= 0 ? 0.f : read(grad[i]);
+                    float w = read(other[i]), c = read(in[i]) - o[i];
+                    sv[i] += w;
+                    sg[i] += g;
+                    svg[i] += w * g;
+                    svx[i] += w * c;
+                    sgx[i] += g * c;
+                }
+            }
+            double *to = &sums[size_t(t) * all];
+            fold(vs, gs, channels, to);
+            fold(vgs, vxs, channels, to + 2 * channels);
+            fold(gxs, none, channels, to + 4 * channels);
+        }
+    }
+    // ddx = e v + f g + h (x - mean) + k and ddy = m (A v + r (x - mean) + u), each with values of the channel
+    std::vector<float> scale(channels), slope(channels), offset(channels), by_v(channels), by_g(channels), by_x(channels), rest(channels);
+    for (i64 c = 0; c < channels; c++) {
+        double mean_of[5] = {0, 0, 0, 0, 0};
+        for (int t = 0; t < threads; t++)
+            for (int k = 0; k < 5; k++) mean_of[k] += sums[size_t(t) * all + k * channels + c] / rows;
+        const double i = invstd[c], A = weight[c] * i, mv = mean_of[0], mg = mean_of[1] * kept;
+        const double a = mean_of[3] * i, b = mean_of[4] * i * kept, s = mean_of[2] * kept - mv * mg;
+        scale[c] = float(A * kept);
+        slope[c] = float((p[c] - A * a) * i * kept);
+        offset[c] = float((q[c] - A * mv) * kept);
+        by_v[c] = float(-A * i * b);
+        by_g[c] = float((p[c] - A * a) * i * kept);
+        by_x[c] = float((A * (3 * a * b - s) - p[c] * b) * i * i);
+        rest[c] = float(A * i * (b * mv + a * mg) - p[c] * i * mg);
+        ddweight[c] = float(rows * i * (s - a * b));
+    }
+    const i64 width = lines.width;
+    const std::vector<float> scales = repeated(scale, width), slopes = repeated(slope, width), offsets = repeated(offset, width);
+    const std::vector<float> vs = repeated(by_v, width), gs = repeated(by_g, width), xs = repeated(by_x, width), rests = repeated(rest, width);
+    #pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        const float *A = scales.data(), *r = slopes.data(), *u = offsets.data(), *o = means.data();
+        const float *e = vs.data(), *f = gs.data(), *h = xs.data(), *k = rests.data();
+        for (i64 line = lines.count * t / threads; line < lines.count * (t + 1) / threads; line++) {
+            const i64 at = line * width, length = lines.length(line);
+            const T *in = x + at, *out = y + at, *grad = dy + at, *other = v + at;
+            T *first = ddy + at, *to = ddx + at;
+            #pragma omp simd
+            for (i64 i = 0; i < length; i++) {
+                float on = read(out[i]) <= 0 ? 0.f : 1.f;
+                float g = read(out[i]) <= 0 ? 0.f : read(grad[i]);
+                float w = read(other[i]), c = read(in[i]) - o[i];
+                write(first[i], on * (A[i] * w + r[i] * c + u[i]));
+                write(to[i], e[i] * w + f[i] * g + h[i] * c + k[i]);
+            }
+        }
+    }
+}
+
 // y = x * scale + shift by channel, and ReLU: a BatchNorm of running statistics that no convolution can take over.
 template <class T>
 static void affine(const T *x, T *y, i64 rows, i64 channels, const float *scale, const float *shift, int relu, int threads) {
@@ -271,6 +352,11 @@ static void step(const bf16 *x, const T *shortcut, float *trunk, bf16 *y, i64 ro
     extern "C" void backward_##NAME(const T *x, const T *y, const T *dy, T *dx, i64 rows, i64 channels, const float *weight,            \
                                     const float *mean, const float *invstd, float *dweight, float *dbias, u32 threshold, int threads) { \
         backward<T>(x, y, dy, dx, rows, channels, weight, mean, invstd, dweight, dbias, threshold, threads);                            \
+    }                                                                                                                                   \
+    extern "C" void second_##NAME(const T *x, const T *y, const T *dy, const T *v, T *ddy, T *ddx, i64 rows, i64 channels,               \
+                                  const float *weight, const float *mean, const float *invstd, const float *p, const float *q,          \
+                                  float *ddweight, u32 threshold, int threads) {                                                        \
+        second<T>(x, y, dy, v, ddy, ddx, rows, channels, weight, mean, invstd, p, q, ddweight, threshold, threads);                     \
     }                                                                                                                                   \
     extern "C" void affine_##NAME(const T *x, T *y, i64 rows, i64 channels, const float *scale, const float *shift, int relu, int threads) { \
         affine<T>(x, y, rows, channels, scale, shift, relu, threads);                                                                   \

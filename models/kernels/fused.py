@@ -11,12 +11,12 @@ import platform
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .mask import LEVELS
 
@@ -79,8 +79,7 @@ class Fused(torch.autograd.Function):
             if bn.track_running_stats
             else (None, None)
         )
-        name = str(x.dtype).removeprefix("torch.")
-        getattr(kernels(), f"forward_{name}")(
+        kernel("forward", x)(
             x.data_ptr(),
             y.data_ptr(),
             x.numel() // channels,
@@ -96,20 +95,37 @@ class Fused(torch.autograd.Function):
             key,
             torch.get_num_threads(),
         )
-        ctx.save_for_backward(x, y, weight, bias, mean, invstd)
-        ctx.threshold, ctx.name, ctx.eps = threshold, name, bn.eps
+        ctx.save_for_backward(x, y, weight, mean, invstd)
+        ctx.threshold = threshold
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, weight, bias, mean, invstd = ctx.saved_tensors
-        # create_graph: the gradient is to be differentiated again, which a kernel's cannot
-        if torch.is_grad_enabled():
-            return differentiable_gradients(ctx, x, y, weight, bias, grad)
+        x, y, weight, mean, invstd = ctx.saved_tensors
         grad = grad.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        found = Gradients.apply(grad, x, weight, y.detach(), mean, invstd, ctx.threshold)
+        return *found, None, None
+
+
+class Gradients(torch.autograd.Function):
+    """What ``Fused`` gives back (dx, dweight, dbias), as an operation that is differentiable in its
+    turn, for losses that hold a gradient (GReg's, for one).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grad: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        y: Tensor,
+        mean: Tensor,
+        invstd: Tensor,
+        threshold: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
         channels = x.shape[1]
-        getattr(kernels(), f"backward_{ctx.name}")(
+        kernel("backward", x)(
             x.data_ptr(),
             y.data_ptr(),
             grad.data_ptr(),
@@ -121,23 +137,45 @@ class Fused(torch.autograd.Function):
             invstd.data_ptr(),
             dweight.data_ptr(),
             dbias.data_ptr(),
+            threshold,
+            torch.get_num_threads(),
+        )
+        ctx.save_for_backward(grad, x, weight, y, mean, invstd)
+        ctx.threshold = threshold
+        return dx, dweight, dbias
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, v: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor | None, ...]:
+        grad, x, weight, y, mean, invstd = ctx.saved_tensors
+        v = v.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        p, q = p.contiguous(), q.contiguous()
+        by_grad, by_x, by_weight = (torch.empty_like(tensor) for tensor in (x, x, weight))
+        channels = x.shape[1]
+        kernel("second", x)(
+            x.data_ptr(),
+            y.data_ptr(),
+            grad.data_ptr(),
+            v.data_ptr(),
+            by_grad.data_ptr(),
+            by_x.data_ptr(),
+            x.numel() // channels,
+            channels,
+            weight.data_ptr(),
+            mean.data_ptr(),
+            invstd.data_ptr(),
+            p.data_ptr(),
+            q.data_ptr(),
+            by_weight.data_ptr(),
             ctx.threshold,
             torch.get_num_threads(),
         )
-        return dx, dweight, dbias, None, None
+        return by_grad, by_x, by_weight, None, None, None, None
 
 
-def differentiable_gradients(
-    ctx: Any, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, grad: Tensor
-) -> tuple[Tensor | None, ...]:
-    """The gradients of ``Fused.backward`` by PyTorch's operators,
-    for losses that hold a gradient (GReg's, for one).
-    """
-    let_through = (y.detach() > 0) * (LEVELS / (LEVELS - ctx.threshold))
-    z = F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps) * let_through.to(x.dtype)
-    wanted = [tensor for tensor, needed in zip((x, weight, bias), ctx.needs_input_grad) if needed]
-    found = iter(torch.autograd.grad(z, wanted, grad, create_graph=True))
-    return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
+def kernel(name: str, x: Tensor) -> Callable:
+    """The kernel of fused.cpp for the numbers that x holds."""
+    return getattr(kernels(), f"{name}_{str(x.dtype).removeprefix('torch.')}")
 
 
 @functools.cache
@@ -218,6 +256,9 @@ def signatures(library: ctypes.CDLL) -> ctypes.CDLL:
         )
         getattr(library, f"backward_{name}").argtypes = (
             [pointer] * 4 + [size] * 2 + [pointer] * 5 + [ctypes.c_uint32, ctypes.c_int]
+        )
+        getattr(library, f"second_{name}").argtypes = (
+            [pointer] * 6 + [size] * 2 + [pointer] * 6 + [ctypes.c_uint32, ctypes.c_int]
         )
         getattr(library, f"affine_{name}").argtypes = (
             [pointer] * 2 + [size] * 2 + [pointer] * 2 + [ctypes.c_int] * 2

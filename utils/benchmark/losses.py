@@ -34,7 +34,8 @@ class Steps:
             momentum=0.9,
             decay=1e-4,
         )
-        self.network = training.prepare_training(copy.deepcopy(network), device)
+        own = copy.deepcopy(network)
+        self.network = training.prepare_training(own, device, gradient=loss.gradient)
         loss.attach(self.network.feature_dim, device)
         self.optimizer = training.make_optimizer(self.network, loss, self.args)
         streams = runtime.Streams(1, "tune")

@@ -17,8 +17,14 @@ from utils.metrics import is_near_chance
 from utils.runtime import UserError, autocast, ranks
 
 
-def prepare_training(model: nn.Module, device: torch.device, compile: str = "auto") -> nn.Module:
-    """``prepare`` for training, with the fused operators on a CPU unless compile is "off"."""
+def prepare_training(
+    model: nn.Module, device: torch.device, compile: str = "auto", gradient: bool = False
+) -> nn.Module:
+    """``prepare`` for training, with the fused operators on a CPU unless compile is "off", and with
+    ``gradient``, for a loss that holds one, with those that are quickly differentiated again.
+    """
+    if gradient and device.type == "cpu" and compile != "off":
+        models.differentiate_twice(model)
     # the fused BatchNorm knows this process's images alone
     models.use_kernels(fused=compile != "off" and ranks.size() == 1)
     if device.type == "cuda":
@@ -207,9 +213,11 @@ def prepare(
                 f"{ranks.size()} processes. Take another number of them: the batch is the recipe's"
             )
     check_features(model, args.loss, args.stage, args.recipe)
-    model = prepare_training(model, device, args.compile)
+    gradient = losses_of(args.stage)[args.loss].gradient
+    model = prepare_training(model, device, args.compile, gradient)
     loaders.check_fits(model, images)
-    if device.type == "cuda" and args.compile == "on" and ranks.size() == 1:
+    # what torch.compile makes cannot be differentiated again
+    if device.type == "cuda" and args.compile == "on" and ranks.size() == 1 and not gradient:
         model.train()
         count = args.batch_size + args.recipe.get("oe_batch_size", 0)
         example = torch.zeros(count, *images.images.shape[1:], device=device)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import models
 from models import layers
 from models.kernels import fused
+from models.kernels.mask import LEVELS
 from models.layers import bn_relu
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 4e-3}
@@ -63,6 +64,31 @@ def test_a_gradient_can_be_differentiated_again():
         gradient.square().sum().backward()
     errors = norm_errors(net, exact)
     assert max(errors.values()) < NORM, errors
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels, p", [(2, 0.0), (32, 0.3), (342, 0.0)])
+def test_second_derivatives_equal_float64_operators(channels, p, dtype):
+    """Those of all three gradients, with the kernel's own dropout mask."""
+    bn, x, grad = case(channels, dtype)
+    exact_bn, exact_x, exact_grad = copy.deepcopy(bn).double(), x.double(), grad.double()
+    generator = torch.Generator().manual_seed(1)
+    by = [torch.randn(like.shape, generator=generator) for like in (x, bn.weight, bn.bias)]
+    torch.manual_seed(0)
+    found = []
+    for norm, *inputs in ((bn, x, grad), (exact_bn, exact_x, exact_grad)):
+        image, dy = (tensor.requires_grad_() for tensor in inputs)
+        if norm is bn:
+            y = bn_relu(image, norm, p)
+            passed = (y.detach() > 0) * (LEVELS / (LEVELS - round(p * LEVELS)))
+        else:
+            y = norm(image) * passed.double()
+        first = torch.autograd.grad(y, (image, norm.weight, norm.bias), dy, create_graph=True)
+        total = sum((a.double() * b).sum() for a, b in zip(first, by))
+        found.append(torch.autograd.grad(total, (dy, image, norm.weight)))
+    for ours, exact in zip(*found):
+        assert error(ours, exact) < 5 * DTYPES[dtype]
 
 
 def case(channels=32, dtype=torch.float32, shape=(7, 9, 5), mean=20.0):
