@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from data import transfer
 from data.archives import choose_images
 
 SCRIPT = Path(__file__).resolve().parents[2] / "data" / "download.py"
@@ -438,13 +439,13 @@ def test_choice_of_the_shipped_places_list():
 def test_interrupt_keeps_the_part_and_says_how_to_go_on(server, run, tmp_path, capsys, monkeypatch):
     body, server.cut = tar_of(images(3)), 80
     entry = entry_for(server, body)
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
     assert run(entry) == 2 and (tmp_path / "data/set.tar.gz.part").read_bytes() == body[:80]
 
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(download, "ask", stop)
+    monkeypatch.setattr(transfer, "ask", stop)
     assert run(entry) == 130
     assert "download.py toy --data" in capsys.readouterr().err
     assert (tmp_path / "data/set.tar.gz.part").stat().st_size == 80
@@ -524,7 +525,7 @@ def test_what_is_placed_by_hand(tmp_path, capsys):
 @pytest.mark.parametrize("head", (b"HTTP/1.1 200 OK\r\nX: ", CHUNKED))
 def test_a_server_whose_bytes_drip_in_ends_in_time(head, tmp_path, monkeypatch):
     """Each byte begins a socket's own timeout anew: of an answer's head, of a part's size."""
-    monkeypatch.setattr(download, "LONGEST", 0.3)
+    monkeypatch.setattr(transfer, "LONGEST", 0.3)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     listening = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
@@ -540,7 +541,7 @@ def test_a_server_whose_bytes_drip_in_ends_in_time(head, tmp_path, monkeypatch):
     url = f"http://127.0.0.1:{listening.getsockname()[1]}/x"
     try:
         with pytest.raises(download.DownloadError, match="more than 0.3 seconds"):
-            download.transfer(url, tmp_path / "x.part", 100)
+            transfer.transfer(url, tmp_path / "x.part", 100)
     finally:
         ended.set()
         listening.close()
