@@ -23,7 +23,7 @@ import argparse
 import sys
 
 from utils import loaders, runtime
-from utils.paper import every, methods, seeds, studies, summary, tables
+from utils.paper import every, methods, published, seeds, studies, summary
 from utils.training import options, recipes
 
 
@@ -68,7 +68,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add(
         "--table",
         default=None,
-        choices=(*tables.TABLES, "all"),
+        choices=(*published.TABLES, "all"),
         help="a paper's table instead of the chain",
     )
     parser.add(

@@ -16,7 +16,7 @@ import tune
 from data import download
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.paper import pages, rendered, tables
+from utils.paper import pages, rendered, results, tables
 from utils.training import files, recipes
 
 PAGES = {
@@ -153,7 +153,7 @@ def test_links_and_figures_lead_somewhere(name):
 
 def test_pages_and_tables_are_fresh():
     """Of the recorded results, or after reproduce.py --table of one's own beside them."""
-    if pages.stale() and not pages.stale((tables.RECORDED, report.RESULTS)):
+    if pages.stale() and not pages.stale((results.RECORDED, report.RESULTS)):
         return
     assert sorted(map(str, pages.stale())) == [], "stale. Run: python -m utils.paper.pages"
 

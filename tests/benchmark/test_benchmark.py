@@ -25,7 +25,7 @@ from utils.evaluation.network import Network
 from utils.loaders import normalise
 from utils.losses import LOSSES, losses_of
 from utils.metrics import detection_metrics
-from utils.paper import speed, tables
+from utils.paper import results, speed
 
 CPU = torch.device("cpu")
 SMALL = argparse.Namespace(arch="wrn", layers=10, widen_factor=1)
@@ -106,7 +106,7 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
         for rows in parts.values()
     )
     assert {"machine", "arguments", "precision"} <= set(record)
-    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
     page = speed.render_performance()
     assert page.count("\n| ") == 1 + len(record["rows"]) and "FPR95" not in page
     moved = {
@@ -127,7 +127,7 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
     ours = [rows[-1]["ratio"] for rows in parts.values() if "project" in rows[-1]["what"]]
     assert line.startswith("| `benchmark_other.json`") and line.endswith("| 0.12 |")
     assert all(f"| {ratio:.2f} |" in line for ratio in ours) and len(ours) >= 3
-    monkeypatch.setattr(tables, "RECORDED", tmp_path / "empty")
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "empty")
     assert speed.render_performance() == "Not measured yet."
 
 
@@ -147,11 +147,11 @@ def test_steps_of_losses_are_timed_against_energys(tmp_path, monkeypatch, capsys
         ("step of two views, batch 16", "the views alone"),
     ]
     assert all(row["rate"] > 0 for row in rows)
-    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
     page = speed.render_losses()
     assert page.count("\n| `benchmark.json` | step") == len(rows)
     assert "1 thread" in page or "threads" in page
-    monkeypatch.setattr(tables, "RECORDED", tmp_path / "empty")
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "empty")
     assert speed.render_losses() == "Not measured yet."
 
 

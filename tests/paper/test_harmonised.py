@@ -2,7 +2,7 @@
 
 import json
 
-from utils.paper import harmonised, tables
+from utils.paper import harmonised, results
 
 
 def result(sha256, fpr95, **arguments):
@@ -18,7 +18,7 @@ def result(sha256, fpr95, **arguments):
 
 
 def test_each_network_stands_below_itself_on_the_images_as_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
     for index, record in enumerate(
         (
             result("a", 1.25, harmonise=75),

@@ -8,7 +8,7 @@ import pytest
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.paper import every, matrix, methods
+from utils.paper import commands, every, studied
 from utils.runtime import UserError
 from utils.scores import choose
 from utils.training import options
@@ -34,7 +34,7 @@ def record():
 
 
 def test_scores_are_ranked_on_each_network_and_ties_share_a_rank():
-    labels, names, fpr95, ranks = matrix.arrays(record())
+    labels, names, fpr95, ranks = studied.arrays(record())
     assert labels == ["knn", "odin:eps=0", "energy"] and names == list(FPR95)
     np.testing.assert_array_equal(fpr95, [[30, 10], [30, 40], [50, 20]])
     np.testing.assert_array_equal(ranks, [1.25, 2.25, 2.5])
@@ -43,17 +43,17 @@ def test_scores_are_ranked_on_each_network_and_ties_share_a_rank():
 def test_a_score_that_one_network_lacks_is_left_out():
     made = record()
     made["rows"][1]["scores"].pop(1)
-    assert sorted(matrix.arrays(made)[0]) == ["energy", "odin:eps=0"]
+    assert sorted(studied.arrays(made)[0]) == ["energy", "odin:eps=0"]
 
 
 def test_the_page_says_what_is_best(monkeypatch):
-    monkeypatch.setattr(matrix, "recorded_study", lambda name, study: record())
-    text = matrix.render_matrix("cifar10")
+    monkeypatch.setattr(studied, "recorded_file", lambda name: record())
+    text = studied.render_matrix("cifar10")
     assert "| `knn` | 1.2 | 30.00 / 90.00 | 10.00 / 90.00 |" in text
     assert "`energy` is at place 3 of 3" in text
     assert "`knn` on `pretrained`, `knn` on `tune_sr`" in text
-    monkeypatch.setattr(matrix, "recorded_study", lambda name, study: None)
-    assert matrix.render_matrix("cifar10").startswith("Not measured")
+    monkeypatch.setattr(studied, "recorded_file", lambda name: None)
+    assert studied.render_matrix("cifar10").startswith("Not measured")
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_each_network_is_scored_once_by_every_score_of_one_pass(monkeypatch, tmp
     file.parent.mkdir()
     file.write_bytes(b"weights")
     monkeypatch.setattr(every, "networks", lambda args: [file])
-    monkeypatch.setattr(methods, "run_script", run_script)
+    monkeypatch.setattr(commands, "run_script", run_script)
     monkeypatch.setattr(every, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(runtime, "CIFAR", tmp_path)

@@ -3,7 +3,7 @@
 from test_tables import change, write
 
 from utils.evaluation import report
-from utils.paper import pages, tables
+from utils.paper import pages, results
 
 
 def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch):
@@ -11,7 +11,7 @@ def test_recording_keeps_what_has_not_been_measured_again(tmp_path, monkeypatch)
         (tmp_path / name).mkdir()
     old, new = tmp_path / "RESULTS" / "recorded", tmp_path / "RESULTS"
     monkeypatch.setattr(report, "RESULTS", new)
-    monkeypatch.setattr(tables, "RECORDED", old)
+    monkeypatch.setattr(results, "RECORDED", old)
     monkeypatch.setattr(pages, "FIGURES", tmp_path / "FIGURES")
     old.mkdir()
     write(old, name="cifar10_few", scores=("msp",))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from utils.paper import plots
+from utils.paper import drawing, plots
 from utils.runtime import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -200,7 +200,7 @@ def test_a_bar_is_as_long_as_its_mean_and_a_missing_one_says_so(figure):
 def test_many_methods_and_sets_fit_the_page(figure):
     table = {f"score{k}": {f"set{s}": (k, 1) for s in range(11)} for k in range(9)}
     fig = figure(lambda: plots.plot_bars(table, "unused"))
-    assert fig.get_figwidth() == plots.WIDTH
+    assert fig.get_figwidth() == drawing.WIDTH
     assert sum(len(ax.patches) == 9 for ax in fig.axes) == 11
 
 

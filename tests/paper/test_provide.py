@@ -14,7 +14,7 @@ from utils import loaders, runtime, scores, snapshots
 from utils.evaluation import network as network_module
 from utils.evaluation import report
 from utils.evaluation.network import Network
-from utils.paper import provide, tables
+from utils.paper import provide, results
 from utils.runtime import UserError
 
 ENTRIES = json.loads(provide.MANIFEST.read_text())["snapshots"] if provide.MANIFEST.exists() else []
@@ -223,7 +223,7 @@ def test_recorded_results_are_of_the_provided_snapshots():
     known = {entry["sha256"] for entry in ENTRIES}
     found = [report.read_result(path) for path in (report.RESULTS / "recorded").glob("cifar*.json")]
     assert {result["snapshot"]["sha256"] for result in found if "snapshot" in result} >= known
-    assert {result["snapshot"]["sha256"] for result in found if tables.enters(result)} <= known
+    assert {result["snapshot"]["sha256"] for result in found if results.enters(result)} <= known
     assert all(result["parent"] in known for result in found if "parent" in result)
 
 

@@ -7,7 +7,7 @@ from test_rendered import put, recorded  # noqa: F401 (a fixture)
 from test_tables import STANDINS, change
 
 from utils import runtime
-from utils.paper import questions, tables
+from utils.paper import questions, results
 
 
 def uncertainty(*fpr95):
@@ -92,10 +92,10 @@ def test_the_sweep_s_alpha_is_held_against_the_paper_s_run(recorded):  # noqa: F
     put(recorded)
     put(recorded, "sr", value=30.0)
     put_control(recorded, 22.0, 0.05)
-    runtime.write_json(tables.RECORDED / "cifar10_sweep_alpha.json", {"recommended": 0.05})
+    runtime.write_json(results.RECORDED / "cifar10_sweep_alpha.json", {"recommended": 0.05})
     text = answers()["Does the alpha chosen without OOD images beat the paper's"]
     assert text.startswith("Yes: 0.05 comes to 22.00") and "the paper's 0.02 to 30.00" in text
-    runtime.write_json(tables.RECORDED / "cifar10_sweep_alpha.json", {"recommended": 0.2})
+    runtime.write_json(results.RECORDED / "cifar10_sweep_alpha.json", {"recommended": 0.2})
     assert (
         "no whole run at 0.2"
         in answers()["Does the alpha chosen without OOD images beat the paper's"]

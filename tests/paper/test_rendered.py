@@ -6,13 +6,13 @@ import pytest
 from test_tables import change, write
 
 from utils import runtime
-from utils.paper import rendered, tables
+from utils.paper import pages, published, rendered, results, tables
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """An empty folder in the place of the recorded results."""
-    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
     return tmp_path
 
 
@@ -159,13 +159,11 @@ def test_losses_are_compared_at_one_score(recorded):
 
 def test_what_has_not_been_measured_says_so(recorded):
     for block in ("result", "seeds", "same_score", "every", "answer", "sweep", "ablation", "whole"):
-        assert getattr(rendered, f"render_{block}")("cifar10").startswith(rendered.NOTHING[:-1]), (
-            block
-        )
+        assert pages.BLOCKS[block]("cifar10").startswith(rendered.NOTHING[:-1]), block
     assert "Nothing measured yet." in rendered.published_of({})
     assert all(
         "40.00" not in line
-        for name in tables.TABLES
+        for name in published.TABLES
         for line in map(str, tables.grid(name, "cifar10", {}))
     )
 

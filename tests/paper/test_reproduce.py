@@ -10,14 +10,14 @@ import pytest
 import torch
 from conftest import coloured, noise, plain, stop_at_step, write_own
 
-from utils.paper import methods, studies
+from utils.paper import studies, trained
 from utils.training import files
 
 # The scripts that reproduce.py starts begin as forks of it: what they import is there already.
 # ``test_table_trains_what_is_missing_and_renders_all`` starts them as a user's are.
 FORKING = """
 import os, runpy, sys, traceback, types, torch
-from utils.paper import methods
+from utils.paper import commands
 threads = torch.get_num_threads()
 torch.set_num_threads(1)  # a fork could not go on with this process's other threads
 
@@ -48,7 +48,7 @@ class Forked:
     def wait(self):
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
-methods.subprocess = types.SimpleNamespace(Popen=Forked)
+commands.subprocess = types.SimpleNamespace(Popen=Forked)
 """
 OOD = ("textures_dtd", "svhn", "places", "scenes_crop", "scenes_resize", "isun")
 
@@ -307,12 +307,12 @@ def test_what_was_made_of_other_images_or_outliers_is_made_again(make_project, t
     assert files.goes_on(project.snapshots / "tune_sroe", stem, {"epochs": 2}, sources)
     project.do(tune + " --resume")
     file = project.file("tune_sroe/own_wrn_s1_tune_epoch_1.pt")
-    assert methods.is_of(file, {"epochs": 2, "loss": "sroe"}, sources) and not methods.is_of(
+    assert trained.is_of(file, {"epochs": 2, "loss": "sroe"}, sources) and not trained.is_of(
         file, {"epochs": 3}, sources
     )
     project.run(tune, prelude=stop_at_step("SIGKILL", 4))
     for name in sources:
-        assert not methods.is_of(file, {"epochs": 2}, {**sources, name: "another"}), name
+        assert not trained.is_of(file, {"epochs": 2}, {**sources, name: "another"}), name
         assert not files.goes_on(
             project.snapshots / "tune_sroe", stem, {"epochs": 2}, {**sources, name: "another"}
         ), name

@@ -14,7 +14,7 @@ import pytest
 from utils import runtime
 from utils.evaluation import report
 from utils.loaders import STAND_INS
-from utils.paper import pages, rendered, tables
+from utils.paper import pages, published, rendered, results, tables, usual
 from utils.training import recipes
 
 STANDINS = {
@@ -98,7 +98,7 @@ def write(
 
 def lines(folder, table):
     """The lines of RESULTS.csv of one table."""
-    text = tables.render_csv(tables.measured_results((folder,)))
+    text = tables.render_csv(results.measured_results((folder,)))
     return [line for line in csv.DictReader(io.StringIO(text)) if line["table"] == table]
 
 
@@ -110,7 +110,7 @@ def compared(folder, table="energy"):
 
 def row_of(folder, table, method, id_set="cifar10"):
     """The cells of a method's first row in the grid, by their place, and the header."""
-    head, *rows = tables.grid(table, id_set, tables.measured_results((folder,)))
+    head, *rows = tables.grid(table, id_set, results.measured_results((folder,)))
     return head, next(row for row in rows if row[0] == method)
 
 
@@ -188,7 +188,7 @@ def test_a_row_shows_a_pair_for_each_set_and_marks_other_images(tmp_path):
 
 
 def test_with_all_six_official_sets_the_averages_are_compared(tmp_path):
-    write(tmp_path, sets=tables.OFFICIAL)
+    write(tmp_path, sets=published.OFFICIAL)
     found = [
         line
         for line in lines(tmp_path, "srf1")
@@ -211,7 +211,7 @@ def test_with_all_six_official_sets_the_averages_are_compared(tmp_path):
 
 
 def test_a_misprint_is_shown_and_not_compared(tmp_path):
-    write(tmp_path, scores=("msp", "energy", "dice"), sets=tables.OFFICIAL)
+    write(tmp_path, scores=("msp", "energy", "dice"), sets=published.OFFICIAL)
     assert row_of(tmp_path, "srf1", "DICE")[1][1:3] == ["26.55 [misprint]", "40.00"]
     assert not any(
         line["difference"] for line in lines(tmp_path, "srf1") if line["method"] == "DICE"
@@ -233,7 +233,7 @@ def test_each_note_tells_what_its_rows_were_made_of(tmp_path):
     change(
         tmp_path / "oe.json", snapshot__outliers={"name": "own", "images": 1234}, precision="bf16"
     )
-    first, second, ood, *_ = tables.describe_notes(tables.measured_results((tmp_path,)))
+    first, second, ood, *_ = tables.describe_notes(results.measured_results((tmp_path,)))
     assert first == (
         "[1] `pretrained/x`: CIFAR-10, seed 1, 15 epochs, 50,000 training images, "
         "ID accuracy 92.00 % of 10,000, scored in fp32, sha256 pppppppppppp."
@@ -265,7 +265,7 @@ def test_each_note_tells_what_its_rows_were_made_of(tmp_path):
 )
 def test_results_of_another_protocol_do_not_enter(tmp_path, unusual):
     write(tmp_path, **unusual)
-    assert tables.measured_results((tmp_path,)) == {}
+    assert results.measured_results((tmp_path,)) == {}
 
 
 @pytest.mark.parametrize(
@@ -288,14 +288,14 @@ def test_only_whole_runs_in_their_usual_folder_enter(tmp_path, change):
         # a published file
         del result["snapshot"]["recipe"], result["snapshot"]["epoch"], result["snapshot"]["seed"]
     runtime.write_json(path, result)
-    assert tables.measured_results((tmp_path,)) == {}
+    assert results.measured_results((tmp_path,)) == {}
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_broken_result_file_is_named(tmp_path, content):
     (tmp_path / "half.json").write_text(content)
     with pytest.raises(runtime.UserError, match="half.json is not a result file"):
-        tables.measured_results((tmp_path,))
+        results.measured_results((tmp_path,))
 
 
 def test_a_stage_s_numbers_are_of_one_snapshot_the_newest(tmp_path):
@@ -305,7 +305,7 @@ def test_a_stage_s_numbers_are_of_one_snapshot_the_newest(tmp_path):
     newer["snapshot"]["sha256"] = "n" * 64
     runtime.write_json(tmp_path / "a_energy.json", newer)
     os.utime(tmp_path / "z_all.json", (1, 1))
-    measured = tables.measured_results((tmp_path,))
+    measured = results.measured_results((tmp_path,))
     assert list(measured) == [("cifar10", "wrn", "pretrained", "energy")]
     assert measured["cifar10", "wrn", "pretrained", "energy"][0]["average"]["fpr95"] == 30.0
 
@@ -321,7 +321,7 @@ def test_other_id_images_are_compared_with_nothing(tmp_path):
 def test_ones_own_results_come_before_the_recorded(tmp_path):
     write(tmp_path / "recorded", value=40.0)
     write(tmp_path / "own", value=30.0, scores=("energy",))
-    measured = tables.measured_results((tmp_path / "recorded", tmp_path / "own"))
+    measured = results.measured_results((tmp_path / "recorded", tmp_path / "own"))
     assert [
         measured["cifar10", "wrn", "pretrained", score][0]["average"]["fpr95"]
         for score in ("msp", "energy")
@@ -342,15 +342,15 @@ def test_a_fine_tuning_of_another_network_is_not_shown_beside_this_one(tmp_path)
     write(tmp_path)
     write(tmp_path, "sr", ("energy",))
     measured = ("cifar10", "wrn", "sr", "energy")
-    assert measured in tables.measured_results((tmp_path,))
+    assert measured in results.measured_results((tmp_path,))
     # a network of its own, not measured itself
     write(tmp_path, "sr", ("energy",), arch="densenet", name="sr_densenet")
-    assert set(tables.measured_results((tmp_path,))) == {
+    assert set(results.measured_results((tmp_path,))) == {
         measured,
         *(("cifar10", "wrn", "pretrained", score) for score in ("msp", "energy")),
     }
     change(tmp_path / "sr.json", snapshot__parent_sha256="q" * 64)
-    assert measured not in tables.measured_results((tmp_path,))
+    assert measured not in results.measured_results((tmp_path,))
     assert {line["note"] for line in lines(tmp_path, "srf4") if line["method"] == "SR"} == {
         "not measured"
     }
@@ -360,7 +360,7 @@ def test_of_two_recorded_networks_the_longer_trained_one_counts_with_what_came_o
     tmp_path, monkeypatch
 ):
     """A stage of which it has no fine-tuned network keeps that of the other one."""
-    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
     write(tmp_path, name="z_short", value=40.0)
     long = {
         **json.loads((tmp_path / "z_short.json").read_text())["snapshot"]["recipe"],
@@ -377,7 +377,7 @@ def test_of_two_recorded_networks_the_longer_trained_one_counts_with_what_came_o
     write(tmp_path, "oe", value=10.0)
 
     def shown(stage):
-        found = tables.measured_results((tmp_path,))[("cifar10", "wrn", stage, "energy")]
+        found = results.measured_results((tmp_path,))[("cifar10", "wrn", stage, "energy")]
         return found[0]["average"]["fpr95"]
 
     assert [shown(stage) for stage in ("pretrained", "sr", "oe")] == [30.0, 20.0, 10.0]
@@ -394,17 +394,17 @@ def test_only_the_papers_recipe_enters(tmp_path, recipe):
     write(tmp_path, "sr", ("energy",))
     made = json.loads((tmp_path / "sr.json").read_text())["snapshot"]["recipe"]
     change(tmp_path / "sr.json", snapshot__recipe={**made, **recipe})
-    assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))
+    assert ("cifar10", "wrn", "sr", "energy") not in results.measured_results((tmp_path,))
     change(
         tmp_path / "sr.json",
         snapshot__recipe={key: value for key, value in made.items() if key != "learning_rate"},
     )
     # not known is not as usual
-    assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))
+    assert ("cifar10", "wrn", "sr", "energy") not in results.measured_results((tmp_path,))
     change(tmp_path / "sr.json", snapshot__recipe=made)
-    assert ("cifar10", "wrn", "sr", "energy") in tables.measured_results((tmp_path,))
+    assert ("cifar10", "wrn", "sr", "energy") in results.measured_results((tmp_path,))
     change(tmp_path / "sr.json", snapshot__data="elsewhere")
-    assert ("cifar10", "wrn", "sr", "energy") not in tables.measured_results((tmp_path,))
+    assert ("cifar10", "wrn", "sr", "energy") not in results.measured_results((tmp_path,))
 
 
 @pytest.mark.parametrize(
@@ -414,9 +414,9 @@ def test_a_stage_s_rows_are_of_the_same_images_and_precision(tmp_path, other):
     write(tmp_path / "recorded", scores=("msp", "energy", "odin"))
     write(tmp_path / "own", scores=("msp", "energy"))
     folders = (tmp_path / "recorded", tmp_path / "own")
-    assert len(tables.measured_results(folders)) == 3
+    assert len(results.measured_results(folders)) == 3
     change(tmp_path / "own" / "pretrained.json", **other)
-    assert {key[3] for key in tables.measured_results(folders)} == {"msp", "energy"}
+    assert {key[3] for key in results.measured_results(folders)} == {"msp", "energy"}
 
 
 def test_id_images_that_are_known_to_be_others_are_compared_with_nothing(tmp_path):
@@ -427,16 +427,16 @@ def test_id_images_that_are_known_to_be_others_are_compared_with_nothing(tmp_pat
         id={"error": 8.0, "accuracy": 92.0, "images": 10000, "fingerprint": fingerprint},
     )
     assert compared(tmp_path) == set()
-    assert "not its test split" in tables.describe_notes(tables.measured_results((tmp_path,)))[-1]
+    assert "not its test split" in tables.describe_notes(results.measured_results((tmp_path,)))[-1]
 
 
 def test_every_published_row_is_in_every_file(tmp_path):
     write(tmp_path)
     write(tmp_path, "sr", ("energy",))
-    measured = tables.measured_results((tmp_path,))
+    measured = results.measured_results((tmp_path,))
     page, tex = rendered.published_of(measured), tables.render_tex(measured)
-    for name, table in tables.TABLES.items():
-        methods = {key[:2] for key in tables.published_rows(table, "cifar10")}
+    for name, table in published.TABLES.items():
+        methods = {key[:2] for key in published.published_rows(table, "cifar10")}
         assert {(line["method"], line["network"]) for line in lines(tmp_path, name)} == methods
         section = page.split(f"`--table {name}`")[1].split("\n### ")[0]
         shown = {
@@ -444,7 +444,7 @@ def test_every_published_row_is_in_every_file(tmp_path):
         }
         assert {method for method, _ in methods} <= {first.removeprefix("| ") for first, _ in shown}
     parts = re.findall(r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end", tex, re.S)
-    assert len(parts) == len(tables.TABLES)
+    assert len(parts) == len(published.TABLES)
     for columns, body in parts:
         assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {
             len(columns) - 1
@@ -474,19 +474,19 @@ def test_a_name_says_what_is_not_as_usual():
         )
 
     names = [
-        tables.file_name(given(**options), "table")
+        usual.file_name(given(**options), "table")
         for options in ({}, {"seed": 2}, {"arch": "densenet"}, {"preset": "quick"})
     ]
     assert names[0] == "cifar10_table" and len(set(names)) == 4
-    assert tables.file_name(given(seed=2, arch="densenet", preset="quick"), "roc") not in names
+    assert usual.file_name(given(seed=2, arch="densenet", preset="quick"), "roc") not in names
 
 
 def test_committed_tables_are_fresh():
     """Also where there are results of one's own: reproduce.py --table
     writes the tables from both.
     """
-    folders = [(tables.RECORDED,)]
-    if any(key[0] in tables.ID_SETS for key in tables.measured_results((report.RESULTS,))):
-        folders.append((tables.RECORDED, report.RESULTS))
+    folders = [(results.RECORDED,)]
+    if any(key[0] in published.ID_SETS for key in results.measured_results((report.RESULTS,))):
+        folders.append((results.RECORDED, report.RESULTS))
     left = [pages.stale(one) for one in folders]
     assert {} in left, f"{', '.join(map(str, left[0]))}: stale. Run: python -m utils.paper.pages"

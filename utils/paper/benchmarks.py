@@ -2,9 +2,9 @@
 
 from utils.evaluation import report
 
-from . import tables
+from . import results
 from .markdown import NOTHING, table
-from .tables import PUBLISHED, printed_number
+from .published import PUBLISHED, printed_number
 
 COLUMNS = ("fpr95_out", "auroc", "aupr_in", "aupr_out")
 
@@ -12,7 +12,7 @@ COLUMNS = ("fpr95_out", "auroc", "aupr_in", "aupr_out")
 def render_openood(name: str) -> str:
     """Every recorded result of ``--protocol openood`` of an ID data set, a line a set and group."""
     rows, kept = [], []
-    for result in tables.recorded_results(name):
+    for result in results.recorded_results(name):
         if result["protocol"] != "openood":
             continue
         kept = [f"`{part['name']}` {part['images']:,}" for part in result["ood"]]

@@ -14,10 +14,10 @@ from utils.evaluation import report
 from utils.scores import Score, choose
 from utils.training import options
 
-from . import matrix, plots
-from .methods import newest, score_apart, whole_runs
-from .studies import provenance, scoring_of
-from .tables import file_name
+from . import plots, studied
+from .commands import newest, score_apart
+from .studies import provenance, scoring_of, write_study
+from .trained import whole_runs
 
 CACHE = runtime.CIFAR / "cache" / "matrix"
 
@@ -33,14 +33,13 @@ def run(args: argparse.Namespace) -> None:
         row["scores"] = [brief(entry) for entry in result["scores"]]
         rows.append(row | provenance(file, result))
     record = {**scoring_of(args, result), "rows": rows}
-    path = report.RESULTS / f"{file_name(args, 'scores_matrix')}.json"
-    runtime.write_json(path, record)
-    labels, names, fpr95, ranks = matrix.arrays(record)
-    print("\n" + matrix.format_matrix(labels, names, fpr95, ranks))
-    figure = plots.plot_heat(
-        fpr95, [matrix.short(name) for name in names], labels, runtime.CIFAR / "figures" / path.stem
-    )
-    print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
+    path = write_study(args, "scores_matrix", record)
+    print("\n" + studied.matrix_table(record))
+    labels, names, fpr95, _ = studied.arrays(record)
+    columns = [studied.short(name) for name in names]
+    place = runtime.CIFAR / "figures" / path.stem
+    figure, _ = plots.plot_heat(fpr95, columns, labels, place)
+    print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure)}")
 
 
 def networks(args: argparse.Namespace) -> list[Path]:

@@ -12,7 +12,10 @@ from utils.evaluation import report
 from utils.evaluation.network import load_network
 from utils.evaluation.protocol import load_id_set
 
-from . import plots, tables
+from . import plots
+from .markdown import sd_of
+from .published import display, is_official, own_name
+from .usual import file_name
 
 FOLDER = runtime.CIFAR / "figures"
 ENERGY_LABEL = "Energy score (larger = more OOD)"
@@ -46,54 +49,46 @@ def draw(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
     rows: (method, result, path of its files without suffix, score).
     Densities are of the methods that the energy scores.
     """
-    made, named = [], {method: (result, path, score) for method, result, path, score in rows}
-    energies = {method: given for method, given in named.items() if given[2] == "energy"}
-    groups = [
-        (method, vectors_to_show(result, path, score))
-        for method, (result, path, score) in list(energies.items())[:4]
-    ]
-    if groups:
-        made += plots.plot_densities(
-            groups, FOLDER / tables.file_name(args, "densities"), ENERGY_LABEL
-        )
-    entries = {
-        method: report.entry_of(result, score) for method, (result, _, score) in named.items()
-    }
+
+    def place(kind: str) -> Path:
+        return FOLDER / file_name(args, kind)
+
+    made = []
+    energies = [row for row in rows if row[3] == "energy"][:4]
+    if energies:
+        groups = [(method, vectors_to_show(*given)) for method, *given in energies]
+        made += plots.plot_densities(groups, place("densities"), ENERGY_LABEL)
+    entries = {method: report.entry_of(result, score) for method, result, _, score in rows}
     bars = {
         method: {
-            shown_name(row): (row["fpr95"], row["sd"]["fpr95"] if row.get("draws", 1) > 1 else None)
+            shown_name(row): (row["fpr95"], sd_of(row, "fpr95"))
             for row in [*entry["sets"], entry["average"]]
         }
         for method, entry in entries.items()
     }
-    made += plots.plot_bars(bars, FOLDER / tables.file_name(args, "bars"))
+    made += plots.plot_bars(bars, place("bars"))
     sets = next(iter(entries.values()))["sets"]
-    one = [sets[0], *filter(tables.is_official, sets)][-1]
+    one = [sets[0], *filter(is_official, sets)][-1]
     curves = {}
-    for method, (_, path, score) in named.items():
+    for method, _, path, score in rows:
         vectors = load_vectors(path, score)
         curves[method] = roc_points(vectors["ID"], vectors[one["set"]])
-    made += plots.plot_roc(
-        curves,
-        FOLDER / tables.file_name(args, "roc"),
-        f"ID {tables.display(args.dataset)} against {shown_name(one)}",
-    )
-    if {"Energy", "SR"} <= set(named):
-        before, after = (id_features(named[method][0], args) for method in ("Energy", "SR"))
-        made += plots.plot_sparsity(before, after, FOLDER / tables.file_name(args, "sparsity"))
-    for method, (result, _, _) in named.items():
+    title = f"ID {display(args.dataset)} against {shown_name(one)}"
+    made += plots.plot_roc(curves, place("roc"), title)
+    results = {method: result for method, result, _, _ in rows}
+    if {"Energy", "SR"} <= set(results):
+        before, after = (id_features(results[method], args) for method in ("Energy", "SR"))
+        made += plots.plot_sparsity(before, after, place("sparsity"))
+    stages = {}
+    for method, result in results.items():
+        stages.setdefault(result["snapshot"].get("loss", "pretrained"), (method, result))
+    for stage, (method, result) in stages.items():
         log = snapshots.read_training_log(snapshots.find_one(result["snapshot"]["name"]))
-        stage = result["snapshot"].get("loss", "pretrained")
-        path = FOLDER / tables.file_name(args, f"training_{stage}")
-        if log and path.with_suffix(".png") not in made:
-            made += plots.plot_training_curves(
-                log,
-                path,
-                (
-                    f"{tables.display(args.dataset)}, "
-                    f"{method if stage != 'pretrained' else 'pre-training'}"
-                ),
+        if log:
+            title = (
+                f"{display(args.dataset)}, {'pre-training' if stage == 'pretrained' else method}"
             )
+            made += plots.plot_training_curves(log, place(f"training_{stage}"), title)
     return sorted({path.with_suffix("") for path in made})
 
 
@@ -101,9 +96,8 @@ def shown_name(row: dict) -> str:
     """How a measured set, or the mean of the sets, is written in a figure:
     a part of an official set says so.
     """
-    return tables.display(row["set"]) + ", part" * (
-        "n" in row and tables.own_name(row) != row["set"]
-    )
+    part = "n" in row and own_name(row) != row["set"]
+    return display(row["set"]) + ", part" * part
 
 
 def vectors_to_show(result: dict, path: Path, score: str) -> dict[str, np.ndarray]:

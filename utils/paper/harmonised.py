@@ -2,9 +2,9 @@
 
 from utils.evaluation.protocol import is_usual
 
-from . import tables
+from . import results
 from .markdown import NOTHING, fpr_cells, table
-from .tables import own_name
+from .published import set_names
 
 
 def quality_of(result: dict) -> int | None:
@@ -17,20 +17,20 @@ def render_harmonised(name: str) -> str:
     precision on the images as they are.
     """
     usual, alike = {}, []
-    for result in tables.recorded_results(name):
+    for result in results.recorded_results(name):
         for entry in result["scores"]:
             key = result["snapshot"]["sha256"], entry["score"], result["precision"]
             if quality_of(result) is not None:
                 alike.append((key, result, entry))
             elif is_usual(result):
                 usual[key] = (result, entry)
-    rows, sets = [], []
+    rows, columns = [], []
     for key, result, entry in alike:
         if key in usual:
             rows.append(row_of(*usual[key], "as they are"))
             rows.append(row_of(result, entry, f"harmonised, JPEG {quality_of(result)}"))
-            sets = map(own_name, entry["sets"])
-    head = ["network", "score", "images", "ID error", *sets, "average"]
+            columns = set_names(entry)
+    head = ["network", "score", "images", "ID error", *columns]
     return table(head, rows) if rows else NOTHING
 
 

@@ -1,5 +1,7 @@
 """How pages write tables and the numbers in them."""
 
+import statistics
+
 NOTHING = "Not measured yet."
 
 
@@ -27,9 +29,26 @@ def both(row: dict) -> str:
     return f"{row['fpr95']:.2f} / {row['auroc']:.2f}"
 
 
+def mean_and_sd(values: list[float]) -> tuple[float | None, float | None]:
+    """(mean, sample sd), None for what there is not: the sd of one value."""
+    if not values:
+        return None, None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def plus_minus(mean: float | None, sd: float | None) -> str:
+    """``12.34 ± 0.56``, without what there is not; a dash for no mean."""
+    return "-" if mean is None else f"{mean:.2f}" + (f" ± {sd:.2f}" if sd is not None else "")
+
+
+def sd_of(row: dict, metric: str) -> float | None:
+    """The standard deviation of a row's metric over its draws; None where there is one draw."""
+    return row["sd"][metric] if row.get("draws", 1) > 1 else None
+
+
 def with_sd(row: dict, metric: str) -> str:
     """A metric of a row, with its standard deviation over the draws where there are several."""
-    return f"{row[metric]:.2f}" + (f" ± {row['sd'][metric]:.2f}" if row.get("draws", 1) > 1 else "")
+    return plus_minus(row[metric], sd_of(row, metric))
 
 
 def fpr_cells(entry: dict) -> list[str]:

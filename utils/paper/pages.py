@@ -9,31 +9,28 @@ CIFAR/README.md, RESULTS.csv and RESULTS.tex.)
 """
 
 import argparse
-import ast
 import re
 import sys
-import textwrap
 from pathlib import Path
 
-from utils import loaders, runtime, snapshots
+from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.losses import LOSSES
-from utils.scores import SCORES, described_defaults
-from utils.training import options, recipes
+from utils.training import options
 
 from . import (
     audited,
     benchmarks,
     harmonised,
-    matrix,
+    listed,
     provide,
     questions,
     rendered,
+    results,
     speed,
+    studied,
     tables,
     workflows,
 )
-from .markdown import table
 
 FIGURES = runtime.CIFAR / "figures"
 # of a data set's tables, studies, figures; that of --audit is called audit alone
@@ -46,89 +43,12 @@ def page_files() -> list[Path]:
     return [path for at in folders for path in sorted(runtime.ROOT.glob(f"{at}/README.md"))]
 
 
-def render_scores() -> str:
-    """Every score with its formula, needs, defaults and paper."""
-    rows = []
-    for name, score in SCORES.items():
-        paper = f"{score.paper.authors}, {score.paper.venue} ({score.paper.link})"
-        needs, defaults = ", ".join(score().needs), described_defaults(score) or None
-        rows.append([f"`{name}`", f"`{score.formula}`", needs, defaults, paper])
-    return table("`--score` | value (larger = more OOD) | needs | defaults | paper", rows)
-
-
-def render_losses() -> str:
-    """Every loss of tune.py: formula, outliers, hyper-parameters,
-    the score of its paper, the paper.
-    """
-    rows = []
-    for name, loss in LOSSES.items():
-        defaults = ", ".join(f"{key}={value}" for key, value in loss.defaults.items()) or None
-        needs = "yes" if loss.outliers else "no"
-        names = [f"`{name}`", loss.title, f"`{loss.formula}`"]
-        rows.append([*names, needs, defaults, f"`{loss.score}`", loss.paper])
-    return table("`--loss` | method | terms | outliers | defaults | scored with | paper", rows)
-
-
-def render_options() -> str:
-    """Recipe options of the training scripts with every default and its origin."""
-    rows = []
-    for stage, script in (("pretrain", "baseline.py"), ("tune", "tune.py")):
-        parser = options.Parser(prog=script)
-        options.add_training(parser, stage)
-        for action in parser._actions:
-            described = recipes.describe(action.dest, stage).removeprefix("default: ")
-            if described:
-                rows.append([f"`{action.option_strings[0]}`", script, described])
-    return table("option | script | default (origin)", rows)
-
-
-def render_images() -> str:
-    """Every set that data/download.py knows, then those that stand in:
-    what it is, its images, where it lies.
-    """
-    rows = []
-    for name, entry in loaders.SOURCES["sets"].items():
-        images, path = f"{entry['images']:,}", f"`{entry['layout']}`"
-        rows.append([f"`{name}`", entry["title"], images, path, entry["licence"]])
-    for name, entry in loaders.STAND_INS["sets"].items():
-        what = f"in the place of `{entry['for']}`: {entry['kind']}"
-        rows.append([f"`{name}`", what, "yours", f"`ood/{name}.npz`", None])
-    return table("name | what | images | path below the data folder | licence", rows)
-
-
-def render_by_hand() -> str:
-    """The sets of other protocols that nothing fetches: where they are, and where they go."""
-    return table(
-        "name | what | from | path below the data folder | what goes there",
-        [
-            [f"`{name}`", entry["title"], entry["from"], f"`{entry['layout']}`", entry["what"]]
-            for name, entry in loaders.SOURCES["by_hand"].items()
-        ],
-    )
-
-
-def render_loop() -> str:
-    """The training loop of tune.py, as it stands there:
-    the innermost ``for`` around ``backward()`` and the optimiser's step.
-    """
-    source = (runtime.ROOT / "tune.py").read_text(encoding="utf-8")
-    loops = [
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.For)
-        and all(call in ast.unparse(node) for call in (".backward()", ".step()"))
-    ]
-    loop = max(loops, key=lambda node: node.col_offset)
-    lines = source.splitlines()[loop.lineno - 1 : loop.end_lineno]
-    return "```python\n" + textwrap.dedent("\n".join(lines)) + "\n```"
-
-
 BLOCKS = {
-    "loop": render_loop,
-    "scores": render_scores,
-    "losses": render_losses,
-    "options": render_options,
-    "images": render_images,
+    "loop": listed.render_loop,
+    "scores": listed.render_scores,
+    "losses": listed.render_losses,
+    "options": listed.render_options,
+    "images": listed.render_images,
     "memory": speed.render_memory,
     "performance": speed.render_performance,
     "step_costs": speed.render_losses,
@@ -137,10 +57,10 @@ BLOCKS = {
     "snapshots": provide.render_snapshots,
     "harmonised": harmonised.render_harmonised,
     "openood": benchmarks.render_openood,
-    "by_hand": render_by_hand,
+    "by_hand": listed.render_by_hand,
     "workflows": workflows.render_workflows,
     "audit": audited.render_audit,
-    "matrix": matrix.render_matrix,
+    "matrix": studied.render_matrix,
     "imagenet4": benchmarks.render_imagenet4,
     "published": rendered.published_of,
     # of a data set, which stands in the marker
@@ -151,13 +71,13 @@ BLOCKS = {
     "same_score": rendered.render_same_score,
     "every": rendered.render_every,
     "answer": rendered.render_answer,
-    "sweep": rendered.render_sweep,
-    "ablation": rendered.render_ablation,
+    "sweep": studied.render_sweep,
+    "ablation": studied.render_ablation,
     "whole": rendered.render_whole,
 }
 
 
-def render(text: str, folders: tuple[Path, ...] = (tables.RECORDED,)) -> str:
+def render(text: str, folders: tuple[Path, ...] = (results.RECORDED,)) -> str:
     """A page's text with every block made anew; the papers' tables are of
     the results in ``folders``.
     """
@@ -168,15 +88,15 @@ def render(text: str, folders: tuple[Path, ...] = (tables.RECORDED,)) -> str:
             raise runtime.UserError(
                 f"<!-- {name} --> is no block of a page. There is: {', '.join(BLOCKS)}"
             )
-        given = [tables.measured_results(folders)] if name == "published" else words
+        given = [results.measured_results(folders)] if name == "published" else words
         return f"{match[1]}{BLOCKS[name](*given)}\n{match[4]}"
 
     return re.sub(r"(<!-- (\w+)((?: \w+)*) -->\n).*?(<!-- /\2 -->)", block, text, flags=re.S)
 
 
-def render_all(folders: tuple[Path, ...] = (tables.RECORDED,)) -> dict[Path, bytes]:
+def render_all(folders: tuple[Path, ...] = (results.RECORDED,)) -> dict[Path, bytes]:
     """{path: content} of every page, RESULTS.csv and RESULTS.tex."""
-    measured = tables.measured_results(folders)
+    measured = results.measured_results(folders)
     made = {path: render(path.read_text(encoding="utf-8"), folders) for path in page_files()}
     made[tables.OUTPUT.with_suffix(".csv")] = tables.render_csv(measured)
     made[tables.OUTPUT.with_suffix(".tex")] = tables.render_tex(measured)
@@ -192,7 +112,7 @@ def write_published(folders: tuple[Path, ...]) -> list[Path]:
     return places
 
 
-def stale(folders: tuple[Path, ...] = (tables.RECORDED,)) -> dict[Path, bytes]:
+def stale(folders: tuple[Path, ...] = (results.RECORDED,)) -> dict[Path, bytes]:
     """{path: content} of what ``render_all`` makes otherwise than it is on disk."""
     made = render_all(folders).items()
     return {path: new for path, new in made if not path.exists() or path.read_bytes() != new}
@@ -205,7 +125,7 @@ def record(name: str) -> None:
     A recorded result goes once a new one of the same stage and name of a run is of another snapshot
     or has its scores; all else stays.
     """
-    measured = tables.measured_results((report.RESULTS,))
+    measured = results.measured_results((report.RESULTS,))
     measured = {key: found for key, found in measured.items() if key[0] == name}
     paths = {path for _, _, path in measured.values()}
     for path in report.RESULTS.glob(f"{name}_*.json"):
@@ -213,19 +133,16 @@ def record(name: str) -> None:
         if harmonised.quality_of(result) is not None or result.get("protocol") == "openood":
             paths.add(path)
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
-    files += [
-        file
-        for folder in (report.RESULTS, FIGURES)
-        for file in folder.glob(f"{name}*")
-        if re.fullmatch(f"{re.escape(name)}(_({KINDS}))?", file.stem)
-    ]
+    kinds = re.compile(f"{re.escape(name)}(_({KINDS}))?")
+    for folder in (report.RESULTS, FIGURES):
+        files += [file for file in folder.glob(f"{name}*") if kinds.fullmatch(file.stem)]
     if not files:
         raise runtime.UserError(
             f"there is no result of {name} in {report.RESULTS}. Run: python reproduce.py {name}"
         )
     for file in files:
         runtime.write_bytes(file.parent / "recorded" / file.name, file.read_bytes())
-    for old in tables.RECORDED.glob(f"{name}_*.json"):
+    for old in results.RECORDED.glob(f"{name}_*.json"):
         if old.name not in {path.name for path in paths} and is_replaced(old, measured):
             old.unlink()
             old.with_suffix(".csv").unlink(missing_ok=True)
@@ -236,9 +153,9 @@ def is_replaced(path: Path, measured: dict) -> bool:
     another snapshot.
     """
     old = report.read_result(path)
-    if not tables.enters(old):
+    if not results.enters(old):
         return False
-    stage, run = tables.stage_of(old["snapshot"]), snapshots.stem_of(old["snapshot"]["name"])
+    stage, run = results.stage_of(old["snapshot"]), snapshots.stem_of(old["snapshot"]["name"])
     new = {
         key[3]: result
         for key, (_, result, _) in measured.items()

@@ -1,122 +1,37 @@
 """Figures from plain arrays and dicts, each written as PNG and SVG;
 the same input gives the same bytes.
 
-No pyplot: a Figure of its own needs no display and leaves the caller's matplotlib settings alone.
 Every function takes ``path_stem``, the path without a suffix, and returns the two paths it wrote.
 """
 
-import io
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.runtime import UserError, write_bytes
+from .drawing import (
+    BINS,
+    BLUE,
+    COLOURS,
+    DASHED,
+    DASHES,
+    GREEN,
+    ORANGE,
+    as_numbers,
+    draw_scores,
+    draw_stairs,
+    need,
+    new_figure,
+    save_figure,
+    score_window,
+    styled,
+)
 
-# Okabe & Ito: told apart with every common colour blindness;
-# without yellow, too pale on white, and grey for black.
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#666666")
-DASHES = ("-", "--", "-.", ":")
-DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.1}  # a threshold, a choice
-WIDTH = 9.0  # inches; 900 px on a README page, where 9 pt then is 12.5 px
-BINS = 70  # of a density
+NEAR_ZERO = 0.01  # features below it count as zero
 SHOWN = {"ce": "cross-entropy", "l1": "L1 norm"}  # terms of a loss, as a legend has them
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9.5,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.7,
-    "lines.linewidth": 1.8,
-    "savefig.dpi": 200,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "ood",
-}
-styled = matplotlib.rc_context(STYLE)  # as a decorator: the settings hold during the call only
 Values = Sequence | np.ndarray  # numbers, or their text in a CSV file
-Some = TypeVar("Some", bound=Sized)
-
-
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-@styled
-def save_figure(
-    fig: Figure, path_stem: str | Path, suffixes: Sequence[str] = (".png", ".svg")
-) -> tuple[Path, ...]:
-    """Write ``path_stem``.png (200 dpi) and ``path_stem``.svg,
-    each under a temporary name that is then renamed.
-
-    Neither holds a date or a version, and SVG ids come from a fixed salt:
-    the same figure gives the same bytes.
-    """
-    paths = []
-    unwanted = {".png": ("Software",), ".svg": ("Date", "Creator")}
-    for suffix in suffixes:
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format=suffix[1:], metadata=dict.fromkeys(unwanted[suffix]))
-        paths.append(Path(f"{path_stem}{suffix}"))
-        write_bytes(paths[-1], buffer.getvalue())
-    return tuple(paths)
-
-
-def need(values: Some, what: str) -> Some:
-    """``values``, or UserError when there is nothing to draw."""
-    if not len(values):
-        raise UserError(f"nothing to plot: {what} is empty")
-    return values
-
-
-def as_numbers(values: Iterable) -> np.ndarray:
-    """Numbers or strings of a CSV file as float64; an empty cell or None
-    becomes NaN, which leaves a gap.
-    """
-    return np.array([float(v) if v not in (None, "") else np.nan for v in values])
-
-
-def score_window(scores_of_sets: Iterable[np.ndarray]) -> tuple[float, float]:
-    """(low, high) with all finite scores but 0.1 % at either end,
-    so that one outlier does not set the scale.
-    """
-    finite = np.concatenate([s[np.isfinite(s)] for s in scores_of_sets])
-    if not len(finite):
-        return 0.0, 1.0
-    low, high = np.quantile(finite, (0.001, 0.999))
-    # Constant scores: a window around the value. The relative term keeps bins
-    # apart where float64 is coarse.
-    room = 0.03 * (high - low) or 0.5 + 1e-6 * abs(low)
-    return low - room, high + room
-
-
-def draw_stairs(
-    ax: Axes, heights: np.ndarray, edges: np.ndarray, colour: str, label: str, dash: str = "-"
-) -> None:
-    """A histogram's outline on its pale area."""
-    ax.stairs(heights, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-    ax.stairs(heights, edges, color=colour, linestyle=dash, linewidth=1.4, label=label)
-
-
-def draw_scores(ax: Axes, scores: np.ndarray, edges: np.ndarray, colour: str, label: str) -> None:
-    """The density of scores (N,); those that are not finite lower it."""
-    counts = np.histogram(scores[np.isfinite(scores)], edges)[0]
-    draw_stairs(ax, counts / (max(len(scores), 1) * (edges[1] - edges[0])), edges, colour, label)
 
 
 def draw_density(
@@ -222,27 +137,22 @@ def plot_roc(
     return save_figure(fig, path_stem)
 
 
-def draw_bar_panel(ax: Axes, cells: list[np.ndarray], limit: float) -> None:
+def draw_bar_panel(ax: Axes, cells: list[np.ndarray]) -> None:
     """One horizontal bar a cell (mean, sd); NaN or a missing cell is written as n/a."""
     for y, (mean, sd) in enumerate(cells):
         if not np.isfinite(mean):
-            ax.text(0.02 * limit, y, "n/a", va="center", fontsize=9, color="#555555")
+            ax.text(2, y, "n/a", va="center", fontsize=9, color="#555555")
             continue
         sd = sd if np.isfinite(sd) else 0.0
         ax.barh(y, mean, height=0.72, color=COLOURS[y % len(COLOURS)], alpha=0.85)
         if sd:
             ax.errorbar(mean, y, xerr=sd, color="black", linewidth=1, capsize=2)
-        ax.text(mean + sd + 0.06 * limit, y, f"{mean:.1f}", va="center", fontsize=9)
+        ax.text(mean + sd + 6, y, f"{mean:.1f}", va="center", fontsize=9)
 
 
 @styled
-def plot_bars(
-    table: Mapping[str, Mapping[str, tuple]],
-    path_stem: str | Path,
-    metric: str = "FPR95 (%)",
-    limit: float = 100,
-) -> tuple[Path, ...]:
-    """One panel a set, one bar a method, so that any number of methods stays readable.
+def plot_bars(table: Mapping[str, Mapping[str, tuple]], path_stem: str | Path) -> tuple[Path, ...]:
+    """FPR95: one panel a set, one bar a method, so that any number of methods stays readable.
 
     table: {method: {set: (mean, sd)}} in percent; sd may be None or NaN (no error bar),
     a set may be missing.
@@ -257,45 +167,40 @@ def plot_bars(
         ax.set_axis_off()
     for ax, name in zip(axes.flat, names, strict=False):  # the last row may have empty places
         cells = [table[m].get(name) or (None, None) for m in methods]
-        draw_bar_panel(ax, [as_numbers(cell) for cell in cells], limit)
+        draw_bar_panel(ax, [as_numbers(cell) for cell in cells])
         ax.set_title(name, loc="left", fontweight="bold" if name == "Average" else "normal")
-        ax.set(xlim=(0, 1.55 * limit), xticks=(0, limit / 2, limit), yticks=range(len(methods)))
+        ax.set(xlim=(0, 155), xticks=(0, 50, 100), yticks=range(len(methods)))
         ax.set_yticklabels(methods)
         ax.set_ylim(len(methods) - 0.4, -0.6)
-        ax.spines["bottom"].set_bounds(0, limit)
+        ax.spines["bottom"].set_bounds(0, 100)
         ax.tick_params(axis="y", length=0)
         ax.grid(True, axis="x")
-    fig.supxlabel(metric, fontsize=10)
+    fig.supxlabel("FPR95 (%)", fontsize=10)
     return save_figure(fig, path_stem)
 
 
 @styled
-def plot_sparsity(
-    before: Values,
-    after: Values,
-    path_stem: str | Path,
-    labels: tuple[str, str] = ("Pretrained", "SR"),
-    near_zero: float = 0.01,
-) -> tuple[Path, ...]:
-    """How sparse the features are: per-image share of near-zero features,
+def plot_sparsity(before: Values, after: Values, path_stem: str | Path) -> tuple[Path, ...]:
+    """How sparse the features are before and after SR: per-image share of near-zero features,
     and mean activation of the sorted units.
 
-    before, after: features (N,D) and (M,D), the head's input; near-zero is |h| < near_zero; units
+    before, after: features (N,D) and (M,D), the head's input; near-zero is |h| < NEAR_ZERO; units
     are sorted by their own mean in each array, so that rank k need not be the same unit in both.
     """
     fig = new_figure(3.4)
     left, right = fig.subplots(1, 2)
-    for features, label, colour, dash in zip((before, after), labels, (BLUE, ORANGE), DASHES):
+    arrays = (("Pretrained", before, BLUE, "-"), ("SR", after, ORANGE, "--"))
+    for label, features, colour, dash in arrays:
         features = np.atleast_2d(np.asarray(features, dtype=np.float64))
         need(features.ravel(), f"the array of features '{label}'")
-        share = 100 * (np.abs(features) < near_zero).mean(axis=1)
+        share = 100 * (np.abs(features) < NEAR_ZERO).mean(axis=1)
         heights, edges = np.histogram(share, np.linspace(0, 100, 51))
         told = f"{label}: {share.mean():.1f} % on average"
         draw_stairs(left, 100 * heights / len(share), edges, colour, told, dash)
         mean = np.sort(features.mean(axis=0))[::-1]
         told = f"{label}: mean $\\|h\\|_1$ = {np.abs(features).sum(axis=1).mean():.3g}"
         right.plot(np.arange(1, len(mean) + 1), mean, color=colour, linestyle=dash, label=told)
-    left.set(xlabel=f"Features with |h| < {near_zero:g} (% of an image's)", xlim=(0, 100))
+    left.set(xlabel=f"Features with |h| < {NEAR_ZERO:g} (% of an image's)", xlim=(0, 100))
     left.set_ylabel("Images (%)")
     right.set(xlabel="Unit, sorted by its mean activation", xlim=(0, None))
     right.set_ylabel("Mean activation")
@@ -356,14 +261,9 @@ def plot_training_curves(
 
 @styled
 def plot_sweep(
-    alphas: Values,
-    curves: Mapping[str, Values],
-    path_stem: str | Path,
-    chosen: float | None = None,
-    xlabel: str = "alpha, weight of the L1 term",
+    alphas: Values, curves: Mapping[str, Values], path_stem: str | Path, chosen: float | None = None
 ) -> tuple[Path, ...]:
-    """One panel a quantity over the values of a hyper-parameter,
-    set at equal distances so that 0 has a place too.
+    """One panel a quantity over SR's alpha, at equal distances so that 0 has a place too.
 
     alphas (A,); curves: {name with unit: (A,)}, for instance ID accuracy (%), mean L1, validation
     FPR95 (%); a NaN leaves a gap; chosen: the value to mark. No axis is shorter than 1.
@@ -389,19 +289,15 @@ def plot_sweep(
         if chosen in values:
             ax.axvline(list(values).index(chosen), **DASHED, zorder=1)
     told = f" (dashed: {chosen:g}, chosen)" if chosen in values else ""
-    fig.supxlabel(xlabel + told, fontsize=10)
+    fig.supxlabel(f"alpha, weight of the L1 norm{told}", fontsize=10)
     return save_figure(fig, path_stem)
 
 
 @styled
 def plot_heat(
-    values: Values,
-    columns: list[str],
-    rows: list[str],
-    path_stem: str | Path,
-    title: str = "Mean FPR95 over the OOD sets (%)",
+    values: Values, columns: list[str], rows: list[str], path_stem: str | Path
 ) -> tuple[Path, ...]:
-    """A cell for each value, dark = high, its number in it.
+    """Mean FPR95: a cell for each value, dark = high, its number in it.
 
     values (R,C) in percent; a NaN is an empty cell. columns, rows: the labels.
     """
@@ -417,5 +313,5 @@ def plot_heat(
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
     ax.spines[:].set_visible(False)
-    fig.supxlabel(title, fontsize=10)
+    fig.supxlabel("Mean FPR95 over the OOD sets (%)", fontsize=10)
     return save_figure(fig, path_stem)

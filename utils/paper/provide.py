@@ -78,13 +78,9 @@ def measure(
         id_scores = network.score(score, id_set)
         for ood in ood_sets:
             row = protocol.measure_set(id_scores, network.score(score, ood), ood.name)
-            values.update(
-                {
-                    f"{score.label} {ood.name} {metric} {kind}": part[metric]
-                    for metric in metrics.METRICS
-                    for kind, part in (("draws", row), ("whole", row["whole"]))
-                }
-            )
+            for kind, measured in (("draws", row), ("whole", row["whole"])):
+                for metric in metrics.METRICS:
+                    values[f"{score.label} {ood.name} {metric} {kind}"] = measured[metric]
     return values, int(correct[part(len(id_set))].sum())
 
 
@@ -125,53 +121,43 @@ def provide(file: Path, data: str, float32: bool = False) -> Path:
             f"{file} is not the last snapshot of a run of this project's scripts, "
             "so it is not provided"
         )
-    id_set = loaders.load_id(
-        description["dataset"], "test", data, None, description.get("image_size")
-    )
-    image_sets = [id_set] + (
-        []
-        if float32
-        else loaders.parse_ood("", description["dataset"], data, id_set.images.shape[-1])
-    )
-    before, correct = measure(state, description, runtime.sha256_file(file), image_sets)
-    small, weights, after, small_correct, moved = state, "float32", before, correct, None
+    dataset, sha256 = description["dataset"], runtime.sha256_file(file)
+    id_set = loaders.load_id(dataset, "test", data, None, description.get("image_size"))
+    image_sets = [id_set]
     if not float32:
-        after, small_correct = measure(
-            halved(state), description, f"half-{runtime.sha256_file(file)}", image_sets
-        )
-        moved = round(max(abs(before[what] - after[what]) for what in before), 6)
+        image_sets += loaders.parse_ood("", dataset, data, id_set.images.shape[-1])
+    values, correct = measure(state, description, sha256, image_sets)
+    weights, moved = "float32", None
+    if not float32:
+        half = halved(state)
+        after, correct_after = measure(half, description, f"half-{sha256}", image_sets)
+        moved = round(max(abs(values[what] - after[what]) for what in values), 6)
         print(f"{snapshots.short_name(file)}: float16 moves no metric by more than {moved:.4f}")
         if moved < TOLERANCE:
-            small, weights = halved(state), "float16"
-        else:
-            after, small_correct = before, correct
+            state, weights, values, correct = half, "float16", after, correct_after
     model = snapshots.build_model(description).eval()
-    snapshots.load_weights(model, small, file)
+    snapshots.load_weights(model, state, file)
     path = snapshots.PROVIDED / file.parent.name / file.name
     kept = {key: value for key, value in description.items() if key not in ("sha256", "written")}
     # of a provided copy the parent is the provided copy of its parent
     if kept.get("parent_sha256"):
         kept["parent_sha256"] = provided_parent(kept["parent_sha256"])
+    kept |= {
+        "id_accuracy": round(values["id_accuracy"], 4),
+        "weights": weights,
+        "float16_moves": moved,
+        "trained_sha256": sha256,
+        "reference": reference(model),
+        "part": {
+            "images": len(part(len(id_set))),
+            "correct": correct,
+            "fingerprint": id_set.fingerprint,
+        },
+    }
     log = snapshots.training_log(file)
     if log.exists():
         runtime.write_bytes(path.with_name(log.name), log.read_bytes())
-    snapshots.save_weights(
-        path,
-        small,
-        {
-            **kept,
-            "id_accuracy": round(after["id_accuracy"], 4),
-            "weights": weights,
-            "float16_moves": moved,
-            "trained_sha256": runtime.sha256_file(file),
-            "reference": reference(model),
-            "part": {
-                "images": len(part(len(id_set))),
-                "correct": small_correct,
-                "fingerprint": id_set.fingerprint,
-            },
-        },
-    )
+    snapshots.save_weights(path, state, kept)
     for other in path.parent.glob(f"{snapshots.stem_of(path)}_epoch_*.pt"):
         # of a longer or shorter run, which this one replaces
         if other != path and snapshots.stem_of(other) == snapshots.stem_of(path):
@@ -238,10 +224,8 @@ def render_snapshots() -> str:
             ]
         )
     return table(
-        (
-            "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
-            "trained in | stored as | MB"
-        ),
+        "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
+        "trained in | stored as | MB",
         rows,
     )
 
@@ -266,9 +250,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     for name in args.names:
-        print(
-            f"-> {runtime.short_path(provide(snapshots.find_one(name), args.data, args.float32))}"
-        )
+        path = provide(snapshots.find_one(name), args.data, args.float32)
+        print(f"-> {runtime.short_path(path)}")
     write_manifest()
     print(f"manifest: {runtime.short_path(MANIFEST)}")
 

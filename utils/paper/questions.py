@@ -9,9 +9,11 @@ from utils.evaluation import report
 from utils.losses import LOSSES
 from utils.training import recipes
 
-from . import tables
+from . import published, results
 from .markdown import NOTHING
-from .rendered import epochs_of, parent_of, recorded_study, whole_runs
+from .rendered import epochs_of, whole_sr_runs
+from .results import parent_of, recorded_file
+from .usual import USUAL
 
 CONTROL = "control"  # SR's fine-tuning with alpha 0
 SURE = 2  # standard errors
@@ -36,8 +38,8 @@ def families(name: str) -> list[dict[str, dict]]:
     """
     wanted = [
         one
-        for one in tables.recorded_results(name)
-        if tables.enters(one) and tables.stage_of(one["snapshot"])[1] == tables.USUAL["arch"]
+        for one in results.recorded_results(name)
+        if results.enters(one) and results.stage_of(one["snapshot"])[1] == USUAL["arch"]
     ]
     wanted.sort(key=lambda one: one["snapshot"]["recipe"]["epochs"])
     found = {}
@@ -48,7 +50,7 @@ def families(name: str) -> list[dict[str, dict]]:
         loss = one["snapshot"].get("loss")
         if parent_of(one) in found and has(one, LOSSES[loss].score):
             found[parent_of(one)][loss] = one
-    for one in whole_runs(name):
+    for one in whole_sr_runs(name):
         family = found.get(parent_of(one), {})
         if "sr" in family and same_but_alpha(one, family["sr"]) and alpha_of(one) == 0:
             family[CONTROL] = one
@@ -152,7 +154,7 @@ def answer_same_images(name: str, found: list[dict]) -> str:
         if (family := first_with(found, stage)) is None:
             continue
         entry = entry_of(family, stage)
-        for row in filter(tables.is_official, entry["sets"]):
+        for row in filter(published.is_official, entry["sets"]):
             printed = sorted(printed_of(name, stage, entry["score"], row["set"]))
             if not printed:
                 continue
@@ -163,7 +165,7 @@ def answer_same_images(name: str, found: list[dict]) -> str:
                 f"{' and '.join(f'{value:.2f}' for value in printed)}; "
                 f"{epochs_of(family[stage], name)} epochs)"
             )
-            where = f"{tables.display(row['set'])}, n {row['n']:,}"
+            where = f"{published.display(row['set'])}, n {row['n']:,}"
             if row["fpr95"] <= max(printed) + SURE * error:
                 reached.append(title)
     if not lines:
@@ -180,10 +182,10 @@ def printed_of(name: str, stage: str, score: str, place: str) -> set[float]:
     """The published FPR95 of a stage on a set, of every paper that has it."""
     return {
         record["value"]
-        for record in tables.PUBLISHED["records"]
+        for record in published.PUBLISHED["records"]
         if (record["id_set"], record["stage"], record["score"]) == (name, stage, score)
         and (record["ood_set"], record["metric"]) == (place, "fpr95")
-        and (record["network"], record["protocol"]) == (tables.USUAL["arch"], "paper")
+        and (record["network"], record["protocol"]) == (USUAL["arch"], "paper")
     }
 
 
@@ -228,16 +230,14 @@ def answer_sroe(name: str, found: list[dict]) -> str:
 
 def answer_alpha(name: str, found: list[dict]) -> str:
     """Whole runs at the alpha of the recorded sweep and at the paper's, from one network."""
-    record, usual = (
-        recorded_study(name, "sweep_alpha"),
-        recipes.resolve("tune", name, "sr")["alpha"],
-    )
+    record = recorded_file(f"{name}_sweep_alpha")
+    usual = recipes.resolve("tune", name, "sr")["alpha"]
     if record is None:
         return NOTHING
     chosen = record["recommended"]
     if chosen == usual:
         return f"The sweep chose the paper's, {usual:g}."
-    runs = whole_runs(name)
+    runs = whole_sr_runs(name)
     for family in found:
         if "sr" not in family or alpha_of(family["sr"]) != usual:
             continue

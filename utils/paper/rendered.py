@@ -1,4 +1,4 @@
-"""The pages' tables of what has been measured, out of the recorded results;
+"""The pages' tables of a data set's networks, out of the recorded results;
 each function gives one block as Markdown.
 """
 
@@ -11,25 +11,30 @@ from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import recipes
 
-from . import seeds, tables
+from . import results, seeds, tables
 from .markdown import NOTHING, both, fpr_cells, network_of, table, with_sd
-from .tables import METHODS, TABLE_METHODS, own_name
+from .published import (
+    ID_SETS,
+    METHODS,
+    TABLE_METHODS,
+    TABLES,
+    display,
+    own_name,
+    printed_number,
+    published_rows,
+    set_names,
+)
+from .results import measured_network, parent_of
 
 
 def result_rows(name: str) -> list[tuple]:
     """(title, result entry, result, path) of each measured method of a data set's table,
     out of the recorded results.
     """
-    measured = tables.recorded()
-    methods = TABLE_METHODS if name in tables.ID_SETS else METHODS
+    measured = results.recorded()
+    methods = TABLE_METHODS if name in ID_SETS else METHODS
     keys = {title: (name, "wrn", loss or "pretrained", score) for title, loss, score in methods}
     return [(title, *measured[key]) for title, key in keys.items() if key in measured]
-
-
-def recorded_study(name: str, study: str) -> dict | None:
-    """The recorded result of a study, or None."""
-    path = tables.RECORDED / f"{name}_{study}.json"
-    return report.read_result(path) if path.exists() else None
 
 
 def published_of(measured: dict) -> str:
@@ -38,8 +43,8 @@ def published_of(measured: dict) -> str:
     """
     parts = []
     for id_set in tables.shown_sets(measured):
-        for name, one in tables.TABLES.items():
-            title = f"### {one.title} ({tables.display(id_set)}, `--table {name}`)"
+        for name, one in TABLES.items():
+            title = f"### {one.title} ({display(id_set)}, `--table {name}`)"
             head, *rows = tables.grid(name, id_set, measured)
             parts.append(f"{title}\n\n{table(head, rows)}")
     notes = "\n".join(f"- {line}" for line in tables.describe_notes(measured))
@@ -61,7 +66,7 @@ def render_summary(name: str) -> str:
             after.append(row)
     usual = recipes.resolve("tune", name, "sr")
     parent = here["Energy"][1]["snapshot"]["sha256"] if "Energy" in here else None
-    every = whole_runs(name)
+    every = whole_sr_runs(name)
     for result in [one for one in every if parent_of(one) == parent] or every:
         recipe = result["snapshot"]["recipe"]
         same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
@@ -92,19 +97,6 @@ def epochs_of(result: dict, name: str) -> str:
     return f"{parent['snapshot']['recipe']['epochs']} + {own}"
 
 
-def parent_of(result: dict) -> str | None:
-    return result["snapshot"].get("parent_sha256")
-
-
-def measured_network(name: str, sha256: str | None, score: str = "energy") -> dict | None:
-    """The recorded result, with that score, of a network by its checksum; None where there is none."""
-    for result in tables.recorded_results(name):
-        scores = {entry["score"] for entry in result["scores"]}
-        if result["snapshot"]["sha256"] == sha256 and score in scores and is_usual(result):
-            return result
-    return None
-
-
 def render_result(name: str) -> str:
     """FPR95 / AUROC of every method on every set, with what the numbers were measured on."""
     found, printed = result_rows(name), published_averages(name)
@@ -126,19 +118,17 @@ def render_result(name: str) -> str:
     _, entry, result, _ = found[-1]
     network = result["snapshot"]
     sets = [f"{own_name(row)} (n {row['n']})" for row in entry["sets"]]
-    header = ["method", "epochs", "ID error", *sets, "average"]
-    return table(
-        header + ["average, published (the papers' sets)"] * bool(printed),
-        rows,
-        (
-            f"{network_of(network).upper()}, {network['train_images']:,} training images, "
-            f"{result['id']['images']:,} ID test images, seed {network['seed']}, "
-            f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} "
-            "OOD images (or all, where there are fewer). FPR95 ± sd over the draws "
-            "(none where all images are one draw) / AUROC in percent, ID positive; "
-            "epochs = length of the complete schedule, of pre-training and of fine-tuning."
-        ),
+    head = ["method", "epochs", "ID error", *sets, "average"]
+    head += ["average, published (the papers' sets)"] * bool(printed)
+    note = (
+        f"{network_of(network).upper()}, {network['train_images']:,} training images, "
+        f"{result['id']['images']:,} ID test images, seed {network['seed']}, "
+        f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} "
+        "OOD images (or all, where there are fewer). FPR95 ± sd over the draws "
+        "(none where all images are one draw) / AUROC in percent, ID positive; "
+        "epochs = length of the complete schedule, of pre-training and of fine-tuning."
     )
+    return table(head, rows, note)
 
 
 def published_averages(name: str) -> dict[tuple[str, str], str]:
@@ -147,11 +137,11 @@ def published_averages(name: str) -> dict[tuple[str, str], str]:
     """
     found = {}
     for source in ("srf1", "energy"):
-        rows = tables.published_rows(tables.TABLES[source], name)
+        rows = published_rows(TABLES[source], name)
         for (_, network, score, stage), sets in rows.items():
             if network == "wrn" and {"fpr95", "auroc"} <= set(sets.get("average", {})):
                 cells = [sets["average"][metric] for metric in ("fpr95", "auroc")]
-                text = " / ".join(tables.printed_number(one, ("misprint",)) for one in cells)
+                text = " / ".join(printed_number(one, ("misprint",)) for one in cells)
                 found.setdefault((stage, score), text)
     return found
 
@@ -161,11 +151,8 @@ def render_seeds(name: str) -> str:
     out of the recorded tables.
     """
     usual = re.compile(rf"{re.escape(name)}(_s\d+)?_table")
-    files = [
-        file
-        for file in sorted(tables.RECORDED.glob(f"{name}_*table.csv"))
-        if usual.fullmatch(file.stem)
-    ]
+    found = sorted(results.RECORDED.glob(f"{name}_*table.csv"))
+    files = [file for file in found if usual.fullmatch(file.stem)]
     if len(files) < 2:
         return NOTHING
     note = f"\n\nMean ± sd over {len(files)} training seeds, percent."
@@ -176,7 +163,7 @@ def render_same_score(name: str) -> str:
     """MSP and energy on every network of the table, with what tells the networks apart:
     losses compared at one score.
     """
-    measured, rows = tables.recorded(), []
+    measured, rows = results.recorded(), []
     titles = {"pretrained": "pre-trained", **{key: loss.title for key, loss in LOSSES.items()}}
     for stage, title in titles.items():
         found = [measured.get((name, "wrn", stage, score)) for score in ("msp", "energy")]
@@ -196,25 +183,23 @@ def render_every(name: str) -> str:
     order = list(SCORES)
     found = {
         label: one
-        for (*stage, label), one in tables.recorded().items()
+        for (*stage, label), one in results.recorded().items()
         if stage == [name, "wrn", "pretrained"] and label.split(":")[0] in order
     }
     if len(found) < len(SCORES) / 2:
         return NOTHING
     labels = sorted(found, key=lambda label: (order.index(label.split(":")[0]), label))
     entries = [found[label][0] for label in labels]
+    rows = [
+        [f"`{label_of(entry, name)}`", *map(both, [*entry["sets"], entry["average"]])]
+        for entry in entries
+    ]
     result = found[labels[0]][1]
-    return table(
-        ["`--score`", *map(own_name, entries[0]["sets"]), "average"],
-        [
-            [f"`{label_of(entry, name)}`", *map(both, [*entry["sets"], entry["average"]])]
-            for entry in entries
-        ],
-        (
-            f"FPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
-            f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults."
-        ),
+    note = (
+        f"FPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
+        f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults."
     )
+    return table(["`--score`", *set_names(entries[0])], rows, note)
 
 
 def label_of(entry: dict, dataset: str) -> str:
@@ -243,34 +228,37 @@ def render_answer(name: str) -> str:
             NOTHING[:-1]
             + ": the recorded results before and after SR are not of one network and the same sets."
         )
-    lines = []
-    for old, new in [*pairs, (before["average"], after["average"])]:
-        whole = "n" in old  # a set, not the mean of the sets
-        line = [own_name(old) if whole else "average"]
-        for metric in ("fpr95", "auroc"):
-            line += [with_sd(old, metric), with_sd(new, metric)]
-            line.append(f"{new[metric] - old[metric]:+.2f}")
-            if metric == "fpr95":
-                line.append(standard_error(old, new) if whole else "")
-        lines.append(line)
+    lines = [
+        answer_line(own_name(old), old, new, f"{standard_error(old, new):.2f}")
+        for old, new in pairs
+    ]
+    lines.append(answer_line("average", before["average"], after["average"], ""))
     gains = [(old["fpr95"] - new["fpr95"], standard_error(old, new)) for old, new in pairs]
-    return table(
-        (
-            "OOD set | FPR95, energy | FPR95, SR | difference | standard error | "
-            "AUROC, energy | AUROC, SR | difference"
-        ),
-        lines,
-        (
-            f"FPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
-            f"sets, on {sum(gain > 2 * error and gain > 0 for gain, error in gains)} "
-            f"of them by more than two standard errors; ID error {first['id']['error']:.2f} % before, "
-            f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images "
-            f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
-            "± is the sd over the draws, of which a set with no more images than one draw takes has "
-            "none; the standard error of the FPR95's difference is that of the number of OOD images, "
-            "binomial, at the threshold of these ID images."
-        ),
+    note = (
+        f"FPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
+        f"sets, on {sum(gain > 2 * error and gain > 0 for gain, error in gains)} "
+        f"of them by more than two standard errors; ID error {first['id']['error']:.2f} % before, "
+        f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images "
+        f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
+        "± is the sd over the draws, of which a set with no more images than one draw takes has "
+        "none; the standard error of the FPR95's difference is that of the number of OOD images, "
+        "binomial, at the threshold of these ID images."
     )
+    return table(
+        "OOD set | FPR95, energy | FPR95, SR | difference | standard error | "
+        "AUROC, energy | AUROC, SR | difference",
+        lines,
+        note,
+    )
+
+
+def answer_line(name: str, old: dict, new: dict, error: str) -> list[str]:
+    """FPR95 and AUROC of a set, or of the mean, before and after; ``error`` of FPR95's difference."""
+    fpr95, auroc = (
+        [with_sd(old, metric), with_sd(new, metric), f"{new[metric] - old[metric]:+.2f}"]
+        for metric in ("fpr95", "auroc")
+    )
+    return [name, *fpr95, error, *auroc]
 
 
 def standard_error(before: dict, after: dict) -> float:
@@ -278,63 +266,13 @@ def standard_error(before: dict, after: dict) -> float:
     return sum(row["fpr95"] * (100 - row["fpr95"]) / row["n"] for row in (before, after)) ** 0.5
 
 
-def made_from(record: dict) -> str:
-    """What all rows of a study were fine-tuned from and on."""
-    precisions = {row.get("precision", record.get("precision")) for row in record["rows"]}
-    return (
-        f"From `{record['parent_name']}`, {record['images']:,} training images, "
-        f"{record['epochs']} epochs (a complete schedule), seed {record['seed']}, "
-        f"scored in {' and '.join(sorted(precisions))}"
-    )
-
-
-def render_sweep(name: str) -> str:
-    """SR's alpha on held-out training images and generated noise."""
-    record = recorded_study(name, "sweep_alpha")
-    if record is None:
-        return NOTHING
-    rows = []
-    for row in record["rows"]:
-        mark = " **(recommended)**" * (row["alpha"] == record["recommended"])
-        row_start = [f"{row['alpha']:g}{mark}", row["accuracy"], f"{row['mean_l1']:.3f}"]
-        rows.append([*row_start, *map(both, [*row["sets"], row])])
-    noises = [noise["name"] for noise in record["ood"]]
-    return table(
-        ["alpha", "accuracy, held-out ID", "mean ‖h‖₁", *noises, "mean of the noises"],
-        rows,
-        (
-            f"FPR95 / AUROC in percent. {made_from(record)}; "
-            f"{record['id']['images']:,} held-out training images against as many of each noise. "
-            f"Rule: {record['rule']}.\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against "
-            f"alpha](figures/recorded/{name}_sweep_alpha.png)"
-        ),
-    )
-
-
-def render_ablation(name: str) -> str:
-    """SR's fine-tuning with one thing changed at a time, against the network it starts from."""
-    record = recorded_study(name, "ablation")
-    if record is None:
-        return NOTHING
-    sets = map(own_name, record["rows"][0]["sets"])
-    return table(
-        ["fine-tuning", "ID error", "mean ‖h‖₁", *sets, "average"],
-        [[row["name"], row["error"], row["mean_l1"], *fpr_cells(row)] for row in record["rows"]],
-        (
-            f"{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
-            f"ID test images, {record['num_to_avg']} draws. FPR95 ± sd over the draws; average: "
-            "FPR95 / AUROC, in percent."
-        ),
-    )
-
-
-def whole_runs(name: str) -> list[dict]:
+def whole_sr_runs(name: str) -> list[dict]:
     """Recorded results of whole SR runs, whatever their recipe,
     in the order of crop, alpha and epochs.
     """
     found = [
         one
-        for one in tables.recorded_results(name)
+        for one in results.recorded_results(name)
         if (one["snapshot"]["arch"], one["snapshot"].get("loss")) == ("wrn", "sr")
         and snapshots.is_complete(one["snapshot"])
         and is_usual(one)  # no other protocol's numbers beside these
@@ -350,10 +288,10 @@ def render_whole(name: str) -> str:
     """Whole SR runs with and without the random crop and the norm, each after the network they were
     made from, energy score.
     """
-    runs = whole_runs(name)
+    runs = whole_sr_runs(name)
     parents = [measured_network(name, sha256) for sha256 in dict.fromkeys(map(parent_of, runs))]
     parents = sorted(filter(None, parents), key=lambda one: -one["snapshot"]["recipe"]["epochs"])
-    rows, sets = [], []
+    rows, columns = [], []
     for before in parents:
         made = [one for one in runs if parent_of(one) == before["snapshot"]["sha256"]]
         for result in [before, *made]:
@@ -363,6 +301,6 @@ def render_whole(name: str) -> str:
             changed.append(str(network["recipe"]["epochs"]))
             given = [result["id"]["error"], result["id"]["mean_l1"]]
             rows.append([f"`{network['name']}`", *changed, *given, *fpr_cells(entry)])
-            sets = entry["sets"]
+            columns = set_names(entry)
     head = ["whole run", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁"]
-    return table([*head, *map(own_name, sets), "average"], rows) if rows else NOTHING
+    return table([*head, *columns], rows) if rows else NOTHING

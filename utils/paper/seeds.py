@@ -3,7 +3,6 @@
 import argparse
 import csv
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -15,8 +14,8 @@ from utils import runtime
 from utils.evaluation import report
 from utils.training import options
 
-from .markdown import table
-from .tables import changed, file_name, unusual_words
+from .markdown import mean_and_sd, plus_minus, table
+from .usual import changed, file_name, unusual_words
 
 METRICS = ("fpr95", "auroc", "id_error")
 POLL = 0.2  # seconds between looks at the running chains
@@ -32,15 +31,10 @@ def places(jobs: int) -> list[dict]:
     for job in range(jobs):
         own = cores[job::jobs]
         threads = max(len(own) or (os.cpu_count() or 1) // jobs, 1)
-        made.append(
-            {
-                "cores": own,
-                "environment": {
-                    "OMP_NUM_THREADS": str(threads),
-                    **({"CUDA_VISIBLE_DEVICES": str(job % gpus)} if gpus else {}),
-                },
-            }
-        )
+        environment = {"OMP_NUM_THREADS": str(threads)}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(job % gpus)
+        made.append({"cores": own, "environment": environment})
     return made
 
 
@@ -96,15 +90,12 @@ def chains(args: argparse.Namespace) -> Path:
     rows = mean_over_seeds(
         [folder / f"{file_name(changed(args, seed=seed), 'table')}.csv" for seed in args.seeds]
     )
-    lines = [
-        {"method": method}
-        | {
-            f"{metric}{ending}": round(value, 4)
-            for metric, pair in zip(METRICS, pairs)
-            for ending, value in zip(("", "_sd"), pair)
-        }
-        for method, pairs in rows.items()
-    ]
+    lines = []
+    for method, pairs in rows.items():
+        line = {"method": method}
+        for metric, (mean, sd) in zip(METRICS, pairs):
+            line |= {metric: round(mean, 4), f"{metric}_sd": round(sd, 4)}
+        lines.append(line)
     path = folder / f"{file_name(changed(args, seed=1), 'seeds')}.csv"
     runtime.write_text(path, report.csv_text(lines))
     print("\n" + format_means(rows))
@@ -124,7 +115,7 @@ def mean_over_seeds(files: list[Path]) -> dict[str, list[tuple[float, float]]]:
                     values = [float(row[key]) for key in METRICS]
                     found.setdefault(row["method"], []).append(values)
     return {
-        method: [(statistics.mean(column), statistics.stdev(column)) for column in zip(*values)]
+        method: [mean_and_sd(column) for column in zip(*values)]
         for method, values in found.items()
         if len(values) == len(files)
     }
@@ -132,13 +123,9 @@ def mean_over_seeds(files: list[Path]) -> dict[str, list[tuple[float, float]]]:
 
 def format_means(rows: dict[str, list[tuple[float, float]]]) -> str:
     """What ``mean_over_seeds`` gives, as a table."""
-    return table(
-        "method | FPR95, average | AUROC, average | ID error",
-        [
-            [method, *(f"{mean:.2f} ± {sd:.2f}" for mean, sd in pairs)]
-            for method, pairs in rows.items()
-        ],
-    )
+    head = "method | FPR95, average | AUROC, average | ID error"
+    lines = [[method, *(plus_minus(*pair) for pair in pairs)] for method, pairs in rows.items()]
+    return table(head, lines)
 
 
 def parse_seeds(text: str) -> list[int]:

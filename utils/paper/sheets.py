@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from utils.evaluation.verdicts import Verdicts, shorten, verdict
 
-from .plots import (
+from .drawing import (
     BINS,
     BLUE,
     DASHED,

@@ -1,13 +1,10 @@
 """The pages' tables of what utils/benchmark has measured."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from utils.evaluation import report
-
-from . import tables
+from . import results
 from .markdown import NOTHING, machine_of, network_of, table
 
 SLOWER = 0.9  # a ratio below it is bold
@@ -17,9 +14,8 @@ APART = ("step", "memory, ", "peers, ")  # parts with tables of their own
 def render_memory() -> str:
     """Seconds and peak memory of the scores that keep or pass over all training features."""
     rows, machines = [], []
-    for path in sorted(tables.RECORDED.glob("benchmark_scores*.json")):
-        recorded = report.read_result(path)
-        machines.append(f"`{path.name}`: {machine_of(recorded)}")
+    for name, recorded in results.recorded_files("benchmark_scores*").items():
+        machines.append(f"`{name}.json`: {machine_of(recorded)}")
         for record in recorded["records"]:
             size = f"{record['images']:,} x {record['width']:,}"
             names = [f"`{record['score']}`", size, record["features_dtype"]]
@@ -38,8 +34,8 @@ def render_memory() -> str:
 def render_performance() -> str:
     """``benchmark.json`` row by row; what was recorded on other machines has a line each."""
     records = {
-        path.stem: {**record, "rows": rows}
-        for path, record, rows in recorded_parts()
+        name: {**record, "rows": rows}
+        for name, record, rows in recorded_parts()
         if "rows" in record and (rows or record["accuracy"])
     }
     first = records.pop("benchmark", None)
@@ -61,26 +57,29 @@ def render_kept() -> str:
 def rows_beginning(prefix: str, unit: str) -> str:
     """The rows of every recorded machine whose part begins so."""
     rows, machines = [], []
-    for path, record, timed in recorded_parts(prefix):
+    for name, record, timed in recorded_parts(prefix):
         for row in timed:
-            peak = None if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
             part = row["part"].removeprefix("memory, ")
-            cells = [part, row["what"], f"{row['rate']:,.0f}", row["ratio"], peak]
-            rows.append([f"`{path.name}`", *cells])
-        machines += [f"`{path.name}`: {machine_of(record)}"] * bool(timed)
+            cells = [part, row["what"], f"{row['rate']:,.0f}", row["ratio"], peak_of(row)]
+            rows.append([f"`{name}.json`", *cells])
+        machines += [f"`{name}.json`: {machine_of(record)}"] * bool(timed)
     columns = f"measured in | part | what | {unit} | ratio | peak, MiB"
     return f"{table(columns, rows)}\n\n{'; '.join(machines)}." if rows else NOTHING
 
 
-def recorded_parts(*prefixes: str) -> Iterator[tuple[Path, dict, list[dict]]]:
-    """(file, record, rows) of every recorded benchmark: the rows of parts that begin so, or those
+def recorded_parts(*prefixes: str) -> Iterator[tuple[str, dict, list[dict]]]:
+    """(name, record, rows) of every recorded benchmark: the rows of parts that begin so, or those
     of no table of their own.
     """
-    for path in sorted(tables.RECORDED.glob("benchmark*.json")):
-        record, wanted = report.read_result(path), bool(prefixes)
+    begins, wanted = prefixes or APART, bool(prefixes)
+    for name, record in results.recorded_files("benchmark*").items():
         rows = record.get("rows", ())
-        begins = prefixes or APART
-        yield path, record, [row for row in rows if row["part"].startswith(begins) == wanted]
+        yield name, record, [row for row in rows if row["part"].startswith(begins) == wanted]
+
+
+def peak_of(row: dict) -> str | None:
+    """The peak memory of a benchmark's row in MiB; None where it was not measured."""
+    return None if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
 
 
 def render_peers() -> str:
@@ -88,7 +87,7 @@ def render_peers() -> str:
     below 0.9 is bold.
     """
     cells, machines = {}, []
-    for path, record, timed in recorded_parts("peers, "):
+    for name, record, timed in recorded_parts("peers, "):
         for row in timed:
             if row["what"] == "this project":
                 ours = float(np.median(row["seconds"]))
@@ -97,14 +96,11 @@ def render_peers() -> str:
                     shown = f"{ratio:.2f}" if ratio >= SLOWER else f"**{ratio:.2f}**"
                     _, column, score = row["part"].split(", ", 2)
                     cells.setdefault((f"`{score}`", other["what"]), {})[column] = shown
-        machines += [f"`{path.name}`: {machine_of(record)}"] * bool(timed)
+        machines += [f"`{name}.json`: {machine_of(record)}"] * bool(timed)
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     rows = [[*names, *(found.get(c, "") for c in columns)] for names, found in cells.items()]
-    return (
-        table(["score", "held against", *columns], rows, f"{'; '.join(machines)}.")
-        if rows
-        else NOTHING
-    )
+    head = ["score", "held against", *columns]
+    return table(head, rows, f"{'; '.join(machines)}.") if rows else NOTHING
 
 
 def other_machines(records: dict[str, dict]) -> str:
@@ -131,9 +127,8 @@ def performance_of(record: dict) -> str:
     rows = []
     for row in record["rows"]:
         spread = None if row["spread"] is None else f"{row['spread']:.0%}"
-        peak = None if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
         what = [row["part"], row["what"].strip()]
-        rows.append([*what, f"{row['rate']:,.0f}", row["ratio"], spread, peak])
+        rows.append([*what, f"{row['rate']:,.0f}", row["ratio"], spread, peak_of(row)])
     given, accuracy = record["arguments"], record["accuracy"]
     note = (
         f"{machine_of(record)}; {network_of(given).upper()}, medians of {given['rounds']} "

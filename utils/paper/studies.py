@@ -20,10 +20,10 @@ from utils.evaluation import report
 from utils.evaluation.validation import noise_sets
 from utils.training import meant, names, options, recipes
 
-from . import plots
-from .methods import former_stem, score_apart, train_unless_there
-from .methods import whole_runs as all_whole_runs
-from .tables import changed, file_name
+from . import plots, studied
+from .commands import score_apart
+from .trained import train_unless_there, whole_runs
+from .usual import changed, file_name
 
 # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
 ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
@@ -66,31 +66,27 @@ def sweep(args: argparse.Namespace) -> None:
         row |= {key: entry["average"][key] for key in ("fpr95", "auroc")}
         rows.append(row | {"sets": entry["sets"], **provenance(file, result)})
     best = recommend(rows)
-    print("\n" + format_rows(rows, best))
-    path = write_study(
-        args,
-        "sweep_alpha",
-        parent,
-        count,
-        result,
-        rows=rows,
-        recommended=best,
-        rule=f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, "
-        "then the highest AUROC",
+    rule = (
+        f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, "
+        "then the highest AUROC"
     )
-    figure = plots.plot_sweep(
+    record = shared_record(args, parent, count, result)
+    record |= {"rows": rows, "recommended": best, "rule": rule}
+    print("\n" + studied.sweep_table(record))
+    path = write_study(args, "sweep_alpha", record)
+    titles = {
+        "accuracy": "Accuracy (%)",
+        "mean_l1": "Mean ‖h‖₁",
+        "fpr95": "FPR95, noise (%)",
+        "auroc": "AUROC, noise (%)",
+    }
+    figure, _ = plots.plot_sweep(
         [row["alpha"] for row in rows],
-        {
-            "Accuracy (%)": [row["accuracy"] for row in rows],
-            "Mean ‖h‖₁": [row["mean_l1"] for row in rows],
-            "FPR95, noise (%)": [row["fpr95"] for row in rows],
-            "AUROC, noise (%)": [row["auroc"] for row in rows],
-        },
+        {title: [row[key] for row in rows] for key, title in titles.items()},
         runtime.CIFAR / "figures" / path.stem,
         best,
-        xlabel="alpha, weight of the L1 norm",
     )
-    print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure[0])}")
+    print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure)}")
 
 
 def ablation(args: argparse.Namespace) -> None:
@@ -99,7 +95,7 @@ def ablation(args: argparse.Namespace) -> None:
     """
     parent = find_parent(args)
     folder, _, count = prepare(args, parent)
-    words, whole = options.common_words(args), whole_runs(args, parent)
+    words, whole = options.common_words(args), whole_sr_runs(args, parent)
     done, rows, recipes_done = [("before", {}, parent)], [], []
     for name, changes in VARIANTS.items():
         recipe = recipe_of(args, changes)
@@ -113,16 +109,17 @@ def ablation(args: argparse.Namespace) -> None:
         row |= {key: result["scores"][0][key] for key in ("sets", "average")}
         rows.append(row | provenance(file, result))
     print("\n" + report.format_summary([{**row, "score": row["name"]} for row in rows]))
-    path = write_study(args, "ablation", parent, count, result, rows=rows)
+    record = shared_record(args, parent, count, result)
+    path = write_study(args, "ablation", record | {"rows": rows})
     print(f"-> {runtime.short_path(path)}")
 
 
-def whole_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dict, Path]]:
+def whole_sr_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dict, Path]]:
     """(name, what its recipe has otherwise, path) of SR's finished runs on all images from the
     pre-trained snapshot ``parent``.
     """
     found, wanted = [], ("sr", args.seed, runtime.sha256_file(parent))
-    for file, made in all_whole_runs():
+    for file, made in whole_runs():
         if (made.get("loss"), made.get("seed"), made.get("parent_sha256")) == wanted:
             changes = {key: value for key, (value, _) in recipes.departures(made).items()}
             name = f"whole run of SR, {made['recipe']['epochs']} epochs of "
@@ -153,13 +150,11 @@ def scoring_of(args: argparse.Namespace, result: dict) -> dict:
     }
 
 
-def write_study(
-    args: argparse.Namespace, study: str, parent: Path, count: int, result: dict, **content: object
-) -> Path:
-    """Write a study's result file and return its path: what all its rows share, then ``content``;
+def shared_record(args: argparse.Namespace, parent: Path, count: int, result: dict) -> dict:
+    """What all rows of a study of short fine-tunings share; ``count``: of the training images;
     ``result`` is one row's.
     """
-    shared = {
+    return {
         **scoring_of(args, result),
         "arch": args.arch,
         "seed": args.seed,
@@ -168,8 +163,12 @@ def write_study(
         "images": count,
         "epochs": EPOCHS,
     }
+
+
+def write_study(args: argparse.Namespace, study: str, record: dict) -> Path:
+    """Write a study's result file and return its path."""
     path = report.RESULTS / f"{file_name(args, study)}.json"
-    runtime.write_json(path, {**shared, **content})
+    runtime.write_json(path, record)
     return path
 
 
@@ -199,7 +198,7 @@ def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: f
     whole["arch"] = args.arch
     stems = (
         names.stem_of("tune", args.dataset, "sr", whole, {"save": place}, parent),
-        former_stem("sr", args),
+        names.former_stem("tune", args.dataset, args.arch, args.seed),
     )
     given = {"id": folder, **changes, "epochs": EPOCHS, "load": parent, "save": place}
     given |= {"arch": args.arch, "seed": args.seed}
@@ -273,14 +272,3 @@ def recommend(rows: list[dict]) -> float:
     return max(
         (row for row in accurate if row["fpr95"] <= lowest + TIE), key=lambda row: row["auroc"]
     )["alpha"]
-
-
-def format_rows(rows: list[dict], best: float) -> str:
-    """The sweep's table as text, its recommended line marked."""
-    head = f"{'alpha':>8}{'accuracy':>10}{'mean L1':>10}{'FPR95':>9}{'AUROC':>9}   "
-    lines = [head + "(validation ID; generated noise)"]
-    for row in rows:
-        text = f"{row['alpha']:8g}{row['accuracy']:10.2f}{row['mean_l1']:10.3f}"
-        text += f"{row['fpr95']:9.2f}{row['auroc']:9.2f}"
-        lines.append(text + "   <- recommended" * (row["alpha"] == best))
-    return "\n".join(lines)

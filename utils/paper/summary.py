@@ -2,7 +2,6 @@
 
 import json
 import re
-import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from utils import runtime, snapshots
 from utils.evaluation import report
 from utils.evaluation.protocol import PROTOCOLS
 
-from .markdown import table
+from .markdown import mean_and_sd, plus_minus, table
 from .tables import tabular
 
 METRICS = ("fpr95", "auroc", "aupr_in")
@@ -143,20 +142,13 @@ def lines_of(results: list[Result]) -> list[Line]:
         keys = ("fpr95_out" if rules.out_as_pos else "fpr95", *METRICS[1:])
         for start, runs in series_of(members):
             runs = sorted(runs, key=lambda one: one.seed)
+            errors = [one.error for one in runs if one.error is not None]
             for rows in zip(*(report.shown_rows(one.entry) for one in runs)):
                 values = {m: [row[key] for row in rows] for m, key in zip(METRICS, keys)}
-                errors = [one.error for one in runs if one.error is not None]
-                lines.append(
-                    Line(
-                        shown_run(run, start),
-                        how,
-                        score,
-                        rows[0]["set"],
-                        "sets" in rows[0] or rows[0]["set"] == "average",
-                        [one.seed for one in runs],
-                        values | {"id_error": errors if len(errors) == len(runs) else []},
-                    )
-                )
+                values["id_error"] = errors if len(errors) == len(runs) else []
+                mean = "sets" in rows[0] or rows[0]["set"] == "average"
+                names = (shown_run(run, start), how, score, rows[0]["set"])
+                lines.append(Line(*names, mean, [one.seed for one in runs], values))
     return lines
 
 
@@ -198,23 +190,12 @@ def short(value: object) -> str:
     return str(value)
 
 
-def mean_and_sd(values: list[float]) -> tuple[float | None, float | None]:
-    """(mean, sample sd), None for what there is not: the sd of one value."""
-    if not values:
-        return None, None
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
 def cells(lines: list[Line]) -> list[list[str]]:
     """The rows of the printed table: the means over sets."""
     rows = []
     for line in lines:
         if line.mean:
-            pairs = [mean_and_sd(line.values[key]) for key in COLUMNS]
-            shown = [
-                "-" if m is None else f"{m:.2f}" + (f" ± {sd:.2f}" if sd is not None else "")
-                for m, sd in pairs
-            ]
+            shown = [plus_minus(*mean_and_sd(line.values[key])) for key in COLUMNS]
             seeds = f"{len(line.seeds)} ({', '.join(map(str, line.seeds))})"
             rows.append([line.run, line.protocol, line.score, line.set, seeds, *shown])
     return rows

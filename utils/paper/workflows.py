@@ -2,8 +2,8 @@
 
 from utils.losses import LOSSES
 
-from . import tables
 from .markdown import table
+from .published import ID_SETS, TABLES, published_rows
 
 NETWORKS = ("srf1", "srf3")  # all methods on the WRN, then SR on four networks
 
@@ -25,11 +25,9 @@ def commands_of(dataset: str, network: str, score: str, stage: str) -> list[str]
 def render_workflows() -> str:
     """Every row of the framework's tables 1, 2 and 4 with its two commands."""
     rows = []
-    for dataset in tables.ID_SETS:
+    for dataset in ID_SETS:
         for name in NETWORKS:
-            for method, network, score, stage in tables.published_rows(
-                tables.TABLES[name], dataset
-            ):
+            for method, network, score, stage in published_rows(TABLES[name], dataset):
                 if name == "srf3" and network == "wrn":  # among all methods already
                     continue
                 made = commands_of(dataset, network, score, stage)

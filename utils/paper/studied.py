@@ -1,0 +1,121 @@
+"""The pages' tables of studies: SR's alpha, SR's parts, and every score on every network."""
+
+import numpy as np
+from scipy.stats import rankdata
+
+from .markdown import NOTHING, both, fpr_cells, table
+from .published import set_names
+from .results import recorded_file
+
+FIGURES = "../../CIFAR/figures/recorded"  # from utils/scores/README.md
+SHOWN = 5  # scores that the sentence below the matrix names
+
+
+def made_from(record: dict) -> str:
+    """What all rows of a study were fine-tuned from and on."""
+    precisions = {row.get("precision", record.get("precision")) for row in record["rows"]}
+    return (
+        f"From `{record['parent_name']}`, {record['images']:,} training images, "
+        f"{record['epochs']} epochs (a complete schedule), seed {record['seed']}, "
+        f"scored in {' and '.join(sorted(precisions))}"
+    )
+
+
+def sweep_table(record: dict) -> str:
+    """SR's alpha on held-out training images and generated noise, FPR95 / AUROC in percent."""
+    rows = []
+    for row in record["rows"]:
+        mark = " **(recommended)**" * (row["alpha"] == record["recommended"])
+        names = [f"{row['alpha']:g}{mark}", row["accuracy"], f"{row['mean_l1']:.3f}"]
+        rows.append([*names, *map(both, [*row["sets"], row])])
+    noises = [noise["name"] for noise in record["ood"]]
+    head = ["alpha", "accuracy, held-out ID", "mean ‖h‖₁", *noises, "mean of the noises"]
+    return table(head, rows)
+
+
+def render_sweep(name: str) -> str:
+    """``sweep_table`` of the recorded sweep, with its rule and its figure."""
+    record = recorded_file(f"{name}_sweep_alpha")
+    if record is None:
+        return NOTHING
+    return (
+        f"{sweep_table(record)}\n\nFPR95 / AUROC in percent. {made_from(record)}; "
+        f"{record['id']['images']:,} held-out training images against as many of each noise. "
+        f"Rule: {record['rule']}.\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against "
+        f"alpha](figures/recorded/{name}_sweep_alpha.png)"
+    )
+
+
+def render_ablation(name: str) -> str:
+    """SR's fine-tuning with one thing changed at a time, against the network it starts from."""
+    record = recorded_file(f"{name}_ablation")
+    if record is None:
+        return NOTHING
+    head = ["fine-tuning", "ID error", "mean ‖h‖₁", *set_names(record["rows"][0])]
+    rows = [[row["name"], row["error"], row["mean_l1"], *fpr_cells(row)] for row in record["rows"]]
+    note = (
+        f"{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
+        f"ID test images, {record['num_to_avg']} draws. FPR95 ± sd over the draws; average: "
+        "FPR95 / AUROC, in percent."
+    )
+    return table(head, rows, note)
+
+
+def short(name: str) -> str:
+    """``tune_sr_code/cifar10_wrn_s1_tune_epoch_2`` -> ``tune_sr_code``."""
+    return name.partition("/")[0]
+
+
+def averages_of(record: dict) -> list[dict]:
+    """{score's label: its means over the sets} of each network of a matrix."""
+    return [{entry["score"]: entry["average"] for entry in row["scores"]} for row in record["rows"]]
+
+
+def arrays(record: dict) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """(labels of S scores, names of N networks, mean FPR95 over the sets (S,N) in percent,
+    mean rank (S,) from 1 = lowest), best mean rank first.
+
+    Only scores that every network has.
+    """
+    networks = averages_of(record)
+    labels = [label for label in networks[0] if all(label in one for one in networks)]
+    fpr95 = np.array([[one[label]["fpr95"] for one in networks] for label in labels])
+    ranks = rankdata(fpr95, axis=0).mean(axis=1)
+    order = np.argsort(ranks, kind="stable")
+    names = [row["name"] for row in record["rows"]]
+    return [labels[i] for i in order], names, fpr95[order], ranks[order]
+
+
+def matrix_table(record: dict) -> str:
+    """Mean rank, and FPR95 / AUROC of every score on every network, best mean rank first."""
+    labels, names, _, ranks = arrays(record)
+    networks = averages_of(record)
+    rows = [
+        [f"`{label}`", f"{rank:.1f}", *(both(one[label]) for one in networks)]
+        for label, rank in zip(labels, ranks)
+    ]
+    return table(["`--score`", "mean rank", *(f"`{short(name)}`" for name in names)], rows)
+
+
+def render_matrix(name: str) -> str:
+    """``matrix_table`` of the recorded matrix, with what is best and the figure."""
+    record = recorded_file(f"{name}_scores_matrix")
+    if record is None:
+        return NOTHING
+    labels, names, fpr95, _ = arrays(record)
+    best = ", ".join(
+        f"`{labels[i]}` on `{short(network)}`" for network, i in zip(names, fpr95.argmin(axis=0))
+    )
+    first = ", ".join(f"`{label}`" for label in labels[:SHOWN])
+    energy = labels.index("energy") + 1
+    precisions = " and ".join(sorted({row["precision"] for row in record["rows"]}))
+    errors = ", ".join(f"{row['error']:.2f}" for row in record["rows"])
+    return (
+        f"{matrix_table(record)}\n\n"
+        f"Lowest mean rank over the networks: {first}; `energy` is at place {energy} of "
+        f"{len(labels)}. Lowest FPR95 on each: {best}. FPR95 / AUROC, means over "
+        f"{len(record['ood'])} OOD sets, {record['num_to_avg']} draws, ID positive, in percent; "
+        f"rank 1 = lowest FPR95. ID errors: {errors}. Scored in {precisions} on "
+        f"{record['id']['images']:,} ID test images; hyper-parameters are the scores' defaults."
+        f"\n\n![Mean FPR95 of every score on every network]({FIGURES}/{name}_scores_matrix.png)"
+    )
