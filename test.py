@@ -25,8 +25,8 @@ from pathlib import Path
 from utils import loaders, runtime, scores
 from utils.evaluation import classes, compare, export, given, options, saving, several, verdicts
 from utils.evaluation import report as results
-from utils.evaluation.network import load_network
-from utils.evaluation.protocol import Case, Rows, choose_scores, load_sets
+from utils.evaluation.case import Case, Rows, choose_scores, load_sets
+from utils.evaluation.load import load_network
 from utils.evaluation.validation import tune_scores
 
 

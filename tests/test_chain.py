@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from utils import metrics
-from utils.evaluation import protocol
+from utils.evaluation.rows import draw_indices
 from utils.training import options
 
 TINY = "--layers 10 --widen-factor 1 --epochs 1"
@@ -142,7 +142,7 @@ def check_by_hand(project, name, draws=10, seed=1):
             assert len(inner) == record["id"]["images"] and inner.dtype == np.float64
             for row in entry["sets"]:
                 outer = scores[f"{entry['score']}/{row['set']}"]
-                parts = protocol.draw_indices(len(outer), len(inner) // 5, draws, seed, row["set"])
+                parts = draw_indices(len(outer), len(inner) // 5, draws, seed, row["set"])
                 drawn = [by_hand(inner, outer[part]) for part in parts]
                 assert (len(outer), row["draws"], row["drawn"]) == (
                     row["n"],

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from utils import loaders
-from utils.evaluation.protocol import draw_indices
+from utils.evaluation.rows import draw_indices
 from utils.loaders import Batches
 from utils.losses import LOSSES, losses_of
 from utils.metrics import detection_metrics

@@ -20,8 +20,8 @@ from utils.benchmark import accuracy, measure, plain, training
 from utils.benchmark import evaluation as whole
 from utils.benchmark import losses as timed
 from utils.evaluation import network as network_module
-from utils.evaluation import protocol
 from utils.evaluation.network import Network
+from utils.evaluation.rows import measure_set
 from utils.loaders import normalise
 from utils.losses import LOSSES, losses_of
 from utils.metrics import detection_metrics
@@ -369,7 +369,7 @@ def test_plain_evaluation_agrees_with_the_project(evaluation, specification, tmp
     sets = loaders.parse_ood(whole.ood_names(folder), "synthetic")
     assert len(sets) == len(plain["fpr95"]) == 6
     for ood in sets:
-        row = protocol.measure_set(inner, network.score(score, ood), ood.name)
+        row = measure_set(inner, network.score(score, ood), ood.name)
         assert plain["fpr95"][ood.name] == pytest.approx(row["fpr95"], abs=1) and row["draws"] == 10
         assert plain["auroc"][ood.name] == pytest.approx(row["auroc"], abs=0.1)
     assert min(plain["auroc"].values()) < max(plain["auroc"].values())

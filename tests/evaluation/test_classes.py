@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from utils.evaluation.case import Rows
 from utils.evaluation.classes import by_class, format_classes
-from utils.evaluation.protocol import Rows
 
 
 def case_of(labels, logits, classes=("ant", "bee", "c\x1b[31mat", "dog")):

@@ -10,7 +10,7 @@ import torch
 from conftest import noise, write_own
 
 from utils import loaders, snapshots
-from utils.evaluation import export, network, options, verdicts
+from utils.evaluation import export, load, network, options, verdicts
 from utils.runtime import UserError
 from utils.scores import choose
 
@@ -53,7 +53,7 @@ def arguments(file, *words):
 def in_python(file, score, pixels):
     """(logits, scores, threshold, inside) of uint8 (N,8,8,3), by the project's own way."""
     args = arguments(file, "--score", score, "--precision", "fp32", "--compile", "off")
-    net, about = network.load_network(file, args)
+    net, about = load.load_network(file, args)
     (one,) = choose(score)
     sets = verdicts.load_sets(file, about, [one], args)
     if "train" in one.needs:

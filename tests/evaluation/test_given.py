@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from utils.evaluation import saving
-from utils.evaluation.protocol import Case, Sets, measure_set
+from utils.evaluation.case import Case, Sets
+from utils.evaluation.rows import measure_set
 from utils.metrics import METRICS, openood_metrics
 from utils.runtime import ROOT, UserError
 from utils.scores import SCORES, Outputs, choose

@@ -8,7 +8,7 @@ from conftest import photographs, write_own
 
 from utils import loaders
 from utils.evaluation import leaks, options, report
-from utils.evaluation.protocol import load_sets
+from utils.evaluation.case import load_sets
 
 
 @pytest.fixture(autouse=True)

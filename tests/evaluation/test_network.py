@@ -15,7 +15,9 @@ from torch import nn
 import models
 from utils import loaders, runtime
 from utils.evaluation import network as network_module
-from utils.evaluation.network import Network, multiply_adds, take_known_set
+from utils.evaluation.load import take_known_set
+from utils.evaluation.network import Network
+from utils.evaluation.told import multiply_adds, own_code
 from utils.loaders import normalise
 from utils.runtime import UserError
 from utils.scores import SCORES, Score, as_user_error, choose
@@ -238,8 +240,8 @@ def test_no_source_file_of_ours_is_in_the_key():
     """
     import models
 
-    assert network_module.own_code(models.build("wrn", 10, 10, 1), "wrn") == []
-    assert Path(__file__).read_bytes() in network_module.own_code(Small(), "")
+    assert own_code(models.build("wrn", 10, 10, 1), "wrn") == []
+    assert Path(__file__).read_bytes() in own_code(Small(), "")
 
 
 def test_the_function_and_the_options_of_ones_own_network_are_in_the_key(tmp_path, monkeypatch):

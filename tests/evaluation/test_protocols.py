@@ -10,7 +10,9 @@ from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curv
 
 from utils import loaders
 from utils.evaluation import protocol, report, several
-from utils.evaluation.protocol import PROTOCOLS, Case, Protocol, Rows, Sets, measure_set
+from utils.evaluation.case import Case, Rows, Sets
+from utils.evaluation.protocol import PROTOCOLS, Protocol
+from utils.evaluation.rows import measure_set
 from utils.metrics import METRICS, openood_metrics
 from utils.runtime import UserError
 

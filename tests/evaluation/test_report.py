@@ -12,16 +12,9 @@ import pytest
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.evaluation.protocol import (
-    USUAL,
-    Case,
-    Protocol,
-    departures,
-    draw_indices,
-    is_usual,
-    mean_row,
-    measure_set,
-)
+from utils.evaluation.case import Case
+from utils.evaluation.protocol import USUAL, Protocol, departures, is_usual
+from utils.evaluation.rows import draw_indices, mean_row, measure_set
 from utils.metrics import METRICS, detection_metrics
 
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from utils import scores
-from utils.evaluation import network, protocol, torchvision_weights
+from utils.evaluation import load, torchvision_weights
+from utils.evaluation.case import Case, load_sets
 from utils.runtime import UserError
 
 torchvision = pytest.importorskip("torchvision")
@@ -73,14 +74,14 @@ def test_imagenet4_is_a_plain_computation(tmp_path, capsys):
         noise=None,
         split=None,
     )
-    net, description = network.load_network(file, args)
+    net, description = load.load_network(file, args)
     net.cache.folder = tmp_path / "cache"
     description.setdefault("dataset", None)
-    sets = protocol.load_sets(description, file, args, False)
+    sets = load_sets(description, file, args, False)
     assert sets.missing == ("sun", "places_mos", "textures")
     assert "Places.tar.gz" in capsys.readouterr().err
     transform = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
-    case = protocol.Case(file, description, net, sets, [], args)
+    case = Case(file, description, net, sets, [], args)
     for score in scores.choose("energy,msp,maxlogit,gen", None, None, None):
         rows, vectors = case.measure(score)
         for name, folder in (("id", tmp_path / "id"), ("inaturalist", tmp_path / "data")):

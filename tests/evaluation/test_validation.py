@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from utils import loaders
+from utils.evaluation.case import load_validation
 from utils.evaluation.network import Network
-from utils.evaluation.protocol import load_validation
 from utils.evaluation.validation import Validation, format_grid, noise_sets, tune_scores, varied
 from utils.loaders import forms, readers
 from utils.metrics import detection_metrics

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from utils import loaders, snapshots
-from utils.evaluation import network, options, report, verdicts
+from utils.evaluation import load, network, options, report, verdicts
 from utils.loaders import readers
 from utils.paper import sheets
 from utils.runtime import UserError, printable
@@ -271,7 +271,7 @@ def test_bad_input(world):
 def test_save_scores_names_every_file(world):
     images = loaders.load("pics", path=world.parent / "pics", data=world.parent / "data", size=8)
     args = options.parse(["--model", str(world), "--arch", "tinynet:tiny", "--compile", "off"], "")
-    net, about = network.load_network(world, args)
+    net, about = load.load_network(world, args)
     own = loaders.load_id("mine", "test", path=world.parent / "own")
     case = verdicts.Case(world, about, net, verdicts.Sets(own, [images], None), [], args)
     case = case._replace(sets=case.sets._replace(shifted=(own.subset(np.arange(5), "late"),)))

@@ -9,7 +9,8 @@ from PIL import Image
 
 from utils import loaders
 from utils.evaluation import options
-from utils.evaluation.protocol import departures, load_sets
+from utils.evaluation.case import load_sets
+from utils.evaluation.protocol import departures
 
 
 def smooth_images(count=6, side=32):

@@ -9,7 +9,7 @@ import torch
 from conftest import noise, write_own
 
 from utils import loaders
-from utils.evaluation import network
+from utils.evaluation import load
 from utils.loaders import STATISTICS, channels, typed_statistics
 from utils.runtime import UserError
 from utils.training.options import choose_statistics
@@ -64,12 +64,12 @@ def test_a_network_is_fine_tuned_with_the_statistics_it_was_trained_with(capsys)
 def test_what_test_py_takes_and_says(capsys):
     mine, half = {"arch": "wrn", "recipe": {}}, {"mean": [0.5] * 3, "std": [0.5] * 3}
     given, nothing = argparse.Namespace(mean="imagenet", std=None), argparse.Namespace()
-    assert network.choose_statistics({**mine, **half}, nothing) == HALF
-    assert network.choose_statistics(mine, nothing) == STATISTICS["cifar"]  # of a former version
+    assert load.choose_statistics({**mine, **half}, nothing) == HALF
+    assert load.choose_statistics(mine, nothing) == STATISTICS["cifar"]  # of a former version
     assert capsys.readouterr() == ("", "")
-    assert network.choose_statistics({"arch": "wrn"}, nothing) == STATISTICS["cifar"]
+    assert load.choose_statistics({"arch": "wrn"}, nothing) == STATISTICS["cifar"]
     assert "assumed: the file does not say" in capsys.readouterr().out
-    assert network.choose_statistics({**mine, **half}, given) == STATISTICS["imagenet"]
+    assert load.choose_statistics({**mine, **half}, given) == STATISTICS["imagenet"]
     assert "was trained with mean 0.5,0.5,0.5" in capsys.readouterr().err
 
 

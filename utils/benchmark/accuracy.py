@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from utils import loaders, runtime, scores, snapshots
-from utils.evaluation import protocol
 from utils.evaluation.network import Network
+from utils.evaluation.rows import measure_set
 
 DATASET = loaders.ID_SETS[0]
 SNAPSHOT = f"{DATASET}_wrn_pretrained"
@@ -30,7 +30,7 @@ def measure_precisions(
         for score in scores.choose(SCORES, DATASET):
             inner = network.score(score, id_set)
             for ood in ood_sets:
-                measured = protocol.measure_set(inner, network.score(score, ood), ood.name)
+                measured = measure_set(inner, network.score(score, ood), ood.name)
                 rows.setdefault((score.label, ood.name), {})[precision] = {
                     metric: measured[metric] for metric in METRICS
                 }

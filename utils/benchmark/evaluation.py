@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 import models
 from utils import loaders, runtime, scores, snapshots
-from utils.evaluation import protocol, report
+from utils.evaluation import report
 from utils.evaluation.network import CACHE
+from utils.evaluation.rows import draw_indices
 from utils.loaders import normalise
 
 from .measure import run_apart
@@ -131,7 +132,7 @@ def evaluate_plain(
     found = {metric: {} for metric in METRICS}
     for ood in loaders.parse_ood(ood_names(folder), NAME):
         values = score.score(plain_outputs(model, ood, device, step))
-        draws = protocol.draw_indices(len(ood), len(id_set) // 5, DRAWS, SEED, ood.name)
+        draws = draw_indices(len(ood), len(id_set) // 5, DRAWS, SEED, ood.name)
         rows = [sklearn_metrics(id_scores, values[draw]) for draw in draws]
         for metric, by_set in found.items():
             by_set[ood.name] = 100 * float(np.mean([row[metric] for row in rows]))

@@ -4,7 +4,7 @@ import numpy as np
 
 from utils.runtime import printable
 
-from .protocol import Case, Rows
+from .case import Case, Rows
 from .verdicts import find_threshold
 
 TPR = 0.95

@@ -19,8 +19,9 @@ from utils import loaders, scores
 from utils.runtime import UserError, make_folder, write_bytes
 from utils.scores.dice import sparsify
 
-from .network import Network, check_needs, load_network
-from .protocol import Case, choose_scores
+from .case import Case, choose_scores
+from .load import load_network
+from .network import Network, check_needs
 from .verdicts import load_sets, load_threshold
 
 TOLERANCE = 1e-4  # of a score's or logit's size where that is above 1

@@ -17,9 +17,10 @@ import torch
 from utils import loaders, scores
 from utils.runtime import UserError, print_note
 
+from .case import Case, Sets
 from .network import checked_values
 from .output_files import NONE, WANTED, File, check_together, read_file, read_named
-from .protocol import PROTOCOLS, Case, Sets
+from .protocol import PROTOCOLS
 
 # options of test.py that say which network and images there are, and how these are read
 OF_IMAGES = (

@@ -2,11 +2,9 @@
 kept in a cache keyed by what changes them.
 """
 
-import hashlib
 import importlib.util
 import inspect
 import math
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,25 +13,10 @@ import torch
 from tqdm import tqdm
 
 import models
-from utils import runtime, scores, snapshots
-from utils.loaders import (
-    DATASETS,
-    ID_SETS,
-    MEAN,
-    STATISTICS,
-    STD,
-    Batches,
-    ImageSet,
-    assumed_statistics,
-    check_fits,
-    described_statistics,
-    id_place,
-    shown,
-    typed_statistics,
-)
+from utils import scores
+from utils.loaders import MEAN, STD, Batches, ImageSet
 from utils.runtime import (
     CIFAR,
-    DATA,
     Cache,
     UserError,
     autocast,
@@ -46,6 +29,7 @@ from utils.runtime import (
 )
 
 from .shards import Shards
+from .told import digest, multiply_adds, own_code
 
 CACHE = CIFAR / "cache"
 # To be raised when the same weights and images give other outputs than before, also after an input
@@ -57,58 +41,6 @@ EAGER, COMPILED, OPENVINO = "eager", "compiled", "openvino"
 # Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a
 # GPU about a million, a guess.
 COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
-
-
-def multiply_adds(model: torch.nn.Module, images: ImageSet) -> float:
-    """Multiplications of one image's forward pass in convolutions and linear layers."""
-    counts = []
-
-    def count(module, inputs, output):
-        outputs = output.numel() / len(output)
-        counts.append(outputs * module.weight.numel() / module.weight.shape[0])
-
-    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        check_fits(model, images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(counts)
-
-
-def digest(*parts: object) -> str:
-    """Short sha256 of bytes and of other values as text."""
-    return hashlib.sha256(
-        b"\0".join(p if isinstance(p, bytes) else str(p).encode() for p in parts)
-    ).hexdigest()[:16]
-
-
-def own_code(model: torch.nn.Module, arch: str) -> list[bytes]:
-    """What tells a user's own network from others with the same weights:
-    its name, its modules, their source files.
-
-    Files count because nobody raises FORWARD when they change: those of all its modules, which may
-    lie in several, and the one that ``module:function`` names.
-    """
-    if arch in models.MODELS:
-        return []
-    ours = (Path(models.__file__).parent, Path(torch.__file__).parent)
-    parts = {type(module) for module in model.modules()}
-    if ":" in arch:
-        parts.add(importlib.import_module(arch.partition(":")[0]))
-    files = set()
-    for part in parts:
-        try:
-            files.add(Path(inspect.getfile(part)))
-        except (TypeError, OSError):  # made without a file
-            continue
-    own = [
-        file.read_bytes()
-        for file in sorted(files)
-        if not any(file.is_relative_to(place) for place in ours)
-    ]
-    return [f"{arch} {model}".encode(), *own]
 
 
 def head_arrays(model: torch.nn.Module) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -150,62 +82,6 @@ def checked_values(score: scores.Score, outputs: scores.Outputs, images: ImageSe
             f"of '{images.name}' is NaN"
         )
     return values
-
-
-def take_known_set(description: dict, args: Namespace) -> None:
-    """``--id cifar10``: the images of a snapshot are those of a known set, found by its name, where
-    nothing of that name lies in the current folder; ``--id NAME`` of another set, those that lie
-    under its name.
-    """
-    name = vars(args).get("id")
-    if name in ID_SETS and not Path(name).exists():
-        description.update(dataset=name, data=name)
-        if description.get("classifier") is False:  # its head is no one's
-            description["num_classes"] = DATASETS[name].num_classes
-        args.id = None
-    elif name:
-        args.id = id_place(name, vars(args).get("data", DATA))
-
-
-def load_network(file: Path, args: Namespace) -> tuple["Network", dict]:
-    """(network, description) of a snapshot file; args: device, ngpu, precision, compile,
-    test_bs and arch of test.py.
-    """
-    model, description = snapshots.load_model(file, args.arch)
-    take_known_set(description, args)
-    device = runtime.pick_device(args.device, args.ngpu)
-    precision = runtime.pick_precision(args.precision, device)
-    network = Network(
-        model, runtime.sha256_file(file), device, precision, args.test_bs, arch=description["arch"]
-    )
-    network.mean, network.std = choose_statistics(description, args)
-    return network.compiling(args.compile), description
-
-
-def choose_statistics(description: dict, args: Namespace) -> tuple[tuple, tuple]:
-    """(mean, std) for the images of a snapshot: as typed, as its description says, ImageNet's for a
-    package's network, else this project's; what is assumed of a file of others is printed.
-    """
-    given = vars(args)
-    try:
-        typed = typed_statistics(given.get("mean"), given.get("std"))
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    described = described_statistics(description)
-    if typed and described and typed != described:
-        runtime.print_note(
-            f"the network was trained with {shown(described)}; as typed, images are "
-            f"normalised with {shown(typed)}"
-        )
-    known = typed or described
-    if known or "recipe" in description:
-        return known or STATISTICS["cifar"]
-    assumed = assumed_statistics(description["arch"])
-    print(
-        f"images are normalised with {shown(assumed)}, assumed: the file does not say "
-        "(--mean, --std)"
-    )
-    return assumed
 
 
 class Network:
@@ -261,12 +137,10 @@ class Network:
         over what is missing half the multiplications' time, and once half of ``COMPILE_ABOVE``.
         Where compiling fails all are eager.
         """
-        missing = {
-            kind: sum(
-                len(images) for images in image_sets if not self.has(self.key(images, kind), images)
-            )
-            for kind in (EAGER, COMPILED)
-        }
+        missing = {EAGER: 0, COMPILED: 0}  # images whose outputs the cache has not
+        for kind in missing:
+            absent = [one for one in image_sets if not self.has(self.key(one, kind), one)]
+            missing[kind] = sum(map(len, absent))
         if self.kind is None:
             self.kind = min(missing, key=missing.get)
             if missing[self.kind] and self.folds(image_sets[0].images.shape[1:]):
@@ -316,21 +190,10 @@ class Network:
         learnt = [
             part for key, value in sorted(score.stats.items()) for part in (key, value.tobytes())
         ]
-        own = (
-            [Path(inspect.getfile(type(score))).read_bytes()]
-            if getattr(score, "own", False)
-            else []
-        )
-        inputs = digest(
-            FORWARD,
-            self.mean,
-            self.std,
-            *self.code,
-            score.name,
-            sorted(score.hyper.items()),
-            *learnt,
-            *own,
-        )
+        own = getattr(score, "own", False)
+        code = [Path(inspect.getfile(type(score))).read_bytes()] if own else []
+        made_by = (score.name, sorted(score.hyper.items()), *learnt, *code)
+        inputs = digest(FORWARD, self.mean, self.std, *self.code, *made_by)
         key = f"{self.place(images)}-step-{self.device.type}-{inputs}"
         arrays = self.cached(lambda: key, images, lambda x: self.forward_stepped(x, score))
         return self.with_head(arrays, images)
@@ -478,9 +341,6 @@ class Network:
         UserError naming the image if one is NaN.
         """
         check_needs(self.model, score)
-        outputs = (
-            self.stepped_outputs(images, score)
-            if "gradient" in score.needs
-            else self.outputs(images)
-        )
+        stepped = "gradient" in score.needs
+        outputs = self.stepped_outputs(images, score) if stepped else self.outputs(images)
         return checked_values(score, outputs, images)

@@ -4,10 +4,11 @@ import argparse
 import sys
 
 from utils import scores
-from utils.training.options import (
+from utils.training.options import add_common
+from utils.training.parser import (
     Parser,
-    add_common,
     count,
+    limited,
     non_negative,
     number,
     positive,
@@ -20,21 +21,12 @@ from .protocol import PROTOCOLS, USUAL
 from .report import RESULTS
 from .torchvision_weights import is_published
 
-
-def jpeg_quality(text: str) -> int:
-    """1 to 95, as Pillow's range for JPEG."""
-    value = positive_int(text)
-    if value > 95:
-        raise argparse.ArgumentTypeError(f"'{text}' is above 95, the best JPEG quality")
-    return value
-
-
-def share(text: str) -> float:
-    """A share of images, above 0 and at most 1."""
-    value = number(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share above 0 and at most 1, as 0.95 is")
-    return value
+jpeg_quality = limited(
+    positive_int, lambda value: value <= 95, "is above 95, the best JPEG quality"
+)
+share = limited(
+    number, lambda value: 0 < value <= 1, "is not a share above 0 and at most 1, as 0.95 is"
+)
 
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:

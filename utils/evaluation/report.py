@@ -32,8 +32,9 @@ from utils.runtime import (
 )
 from utils.scores import Outputs, Score
 
+from .case import Case, Rows
 from .network import COMPILED, OPENVINO
-from .protocol import Case, Protocol, Rows, departures
+from .protocol import Protocol, departures
 from .schema import check_result
 from .torchvision_weights import find_weights, is_published
 

@@ -10,8 +10,9 @@ from utils import loaders, snapshots
 from utils.loaders import bounds
 from utils.runtime import locked, make_folder, open_regular, short_path, write_bytes
 
+from .case import Case
 from .given import digest_of
-from .protocol import PROTOCOLS, Case
+from .protocol import PROTOCOLS
 
 
 def save(case: Case) -> None:

@@ -26,8 +26,9 @@ from utils.runtime import (
     write_text,
 )
 
-from .network import FORWARD, load_network
-from .protocol import Case, Sets, choose_scores, dataset_of, load_id_set
+from .case import Case, Sets, choose_scores, dataset_of, load_id_set
+from .load import load_network
+from .network import FORWARD
 from .report import chance_note, id_error_of, result_path
 
 SHOWN = 10  # rows at either end of the printed table

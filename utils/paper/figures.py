@@ -9,8 +9,8 @@ import numpy as np
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.evaluation.network import load_network
-from utils.evaluation.protocol import load_id_set
+from utils.evaluation.case import load_id_set
+from utils.evaluation.load import load_network
 
 from . import plots
 from .markdown import sd_of

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from utils import loaders, metrics, runtime, scores, snapshots
-from utils.evaluation import protocol, report
+from utils.evaluation import report
 from utils.evaluation.network import Network
+from utils.evaluation.rows import measure_set
 from utils.training import options
 
 from .markdown import network_of, table
@@ -77,7 +78,7 @@ def measure(
     for score in scores.choose("msp,energy", id_set.name):
         id_scores = network.score(score, id_set)
         for ood in ood_sets:
-            row = protocol.measure_set(id_scores, network.score(score, ood), ood.name)
+            row = measure_set(id_scores, network.score(score, ood), ood.name)
             for kind, measured in (("draws", row), ("whole", row["whole"])):
                 for metric in metrics.METRICS:
                     values[f"{score.label} {ood.name} {metric} {kind}"] = measured[metric]

@@ -1,11 +1,9 @@
 """Command-line options that the scripts share; every long option is known with - and with _."""
 
 import argparse
-import math
 import os
 import re
 from collections.abc import Callable, Container, Iterable
-from typing import Any, NoReturn
 
 from models import MODELS
 from utils import loaders, snapshots
@@ -14,98 +12,17 @@ from utils.runtime import DATA, STREAMS, UserError
 
 from . import recipes
 from .margins import note_borrowed, wants_margins
-
-
-class Parser(argparse.ArgumentParser):
-    """ArgumentParser that knows each long option with - and _,
-    and prints a bad one as one line, exit status 2.
-    """
-
-    def __init__(self, **keywords):
-        super().__init__(
-            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **keywords
-        )
-
-    def add(self, *names: str, **keywords: Any) -> argparse.Action:
-        spellings = []
-        for name in names:
-            spellings += (
-                [name]
-                if not name.startswith("--")
-                else dict.fromkeys(
-                    [name, "--" + name[2:].replace("-", "_"), "--" + name[2:].replace("_", "-")]
-                )
-            )
-        return self.add_argument(*spellings, **keywords)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(
-            2, f"{self.prog}: {message}. See: python {self.prog.removeprefix('python ')} --help\n"
-        )
-
-
-def whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
-
-
-def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
-
-
-def positive_int(text: str) -> int:
-    value = whole(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
-
-
-def count(text: str) -> int:
-    value = whole(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def positive(text: str) -> float:
-    value = number(text)
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def non_negative(text: str) -> float:
-    value = number(text)
-    if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
-    return value
-
-
-def finite(text: str) -> float:
-    value = number(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
-
-
-def fraction(text: str) -> float:
-    value = number(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
-    return value
-
-
-def share(text: str) -> float:
-    value = number(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
+from .parser import (
+    Parser,
+    count,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    positive_int,
+    share,
+    whole,
+)
 
 DETERMINISTIC_HELP = (
     "the same command gives the same numbers on the same machine, on a GPU too: of each operator the "

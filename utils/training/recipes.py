@@ -19,6 +19,8 @@ from utils import runtime
 from utils.losses import LOSSES, Loss, losses_of
 from utils.runtime import UserError
 
+from .parser import Parser
+
 
 class From(NamedTuple):
     """A value of a recipe and where it comes from: [Paper],
@@ -243,8 +245,6 @@ def describe(option: str, stage: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from .options import Parser
-
     parser = Parser(prog="python -m utils.training.recipes", description=__doc__)
     parser.add_argument("dataset")
     parser.add_argument("loss", nargs="?", help=f"{', '.join(LOSSES)} (default: the pre-training)")
