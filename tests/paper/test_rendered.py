@@ -160,7 +160,7 @@ def test_losses_are_compared_at_one_score(recorded):
 def test_what_has_not_been_measured_says_so(recorded):
     for block in ("result", "seeds", "same_score", "every", "answer", "sweep", "ablation", "whole"):
         assert pages.BLOCKS[block]("cifar10").startswith(rendered.NOTHING[:-1]), block
-    assert "Nothing measured yet." in rendered.published_of({})
+    assert "Nothing measured yet." in tables.render_markdown({})
     assert all(
         "40.00" not in line
         for name in published.TABLES

@@ -14,7 +14,7 @@ import pytest
 from utils import runtime
 from utils.evaluation import report
 from utils.loaders import STAND_INS
-from utils.paper import pages, published, rendered, results, tables, usual
+from utils.paper import pages, published, results, tables, usual
 from utils.training import recipes
 
 STANDINS = {
@@ -434,7 +434,7 @@ def test_every_published_row_is_in_every_file(tmp_path):
     write(tmp_path)
     write(tmp_path, "sr", ("energy",))
     measured = results.measured_results((tmp_path,))
-    page, tex = rendered.published_of(measured), tables.render_tex(measured)
+    page, tex = tables.render_markdown(measured), tables.render_tex(measured)
     for name, table in published.TABLES.items():
         methods = {key[:2] for key in published.published_rows(table, "cifar10")}
         assert {(line["method"], line["network"]) for line in lines(tmp_path, name)} == methods

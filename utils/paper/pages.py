@@ -62,7 +62,7 @@ BLOCKS = {
     "audit": audited.render_audit,
     "matrix": studied.render_matrix,
     "imagenet4": benchmarks.render_imagenet4,
-    "published": rendered.published_of,
+    "published": tables.render_markdown,
     # of a data set, which stands in the marker
     "questions": questions.render_questions,
     "summary": rendered.render_summary,

@@ -11,14 +11,13 @@ from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import recipes
 
-from . import results, seeds, tables
+from . import results, seeds
 from .markdown import NOTHING, both, fpr_cells, network_of, table, with_sd
 from .published import (
     ID_SETS,
     METHODS,
     TABLE_METHODS,
     TABLES,
-    display,
     own_name,
     printed_number,
     published_rows,
@@ -35,20 +34,6 @@ def result_rows(name: str) -> list[tuple]:
     methods = TABLE_METHODS if name in ID_SETS else METHODS
     keys = {title: (name, "wrn", loss or "pretrained", score) for title, loss, score in methods}
     return [(title, *measured[key]) for title, key in keys.items() if key in measured]
-
-
-def published_of(measured: dict) -> str:
-    """The papers' tables, published beside measured, each under its title, then what their numbers
-    were made of.
-    """
-    parts = []
-    for id_set in tables.shown_sets(measured):
-        for name, one in TABLES.items():
-            title = f"### {one.title} ({display(id_set)}, `--table {name}`)"
-            head, *rows = tables.grid(name, id_set, measured)
-            parts.append(f"{title}\n\n{table(head, rows)}")
-    notes = "\n".join(f"- {line}" for line in tables.describe_notes(measured))
-    return "\n\n".join([*parts, f"### Notes\n\n{notes}"])
 
 
 def render_summary(name: str) -> str:

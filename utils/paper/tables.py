@@ -16,7 +16,7 @@ from utils.losses import LOSSES
 from utils.runtime import CIFAR
 from utils.scores import SCORES
 
-from .markdown import sd_of
+from . import markdown
 from .published import (
     ID_SETS,
     OFFICIAL,
@@ -183,6 +183,20 @@ def shown_sets(measured: dict) -> list[str]:
     return [first, *(name for name in others if any(key[0] == name for key in measured))]
 
 
+def render_markdown(measured: dict) -> str:
+    """The papers' tables, published beside measured, each under its title, then what their numbers
+    were made of.
+    """
+    parts = []
+    for id_set in shown_sets(measured):
+        for name, one in TABLES.items():
+            title = f"### {one.title} ({display(id_set)}, `--table {name}`)"
+            head, *rows = grid(name, id_set, measured)
+            parts.append(f"{title}\n\n{markdown.table(head, rows)}")
+    notes = "\n".join(f"- {line}" for line in describe_notes(measured))
+    return "\n\n".join([*parts, f"### Notes\n\n{notes}"])
+
+
 def render_csv(measured: dict) -> str:
     """RESULTS.csv: a line for each row, OOD set and metric of every table."""
     lines = [
@@ -211,7 +225,7 @@ def line_of(row: Row, place: tuple, metric: str) -> dict:
         "published": number(record and record["value"]),
         "flag": flag_of(record),
         "measured": number(value),
-        "sd": number(sd_of(here, KEYS[metric])),
+        "sd": number(markdown.sd_of(here, KEYS[metric])),
         "difference": number(difference(record, value), sign=True),
         **{key: counted.get(key, "") for key in ("n", "drawn", "draws")},
         "id_error_published": number(error and error["value"]),
