@@ -23,7 +23,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils import loaders, runtime, scores
-from utils.evaluation import classes, compare, export, given, options, saving, several, verdicts
+from utils.evaluation import (
+    classes,
+    compare,
+    export,
+    given,
+    options,
+    printed,
+    saving,
+    several,
+    verdicts,
+)
 from utils.evaluation import report as results
 from utils.evaluation.case import Case, Rows, choose_scores, load_sets
 from utils.evaluation.load import load_network
@@ -127,13 +137,13 @@ def rows(case: Case, id_error: float) -> Rows:
             runtime.print_note(f"{score.label} is left out: {error}")
             continue
         found.add(score, table, vectors)
-        print("\n" + results.format_table(case, score, table, id_error))
+        print("\n" + printed.format_table(case, score, table, id_error))
     return found
 
 
 def report(case: Case, found: Rows, id_error: float, seconds: float) -> tuple[Path, dict]:
     """Print the scores beside one another and write the result files."""
-    print(results.format_summaries(found.measured, case.out_as_pos), end="")
+    print(printed.format_summaries(found.measured, case.out_as_pos), end="")
     path = results.result_path(case, [entry["score"] for entry in found.measured])
     record = results.make_record(case, found, id_error, seconds)
     if each := classes.by_class(case, found):

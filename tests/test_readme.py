@@ -16,7 +16,7 @@ import tune
 from data import download
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.paper import pages, rendered, results, tables
+from utils.paper import pages, published, rendered, results
 from utils.training import files, recipes
 
 PAGES = {
@@ -219,7 +219,7 @@ def test_worked_examples_run(make_project, page):
 def test_recorded_results_were_made_with_the_recipes_of_the_code():
     name = next(iter(set(re.findall(r"<!-- seeds (\w+) -->", PAGES["CIFAR/README.md"]))))
     rows = rendered.result_rows(name)
-    assert [title for title, *_ in rows] == [title for title, *_ in tables.METHODS]
+    assert [title for title, *_ in rows] == [title for title, *_ in published.METHODS]
     for title, _, result, _ in rows:
         assert recipes.departures(result["snapshot"]) == {}, title
         loss = result["snapshot"].get("loss")

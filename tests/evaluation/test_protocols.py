@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
 
 from utils import loaders
-from utils.evaluation import protocol, report, several
+from utils.evaluation import printed, protocol, several
 from utils.evaluation.case import Case, Rows, Sets
 from utils.evaluation.protocol import PROTOCOLS, Protocol
 from utils.evaluation.rows import measure_set
@@ -90,8 +90,8 @@ def test_groups_are_means_of_what_is_there():
     found = Rows([], {}, {})
     found.add(Namespace(label="energy", hyper={}), rows, vectors)
     (entry,) = found.measured
-    assert [row["set"] for row in report.shown_rows(entry)] == [*names[1:], "near", "far"]
-    text = report.format_set_table("energy", rows, 5.0, True, both=True)
+    assert [row["set"] for row in printed.shown_rows(entry)] == [*names[1:], "near", "far"]
+    text = printed.format_set_table("energy", rows, 5.0, True, both=True)
     assert "average" not in text and "AUPR-IN" in text and "lacks tin" in text
 
 

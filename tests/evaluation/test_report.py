@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from utils import runtime, snapshots
-from utils.evaluation import report
+from utils.evaluation import printed, report
 from utils.evaluation.case import Case
 from utils.evaluation.protocol import USUAL, Protocol, departures, is_usual
 from utils.evaluation.rows import draw_indices, mean_row, measure_set
@@ -137,7 +137,7 @@ def rows():
 
 class TestTables:
     def test_set_table(self, rows):
-        lines = report.format_set_table("energy", rows, 5.084).splitlines()
+        lines = printed.format_set_table("energy", rows, 5.084).splitlines()
         assert lines[0].startswith("energy   (ID error 5.08 %; ID positive")
         assert lines[1].split() == ["FPR95", "AUROC", "AUPR"]
         for line, row in zip(lines[2:5], rows):
@@ -160,14 +160,14 @@ class TestTables:
         assert len(lines) == 6
 
     def test_set_table_with_ood_positive(self, rows):
-        lines = report.format_set_table("energy", rows, 5.0, out_as_pos=True).splitlines()
+        lines = printed.format_set_table("energy", rows, 5.0, out_as_pos=True).splitlines()
         assert "OOD positive" in lines[0]
         numbers = [float(word.strip("±")) for word in lines[2].replace("±", " ").split()[1:7]]
         assert numbers[::2] == [round(rows[0][m], 2) for m in ("fpr95_out", "auroc", "aupr_out")]
 
     def test_summary(self, rows):
         record = {"score": "energy", "sets": rows[:2], "average": rows[2]}
-        lines = report.format_summary([record, {**record, "score": "msp"}]).splitlines()
+        lines = printed.format_summary([record, {**record, "score": "msp"}]).splitlines()
         assert lines[0].split() == ["FPR95,", "percent", "svhn", "scenes_resize", "average"]
         assert [line.split()[0] for line in lines[1:3]] == ["energy", "msp"]
         assert lines[1].split()[1:] == [

@@ -23,7 +23,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from utils import loaders, snapshots
-from utils.evaluation.report import format_set_table, format_summaries, read_result, shown_rows
+from utils.evaluation.printed import format_set_table, format_summaries, shown_rows
+from utils.evaluation.report import read_result
 from utils.evaluation.shards import Shards
 from utils.loaders import bounds, readers
 from utils.runtime import CIFAR as EXPERIMENT

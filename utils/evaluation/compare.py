@@ -19,8 +19,9 @@ from utils import scores, snapshots
 from utils.metrics import detection_metrics, openood_metrics
 from utils.runtime import UserError, make_folder, short_path, write_json, write_text
 
+from .printed import percent
 from .protocol import Protocol
-from .report import csv_text, entry_of, percent
+from .report import csv_text, entry_of
 from .rows import crc32_of
 
 RESAMPLES = 1000

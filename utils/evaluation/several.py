@@ -9,8 +9,9 @@ import numpy as np
 from utils.metrics import METRICS
 from utils.runtime import UserError, locked, make_folder, short_path, write_json
 
+from .printed import format_set_table, shown_rows
 from .protocol import PROTOCOLS, Protocol
-from .report import format_set_table, free_path, settings_of, shown_rows
+from .report import free_path, settings_of
 
 
 def mean_and_sd(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The tables of other protocols' results: OpenOOD's, and [DICE]'s on ImageNet-1k."""
 
-from utils.evaluation import report
+from utils.evaluation import printed
 
 from . import results
 from .markdown import NOTHING, table
@@ -20,7 +20,7 @@ def render_openood(name: str) -> str:
         kept.append(f"missing: {', '.join(result.get('missing', [])) or 'none'}")
         for entry in result["scores"]:
             names = [f"`{result['snapshot']['name']}`", f"`{entry['score']}`"]
-            for row in report.shown_rows(entry):
+            for row in printed.shown_rows(entry):
                 lacks = f" (lacks {', '.join(row['lacks'])})" if row.get("lacks") else ""
                 values = [row[metric] for metric in COLUMNS]
                 rows.append([*names, result["id"]["error"], row["set"] + lacks, *values])

@@ -4,7 +4,7 @@ import argparse
 import time
 
 from utils import loaders, runtime
-from utils.evaluation import report
+from utils.evaluation import printed, report
 from utils.losses import LOSSES
 
 from . import figures, pages, plots, results, tables
@@ -100,7 +100,7 @@ def write_table(args: argparse.Namespace, rows: list[tuple]) -> None:
         for method, result, _, score in rows
     ]
     for metric, title in (("fpr95", "FPR95"), ("auroc", "AUROC")):
-        print("\n" + report.format_summary(table, metric, title))
+        print("\n" + printed.format_summary(table, metric, title))
     print("\nID error: " + ", ".join(f"{row['score']} {row['error']:.2f} %" for row in table))
     lines = []
     for row in table:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from utils import loaders, runtime, snapshots
-from utils.evaluation import report
+from utils.evaluation import printed, report
 from utils.evaluation.validation import noise_sets
 from utils.training import meant, names, options, recipes
 
@@ -108,7 +108,7 @@ def ablation(args: argparse.Namespace) -> None:
         row |= {key: result["id"][key] for key in ("error", "mean_l1")}
         row |= {key: result["scores"][0][key] for key in ("sets", "average")}
         rows.append(row | provenance(file, result))
-    print("\n" + report.format_summary([{**row, "score": row["name"]} for row in rows]))
+    print("\n" + printed.format_summary([{**row, "score": row["name"]} for row in rows]))
     record = shared_record(args, parent, count, result)
     path = write_study(args, "ablation", record | {"rows": rows})
     print(f"-> {runtime.short_path(path)}")

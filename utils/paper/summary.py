@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils import runtime, snapshots
-from utils.evaluation import report
+from utils.evaluation import printed, report
 from utils.evaluation.protocol import PROTOCOLS
 
 from .markdown import mean_and_sd, plus_minus, table
@@ -143,7 +143,7 @@ def lines_of(results: list[Result]) -> list[Line]:
         for start, runs in series_of(members):
             runs = sorted(runs, key=lambda one: one.seed)
             errors = [one.error for one in runs if one.error is not None]
-            for rows in zip(*(report.shown_rows(one.entry) for one in runs)):
+            for rows in zip(*(printed.shown_rows(one.entry) for one in runs)):
                 values = {m: [row[key] for row in rows] for m, key in zip(METRICS, keys)}
                 values["id_error"] = errors if len(errors) == len(runs) else []
                 mean = "sets" in rows[0] or rows[0]["set"] == "average"
