@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data.there import print_table
 from utils import loaders, runtime
 from utils.evaluation.report import RESULTS, csv_text
 from utils.loaders import leaks
@@ -248,9 +249,7 @@ def show(record: dict) -> None:
         rows.append((pair["second"], pair["first"], *counts, examples))
     print()
     if shared:
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        print_table(rows)
     print(
         f"{len(record['pairs']) - len(shared)} of {len(record['pairs'])} pairs of sets share nothing"
     )
