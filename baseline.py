@@ -26,7 +26,7 @@ import models
 from utils import loaders, runtime, snapshots, training
 from utils.losses import Batch, losses_of, sampling
 from utils.paper.curves import draw_curves
-from utils.training import meant, names, options
+from utils.training import meant, names, options, settled
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -55,7 +55,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="with --load: a new last layer, for other classes than the snapshot's",
     )
     args = parser.parse_args(argv)
-    options.refuse_options_of_others(args, "pretrain")
+    settled.refuse_options_of_others(args, "pretrain")
     folder = "./snapshots/pretrained" + ("" if args.loss == "ce" else f"_{args.loss}")
     return argparse.Namespace(**{**vars(args), "save": args.save or folder})
 
@@ -70,7 +70,7 @@ def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path | None]:
     if args.new_head and not given:
         raise runtime.UserError("--new-head is for the weights of a snapshot: --load NAME|PATH")
     parent = training.describe_parent(given, args.arch) if given else None
-    return names.named(options.settle(args, "pretrain", parent, state), stem, given), given
+    return names.named(settled.settle(args, "pretrain", parent, state), stem, given), given
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     runtime.use_deterministic(args.deterministic)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
-    loss = options.make_loss(args.loss, "pretrain", args.recipe)
+    loss = settled.make_loss(args.loss, "pretrain", args.recipe)
     loaders.use_streaming(args.stream, args.prefetch)
     train_set, test_set, num_classes = loaders.load_id_pair(args)
     outliers = loaders.load_outliers(args, train_set.images.shape[-1]) if loss.outliers else None

@@ -25,7 +25,7 @@ import models
 from utils import loaders, runtime, snapshots, training
 from utils.losses import Batch, losses_of, sampling
 from utils.paper.curves import draw_curves
-from utils.training import meant, names, options
+from utils.training import meant, names, options, settled
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -43,7 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="pre-trained snapshot: a folder, a name or a file (default: ./snapshots/pretrained)",
     )
     args = parser.parse_args(argv)
-    options.refuse_options_of_others(args, "tune")
+    settled.refuse_options_of_others(args, "tune")
     return argparse.Namespace(
         **{**vars(args), "save": args.save or f"./snapshots/tune_{args.loss}"}
     )
@@ -54,7 +54,7 @@ def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path]:
     state, stem = meant.find_interrupted(args, "tune") if args.resume else ({}, None)
     options.known_dataset_of(args, state)
     parent = meant.find_parent(args, state)
-    args = options.settle(args, "tune", training.describe_parent(parent, args.arch), state)
+    args = settled.settle(args, "tune", training.describe_parent(parent, args.arch), state)
     return names.named(args, stem, parent), parent
 
 
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     runtime.use_deterministic(args.deterministic)
     device = runtime.pick_device(args.device, args.ngpu)
     precision = runtime.pick_precision(args.precision, device)
-    loss = options.make_loss(args.loss, "tune", args.recipe)
+    loss = settled.make_loss(args.loss, "tune", args.recipe)
     loaders.use_streaming(args.stream, args.prefetch)
     train_set, test_set, num_classes = loaders.load_id_pair(args)
     outliers = loaders.load_outliers(args, train_set.images.shape[-1]) if loss.outliers else None
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.auto_margins and not args.resume:
         sets = (train_set, validation or [outliers])
         args = training.with_margins(args, model, sets, device, precision)
-        loss = options.make_loss(args.loss, "tune", args.recipe)
+        loss = settled.make_loss(args.loss, "tune", args.recipe)
     loss.attach(model.feature_dim, device)
     optimizer = training.make_optimizer(model, loss, args)
     streams = runtime.Streams(args.seed, "tune", args.streams)

@@ -12,7 +12,7 @@ from utils import loaders
 from utils.evaluation import load
 from utils.loaders import STATISTICS, channels, typed_statistics
 from utils.runtime import UserError
-from utils.training.options import choose_statistics
+from utils.training.settled import choose_statistics
 
 HALF = STATISTICS["half"]
 

@@ -14,7 +14,7 @@ from utils.losses.dal import START, worst_shift
 from utils.runtime import UserError
 from utils.training import recipes
 from utils.training.network import check_features
-from utils.training.options import check_loss
+from utils.training.settled import check_loss
 
 IN, OUT, CLASSES, WIDTH = 5, 7, 4, 6
 

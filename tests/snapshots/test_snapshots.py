@@ -18,7 +18,7 @@ import baseline
 import models
 from utils import runtime, snapshots
 from utils.runtime import UserError
-from utils.training import network, options
+from utils.training import network, settled
 from utils.training.files import RunFiles, load_state
 
 
@@ -518,7 +518,7 @@ def test_a_file_does_not_name_code_to_run(arch, tmp_path, monkeypatch):
         assert "--arch" in str(error.value)
     args = baseline.parse(["cifar10", "--resume"])
     with pytest.raises(UserError, match="interrupted run"):
-        options.settle(args, "pretrain", state={"recipe": {"arch": arch}})
+        settled.settle(args, "pretrain", state={"recipe": {"arch": arch}})
     assert "evil" not in sys.modules
 
 

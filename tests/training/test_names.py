@@ -9,7 +9,7 @@ import torch
 
 from utils import snapshots
 from utils.runtime import UserError
-from utils.training import files, meant, names, options, recipes
+from utils.training import files, meant, names, recipes, settled
 
 
 def name(stage, dataset="cifar10", loss=None, parent=None, given=(), preset="paper", **changes):
@@ -268,4 +268,4 @@ def test_resume_finds_a_run_whose_network_came_with_the_given_weights(tmp_path, 
 def test_every_option_of_a_training_is_in_its_name_or_said_to_change_nothing():
     """An option that is new is in a recipe, or one of those that names know."""
     known = {*meant.BESIDE, *meant.NOT_COMPARED, "id", "skip_bad", "precision", "preset"}
-    assert set(options.OF_A_RUN) <= known
+    assert set(settled.OF_A_RUN) <= known

@@ -11,7 +11,7 @@ from conftest import noise, stop_at_step, write_own
 
 import tune
 from utils.losses import LOSSES, losses_of
-from utils.training import options
+from utils.training import settled
 
 SMALL = "--layers 10 --widen-factor 1 --batch_size 16 --device cpu"
 
@@ -254,4 +254,4 @@ def test_pretraining_with_other_losses(make_project, own):
 def test_outliers_keep_their_ratio_to_id_images_unless_typed(words, outliers, monkeypatch):
     monkeypatch.setattr("utils.loaders.is_there", lambda *given: True)
     args = tune.parse(["cifar10", "--loss", "oe", *words.split()])
-    assert options.settle(args, "tune").recipe["oe_batch_size"] == outliers
+    assert settled.settle(args, "tune").recipe["oe_batch_size"] == outliers

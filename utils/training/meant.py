@@ -13,7 +13,7 @@ from utils.runtime import UserError
 from . import files
 from .names import OF_IMAGES, SHAPE, departures, usual_stem
 from .network import arch_name
-from .options import absolute
+from .settled import absolute
 
 # what a run has that recorded nothing else
 BESIDE = dict.fromkeys(("outliers", "validation_ood", "load", *OF_IMAGES)) | {
