@@ -30,6 +30,7 @@ OF_A_RUN = (
 )
 # options beside the recipe that the weights depend on
 OF_MAKING = ("balance", "accumulate")
+OF_SHAPE = ("arch", "layers", "widen_factor")
 OF_OUTLIERS = ("outliers", "oe_batch_size", "outlier_norm", "outlier_padding")
 
 
@@ -48,46 +49,25 @@ def settle(
     typed = {
         key: value for key, value in vars(args).items() if value is not None and value is not False
     }
-    recorded = (state or {}).get("recipe", {})
+    parent, state = parent or {}, state or {}
+    recorded = state.get("recipe", {})
     if "arch" in recorded and "arch" not in typed:
         snapshots.check_arch(recorded["arch"], "the state of the interrupted run")
-    before = (state or {}).get("given", {})
-    run = {**USUAL, **{k: recorded[k] for k in USUAL if k in recorded}, **before}
-    run.update({key: typed[key] for key in OF_A_RUN if key in typed})
-    # own images: the size the network was trained at
-    if parent and run.get("id") and run.get("image_size") is None:
-        run["image_size"] = parent.get("image_size")
-    statistics = choose_statistics(run, parent or {})
-    shape = {
-        k: parent[k]
-        for k in ("arch", "layers", "widen_factor")
-        if (parent or {}).get(k) is not None
-    }
+    run = beside_recipe(typed, parent, state)
+    statistics = choose_statistics(run, parent)
+    shape = {key: parent[key] for key in OF_SHAPE if parent.get(key) is not None}
     arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
     table = recipes.origins(
         stage, args.dataset, args.loss, run["preset"], arch, given=bool(run.get("load"))
     )
-    usual = {key: entry.value for key, entry in table.items()}
-    recipe = recipes.follow(usual, typed)
+    recipe = recipes.follow({key: entry.value for key, entry in table.items()}, typed)
     recipe.update(shape)
     recipe.update({key: value for key, value in recorded.items() if key in recipe})
-    for key in sorted(set(typed) & set(recipe)):
-        if key in shape and typed[key] != shape[key]:
-            raise UserError(
-                f"{run.get('load', 'the pre-trained snapshot')} is a snapshot of another network: "
-                f"its {key} is {shape[key]}, not {typed[key]}. Leave the option out, or run: "
-                + snapshots.training_command("baseline.py", args.dataset, bool(run.get("id")))
-            )
+    refuse_other_shape(typed, shape, run, args.dataset)
     if state:  # options that are younger than the run: it was made with what there was before
         loss = losses_of(stage)[args.loss]
         recipe.update({key: value for key, value in loss.before.items() if key not in recorded})
-    was = {**USUAL, **recorded, **recipe}
-    for key in ("preset", "precision", *OF_MAKING, *recipe):
-        if state and key != "test_bs" and typed.get(key, was[key]) != was[key]:
-            raise UserError(
-                f"the interrupted run had {key} {was[key]}, not {typed[key]}. "
-                "Resume with the same options, or start anew without --resume"
-            )
+        refuse_changes(typed, recorded, recipe)
     recipe.update({key: typed[key] for key in recipe if key in typed})
     if "padding" in typed and "outlier_padding" in recipe and "outlier_padding" not in typed:
         recipe["outlier_padding"] = recipe["padding"]
@@ -123,6 +103,40 @@ def settle(
             | origins_beside(made, recipe, typed, recorded),
         }
     )
+
+
+def beside_recipe(typed: dict, parent: dict, state: dict) -> dict:
+    """The options of a run that no recipe has: typed, as the interrupted run had them, or usual."""
+    recorded = state.get("recipe", {})
+    run = {**USUAL, **{key: recorded[key] for key in USUAL if key in recorded}}
+    run |= state.get("given", {})
+    run |= {key: typed[key] for key in OF_A_RUN if key in typed}
+    # own images: the size the network was trained at
+    if parent and run.get("id") and run.get("image_size") is None:
+        run["image_size"] = parent.get("image_size")
+    return run
+
+
+def refuse_other_shape(typed: dict, shape: dict, run: dict, dataset: str) -> None:
+    """UserError for a typed shape that is not that of the network that is fine-tuned."""
+    for key in sorted(set(typed) & set(shape)):
+        if typed[key] != shape[key]:
+            raise UserError(
+                f"{run.get('load', 'the pre-trained snapshot')} is a snapshot of another network: "
+                f"its {key} is {shape[key]}, not {typed[key]}. Leave the option out, or run: "
+                + snapshots.training_command("baseline.py", dataset, bool(run.get("id")))
+            )
+
+
+def refuse_changes(typed: dict, recorded: dict, recipe: dict) -> None:
+    """UserError for a typed option that the interrupted run had otherwise."""
+    was = {**USUAL, **recorded, **recipe}
+    for key in ("preset", "precision", *OF_MAKING, *recipe):
+        if key != "test_bs" and typed.get(key, was[key]) != was[key]:
+            raise UserError(
+                f"the interrupted run had {key} {was[key]}, not {typed[key]}. "
+                "Resume with the same options, or start anew without --resume"
+            )
 
 
 def origins_of(recipe: dict, table: dict, typed: dict, recorded: dict, shape: dict) -> dict:
