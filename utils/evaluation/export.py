@@ -20,8 +20,9 @@ from utils.runtime import UserError, make_folder, write_bytes
 from utils.scores.dice import sparsify
 
 from .case import Case, choose_scores
+from .fitting import check_needs
 from .load import load_network
-from .network import Network, check_needs
+from .network import Network
 from .verdicts import load_sets, load_threshold
 
 TOLERANCE = 1e-4  # of a score's or logit's size where that is above 1

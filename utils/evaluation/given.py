@@ -18,7 +18,7 @@ from utils import loaders, scores
 from utils.runtime import UserError, print_note
 
 from .case import Case, Sets
-from .network import checked_values
+from .fitting import checked_values
 from .output_files import NONE, WANTED, File, check_together, read_file, read_named
 from .protocol import PROTOCOLS
 

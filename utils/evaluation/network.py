@@ -28,8 +28,9 @@ from utils.runtime import (
     ranks,
 )
 
+from .fitting import check_needs, checked_values
 from .shards import Shards
-from .told import digest, multiply_adds, own_code
+from .told import digest, head_arrays, multiply_adds, own_code
 
 CACHE = CIFAR / "cache"
 # To be raised when the same weights and images give other outputs than before, also after an input
@@ -41,47 +42,6 @@ EAGER, COMPILED, OPENVINO = "eager", "compiled", "openvino"
 # Multiplications that take as long as compiling does: on a CPU 15,000 images of a WRN-40-2; on a
 # GPU about a million, a guess.
 COMPILE_ABOVE = {"cpu": 5e12, "cuda": 3e14}
-
-
-def head_arrays(model: torch.nn.Module) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Copies of the head's weight (C,D) and bias (C,) float32; None of a network without one."""
-    head = models.linear_head(model)
-    if head is None:
-        return None, None
-    weight = head.weight.detach().float().cpu().numpy().copy()
-    if head.bias is None:
-        return weight, np.zeros(len(weight), np.float32)
-    return weight, head.bias.detach().float().cpu().numpy().copy()
-
-
-def check_needs(model: torch.nn.Module, score: scores.Score) -> None:
-    """UserError where a score needs features or a head that a network does not have."""
-    if getattr(score, "own", False):  # a function of the user's own may do without
-        return
-    lacks = "features" in score.needs and not models.feature_width(model)
-    if lacks or ("head" in score.needs and models.linear_head(model) is None):
-        others = [name for name, one in scores.SCORES.items() if set(one.needs) == {"logits"}]
-        what = "no linear layer" if lacks else "no linear layer whose output is its logits"
-        raise UserError(
-            f"score '{score.label}' needs {', '.join(score.needs)}, and this network has {what}. "
-            f"By its logits alone it is scored with: {', '.join(others)}"
-        )
-
-
-def checked_values(score: scores.Score, outputs: scores.Outputs, images: ImageSet) -> np.ndarray:
-    """(N,) float64 scores of a set's outputs; UserError where one is NaN, or they are not N."""
-    values = np.asarray(score.score(outputs), dtype=np.float64)
-    if values.shape != (len(images),):
-        raise UserError(
-            f"score '{score.label}' gave an array of shape {values.shape} for {len(images)} "
-            f"images of '{images.name}'"
-        )
-    if np.isnan(values).any():
-        raise UserError(
-            f"score '{score.label}' of image {int(np.argmax(np.isnan(values)))} "
-            f"of '{images.name}' is NaN"
-        )
-    return values
 
 
 class Network:

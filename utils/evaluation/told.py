@@ -1,10 +1,11 @@
-"""What tells one network's outputs from another's, and how much work they are."""
+"""What is told of a network from outside: its work, its code, its head."""
 
 import hashlib
 import importlib
 import inspect
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import models
@@ -61,3 +62,14 @@ def own_code(model: torch.nn.Module, arch: str) -> list[bytes]:
         if not any(file.is_relative_to(place) for place in ours)
     ]
     return [f"{arch} {model}".encode(), *own]
+
+
+def head_arrays(model: torch.nn.Module) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Copies of the head's weight (C,D) and bias (C,) float32; None of a network without one."""
+    head = models.linear_head(model)
+    if head is None:
+        return None, None
+    weight = head.weight.detach().float().cpu().numpy().copy()
+    if head.bias is None:
+        return weight, np.zeros(len(weight), np.float32)
+    return weight, head.bias.detach().float().cpu().numpy().copy()
