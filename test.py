@@ -37,6 +37,7 @@ from utils.evaluation import (
 from utils.evaluation import report as results
 from utils.evaluation.case import Case, Rows, choose_scores, load_sets
 from utils.evaluation.load import load_network
+from utils.evaluation.record import about_images, chance_note, id_error_of, make_record
 from utils.evaluation.validation import tune_scores
 
 
@@ -112,8 +113,8 @@ def outputs(case: Case) -> float:
         case.network.outputs(images)
     if case.args.save_outputs:
         saving.save(case)
-    id_error = results.id_error_of(case.network.outputs(case.sets.id))
-    if doubt := results.chance_note(id_error, case):
+    id_error = id_error_of(case.network.outputs(case.sets.id))
+    if doubt := chance_note(id_error, case):
         print(f"warning: {doubt}", file=sys.stderr)
     return id_error
 
@@ -145,12 +146,12 @@ def report(case: Case, found: Rows, id_error: float, seconds: float) -> tuple[Pa
     """Print the scores beside one another and write the result files."""
     print(printed.format_summaries(found.measured, case.out_as_pos), end="")
     path = results.result_path(case, [entry["score"] for entry in found.measured])
-    record = results.make_record(case, found, id_error, seconds)
+    record = make_record(case, found, id_error, seconds)
     if each := classes.by_class(case, found):
         record["id"]["classes"] = each
         if case.args.per_class:
             print("\n" + classes.format_classes(each))
-    kept = {**found.vectors, **results.about_images(case)} if case.args.save_scores else None
+    kept = {**found.vectors, **about_images(case)} if case.args.save_scores else None
     path = results.write_result(path, record, kept)
     print(f"\nresult: {runtime.short_path(path)}.json and .csv")
     return path, record

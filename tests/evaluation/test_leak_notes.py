@@ -7,8 +7,9 @@ import pytest
 from conftest import photographs, write_own
 
 from utils import loaders
-from utils.evaluation import leaks, options, report
+from utils.evaluation import leaks, options
 from utils.evaluation.case import load_sets
+from utils.evaluation.record import used
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +85,7 @@ def test_images_that_hyper_parameters_were_chosen_on_are_known_later(sets, tmp_p
     mine = made("mine", np.concatenate([pixels[:6], photographs(3, 9)]))
     folder = tmp_path / "results"
     folder.mkdir()
-    record = {"snapshot": {"sha256": "a"}, "validation_ood": [report.used(mine)]}
+    record = {"snapshot": {"sha256": "a"}, "validation_ood": [used(mine)]}
     (folder / "net_knn.json").write_text(json.dumps(record))
     (folder / "other.json").write_text('["pixels"')
     (folder / "former.json").write_text(json.dumps({**record, "validation_ood": [mine.describe()]}))

@@ -14,6 +14,7 @@ from utils import runtime, snapshots
 from utils.evaluation import printed, report
 from utils.evaluation.case import Case
 from utils.evaluation.protocol import USUAL, Protocol, departures, is_usual
+from utils.evaluation.record import chance_note, described
 from utils.evaluation.rows import draw_indices, mean_row, measure_set
 from utils.metrics import METRICS, detection_metrics
 
@@ -391,11 +392,8 @@ class TestOtherSettingsOfTheName:
 def test_numbers_of_images_stay_with_the_snapshot():
     used = {"name": "own", "images": 2, "pixels": "AAAA"}
     made = {"arch": "wrn", "sha256": "a", "validation_ood": [used]}
-    assert report.described(made) == {
-        "arch": "wrn",
-        "validation_ood": [{"name": "own", "images": 2}],
-    }
-    assert used["pixels"] == "AAAA" and report.described({"sha256": "a"}) == {}
+    assert described(made) == {"arch": "wrn", "validation_ood": [{"name": "own", "images": 2}]}
+    assert used["pixels"] == "AAAA" and described({"sha256": "a"}) == {}
 
 
 class TestFiles:
@@ -449,7 +447,7 @@ def test_an_error_near_chance_is_a_warning(id_error, known, classes, images, war
     description = {"num_classes": classes} | ({"id_accuracy": known} if known else {})
     sets = SimpleNamespace(id=range(images))
     case = SimpleNamespace(sets=sets, description=description, file=Path("some.pt"))
-    note = report.chance_note(id_error, case)
+    note = chance_note(id_error, case)
     assert bool(note) is warned
     if warned:
         assert f"{id_error:.2f} %, is near chance ({100 - 100 / classes:.2f} %)" in note

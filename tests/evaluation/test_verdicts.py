@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from utils import loaders, snapshots
-from utils.evaluation import load, network, options, report, verdicts
+from utils.evaluation import load, network, options, verdicts
+from utils.evaluation.record import about_images
 from utils.loaders import readers
 from utils.paper import sheets
 from utils.runtime import UserError, printable
@@ -275,7 +276,7 @@ def test_save_scores_names_every_file(world):
     own = loaders.load_id("mine", "test", path=world.parent / "own")
     case = verdicts.Case(world, about, net, verdicts.Sets(own, [images], None), [], args)
     case = case._replace(sets=case.sets._replace(shifted=(own.subset(np.arange(5), "late"),)))
-    facts = report.about_images(case)
+    facts = about_images(case)
     assert len(facts["predictions/late"]) == 5 and facts["labels/late"].tolist() == [0, 1, 2, 0, 1]
     # the test part of the folder, as of every OOD set
     assert facts["names/pics"].tolist() == [f"00{i}.png" for i in range(4)]

@@ -29,7 +29,8 @@ from utils.runtime import (
 from .case import Case, Sets, choose_scores, dataset_of, load_id_set
 from .load import load_network
 from .network import FORWARD
-from .report import chance_note, id_error_of, result_path
+from .record import chance_note, id_error_of
+from .report import result_path
 
 SHOWN = 10  # rows at either end of the printed table
 warned: set[str] = set()  # of what has been warned once
