@@ -98,6 +98,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     options.add_common(parser)
     args = parser.parse_args(argv)
+    check(parser, args)
+    args.one_network, args.arch = args.arch is not None, args.arch or "wrn"
+    return args
+
+
+def check(parser: options.Parser, args: argparse.Namespace) -> None:
+    """One line and exit status 2 for options that do not go together."""
     options.known_dataset(args.dataset, args.id, loaders.ID_SETS)
     studied = ("table", "sweep", "ablation", "scores_matrix", "summary")
     chosen = [f"--{name.replace('_', '-')}" for name in studied if getattr(args, name)]
@@ -117,8 +124,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--table is about the papers' images: no --id")
     if args.table and args.preset != "paper":
         parser.error("--table is about the papers' recipes: no --preset")
-    args.one_network, args.arch = args.arch is not None, args.arch or "wrn"
-    return args
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from utils import scores
 from utils.training.options import add_common
@@ -35,7 +36,28 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     The defaults that make a result the usual one are those of the protocol's record.
     """
     parser = Parser(prog="test.py", description=description)
-    add = parser.add
+    for declare in (add_inputs, add_questions, add_protocol, add_results):
+        declare(parser.add)
+    add_common(parser, ("auto", "on", "off", "openvino"))
+    words = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(words)
+    if args.outputs:
+        typed = [key for key in OF_IMAGES if getattr(args, key) != parser.get_default(key)]
+        if typed:
+            parser.error(f"--outputs stands for network and images; --{typed[0]} is not taken")
+    elif not (args.model or args.compare or args.list_scores):
+        parser.error("--model is missing")
+    if args.model and is_published(args.model) and not args.arch:
+        args.arch = args.model
+    if args.validation_ood and not args.tune_scores:
+        parser.error("--validation-ood is what --tune-scores chooses against; add that")
+    if args.compare:
+        args = compare.settle(args)
+    return argparse.Namespace(**vars(args), command=words)
+
+
+def add_inputs(add: Callable) -> None:
+    """What is scored, by what: a snapshot or files of outputs, scores, OOD sets."""
     add(
         "--model",
         "--method_name",
@@ -77,6 +99,10 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         metavar="DIR",
         help="write the outputs of --model as such files, in a folder below DIR",
     )
+
+
+def add_questions(add: Callable) -> None:
+    """What may be asked in the place of a table."""
     add(
         "--compare",
         metavar="A,B",
@@ -102,6 +128,10 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         help="write normalisation, network, --score and the threshold of --tpr as one graph: "
         ".onnx or .pt2",
     )
+
+
+def add_protocol(add: Callable) -> None:
+    """How a table's numbers come about."""
     add(
         "--id-train",
         metavar="PATH",
@@ -149,6 +179,10 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
             type=kind,
             help="accepted and without effect: a snapshot says what network it is of",
         )
+
+
+def add_results(add: Callable) -> None:
+    """What is written and printed, and how hyper-parameters are chosen."""
     add(
         "--save",
         "-s",
@@ -185,19 +219,3 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         action="store_true",
         help="print every score's name, formula, needs and paper",
     )
-    add_common(parser, ("auto", "on", "off", "openvino"))
-    words = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args(words)
-    if args.outputs:
-        typed = [key for key in OF_IMAGES if getattr(args, key) != parser.get_default(key)]
-        if typed:
-            parser.error(f"--outputs stands for network and images; --{typed[0]} is not taken")
-    elif not (args.model or args.compare or args.list_scores):
-        parser.error("--model is missing")
-    if args.model and is_published(args.model) and not args.arch:
-        args.arch = args.model
-    if args.validation_ood and not args.tune_scores:
-        parser.error("--validation-ood is what --tune-scores chooses against; add that")
-    if args.compare:
-        args = compare.settle(args)
-    return argparse.Namespace(**vars(args), command=words)

@@ -33,6 +33,12 @@ DETERMINISTIC_HELP = (
 
 def add_common(parser: Parser, compilers: tuple[str, ...] = ("auto", "on", "off")) -> None:
     """Options of all three scripts."""
+    add_images(parser)
+    add_computing(parser, compilers)
+
+
+def add_images(parser: Parser) -> None:
+    """Which ID images, and what they are normalised with."""
     parser.add(
         "--data",
         default=str(DATA),
@@ -78,6 +84,10 @@ def add_common(parser: Parser, compilers: tuple[str, ...] = ("auto", "on", "off"
         action="store_true",
         help="leave unreadable images out and count them, instead of stopping",
     )
+
+
+def add_computing(parser: Parser, compilers: tuple[str, ...]) -> None:
+    """Where and how a network computes, and how images come to it."""
     parser.add(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto"
     )
@@ -208,6 +218,13 @@ def add_training(parser: Parser, stage: str) -> None:
         help="go on with an interrupted run of the same command, exactly; "
         "options that are left out are those it had",
     )
+    add_losses(parser, add, stage)
+    if stage == "tune":
+        add_margins(parser)
+
+
+def add_losses(parser: Parser, add: Callable[..., None], stage: str) -> None:
+    """The options of the outliers, where a loss of the stage takes any, and those of every loss."""
     losses = losses_of(stage).values()
     if any(loss.outliers for loss in losses):
         parser.add(
@@ -233,29 +250,29 @@ def add_training(parser: Parser, stage: str) -> None:
         )
     for option in dict.fromkeys(option for loss in losses for option in loss.defaults):
         owner = next(loss for loss in losses if option in loss.defaults)
-        kind = (
-            {"choices": owner.choices[option]}
-            if option in owner.choices
-            else {
-                "type": whole if isinstance(owner.defaults[option], int) else number,
-                "metavar": "X",
-            }
-        )
+        if option in owner.choices:
+            kind = {"choices": owner.choices[option]}
+        else:
+            is_whole = isinstance(owner.defaults[option], int)
+            kind = {"type": whole if is_whole else number, "metavar": "X"}
         add(f"--{option}", help=f"{owner.help[option]};", **kind)
-    if stage == "tune":
-        parser.add(
-            "--auto-margins",
-            action="store_true",
-            help="of a loss with energy margins: take the pre-trained network's mean energies of "
-            "ID training images and outliers for them (default: on with --id alone)",
-        )
-        parser.add(
-            "--validation-ood",
-            default=None,
-            metavar="LIST",
-            help="measure the margins of --auto-margins on these OOD images of your own instead of "
-            "the outliers, named as for test.py's --ood; none of them may be in a test set",
-        )
+
+
+def add_margins(parser: Parser) -> None:
+    """What the energy margins of a fine-tuning are measured on."""
+    parser.add(
+        "--auto-margins",
+        action="store_true",
+        help="of a loss with energy margins: take the pre-trained network's mean energies of "
+        "ID training images and outliers for them (default: on with --id alone)",
+    )
+    parser.add(
+        "--validation-ood",
+        default=None,
+        metavar="LIST",
+        help="measure the margins of --auto-margins on these OOD images of your own instead of "
+        "the outliers, named as for test.py's --ood; none of them may be in a test set",
+    )
 
 
 SAVE_HELP = (
