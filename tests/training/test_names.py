@@ -16,7 +16,8 @@ def name(stage, dataset="cifar10", loss=None, parent=None, given=(), preset="pap
     loss = loss or ("sr" if stage == "tune" else "ce")
     recipe = recipes.resolve(stage, dataset, loss, preset) | {"preset": preset} | changes
     folder = f"tune_{loss}" if stage == "tune" else "pretrained"
-    return names.stem_of(stage, dataset, loss, recipe, {"save": folder, **dict(given)}, parent)
+    given = {"save": folder, **dict(given)}
+    return names.stem_of(names.Made(stage, dataset, loss, recipe, given, parent))
 
 
 @pytest.mark.parametrize(

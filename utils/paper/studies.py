@@ -196,10 +196,8 @@ def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: f
     recipe = recipe_of(args, changes)
     whole = recipes.resolve("tune", args.dataset, "sr", "paper", args.arch) | recipe
     whole["arch"] = args.arch
-    stems = (
-        names.stem_of("tune", args.dataset, "sr", whole, {"save": place}, parent),
-        names.former_stem("tune", args.dataset, args.arch, args.seed),
-    )
+    made = names.Made("tune", args.dataset, "sr", whole, {"save": place}, parent)
+    stems = (names.stem_of(made), names.former_stem("tune", args.dataset, args.arch, args.seed))
     given = {"id": folder, **changes, "epochs": EPOCHS, "load": parent, "save": place}
     given |= {"arch": args.arch, "seed": args.seed}
     words = [word for key, value in given.items() for word in (f"--{key}", value)]

@@ -102,10 +102,8 @@ def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None
     recipe |= {"seed": args.seed, "arch": args.arch}
     beside = {"preset": preset, "precision": args.precision}
     given = {**vars(args), "save": place}
-    stems = (
-        names.stem_of(stage, args.dataset, loss or "ce", recipe | beside, given, parent),
-        names.former_stem(stage, args.dataset, args.arch, args.seed),
-    )
+    made = names.Made(stage, args.dataset, loss or "ce", recipe | beside, given, parent)
+    stems = (names.stem_of(made), names.former_stem(stage, args.dataset, args.arch, args.seed))
     command = ["tune.py", "--loss", loss] if loss else ["baseline.py"]
     command += [args.dataset]
     command += unusual_words({"arch": args.arch, "seed": args.seed, "preset": preset})

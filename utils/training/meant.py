@@ -11,7 +11,7 @@ from utils import snapshots
 from utils.runtime import UserError
 
 from . import files
-from .names import OF_IMAGES, SHAPE, departures, usual_stem
+from .names import OF_IMAGES, SHAPE, Made, departures, usual_stem
 from .network import arch_name
 from .settled import absolute
 
@@ -162,7 +162,7 @@ def has(state: Mapping[str, Any], typed: Mapping[str, Any]) -> bool:
 def departing(state: Mapping[str, Any], args: Namespace, stage: str) -> set[str]:
     """The options of an interrupted run that depart from the recipe, seed and preset among them."""
     recipe, given = {"arch": args.arch or "wrn", **state["recipe"]}, state.get("given") or {}
-    found = set(departures(stage, args.dataset, args.loss, recipe, given))
+    found = set(departures(Made(stage, args.dataset, args.loss, recipe, given)))
     if stage == "tune" or given.get("load"):
         found -= {"image_size", *SHAPE}  # as the network had it that the run began with
     others = {

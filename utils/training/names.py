@@ -16,7 +16,7 @@ import zlib
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils import snapshots
 from utils.losses import losses_of
@@ -29,6 +29,17 @@ SHORT = {"learning_rate": "lr", "batch_size": "b", "oe_batch_size": "oe", "widen
 APART = {"arch", "seed", "test_bs"}  # in every name already, or without effect on the weights
 SHAPE = {"layers", "widen_factor"}  # of a fine-tuned network: its parent's
 OF_IMAGES = ("image_size", "split", "mean", "std")  # a fine-tuning has its parent's
+
+
+class Made(NamedTuple):
+    """What a run is made of, which its name tells."""
+
+    stage: str
+    dataset: str
+    loss: str
+    recipe: Mapping[str, Any]
+    given: Mapping[str, Any]  # its options that no recipe has, and its folder ``save``
+    parent: Path | None = None  # the snapshot that it begins with
 
 
 def usual_stem(stage: str, dataset: str, arch: str, seed: int = 1) -> str:
@@ -44,22 +55,14 @@ def former_stem(stage: str, dataset: str, arch: str, seed: int = 1) -> str:
 
 def named(args: Namespace, stem: str | None = None, parent: Path | None = None) -> Namespace:
     """Settled options with the name of their run; ``stem``: that of an interrupted one."""
-    stem = stem or stem_of(args.stage, args.dataset, args.loss, args.recipe, vars(args), parent)
-    return Namespace(**vars(args), stem=stem)
+    made = Made(args.stage, args.dataset, args.loss, args.recipe, vars(args), parent)
+    return Namespace(**vars(args), stem=stem or stem_of(made))
 
 
-def stem_of(
-    stage: str,
-    dataset: str,
-    loss: str,
-    recipe: Mapping[str, Any],
-    given: Mapping[str, Any],
-    parent: Path | None = None,
-) -> str:
-    """The name of a run with this recipe; ``given``: its options that no recipe has, and its folder
-    ``save``; ``parent``: the snapshot that it begins with.
-    """
-    found = departures(stage, dataset, loss, recipe, given, parent)
+def stem_of(made: Made) -> str:
+    """The name of a run."""
+    stage, dataset, loss, recipe, given, parent = made
+    found = departures(made)
     folder, preset = Path(given.get("save") or "").name, recipe.get("preset", "paper")
     changes = [found[key] for key in sorted(found, key=found.get)]
     words = [] if is_named_by(folder, stage, loss) else [loss]
@@ -70,15 +73,9 @@ def stem_of(
     return "_".join([usual_stem(stage, dataset, recipe["arch"], recipe["seed"]), *words])
 
 
-def departures(
-    stage: str,
-    dataset: str,
-    loss: str,
-    recipe: Mapping[str, Any],
-    given: Mapping[str, Any],
-    parent: Path | None = None,
-) -> dict[str, str]:
-    """{option: its word in a name} of what a run has otherwise than the recipe of its preset."""
+def changes_of(made: Made) -> dict[str, Any]:
+    """{option: value} of what a run's recipe has otherwise than that of its preset."""
+    stage, dataset, loss, recipe, given, parent = made
     arch, preset = recipe["arch"], recipe.get("preset", "paper")
     table = recipes.origins(stage, dataset, loss, preset, arch, given=parent is not None)
     usual = recipes.follow({key: entry.value for key, entry in table.items()}, recipe)
@@ -91,13 +88,18 @@ def departures(
         if key not in apart and recipe.get(key, value) != value
     }
     margins = {key: recipe.get(key) for key in ("m_in", "m_out")} if "m_in" in usual else {}
-    measured, own = bool(recipe.get("auto_margins")), bool(given.get("id"))
-    if measured:  # known once they have been measured, after the run has its name
-        changed = {key: value for key, value in changed.items() if key not in margins}
-    elif stage == "tune" and own:  # measuring is the default there
+    if recipe.get("auto_margins"):  # known once they have been measured, after the run has its name
+        return {key: value for key, value in changed.items() if key not in margins}
+    if stage == "tune" and given.get("id"):  # measuring is the default there
         changed |= {key: value for key, value in margins.items() if value is not None}
-    words = {key: word(key, value) for key, value in changed.items()}
-    if measured and not own:
+    return changed
+
+
+def departures(made: Made) -> dict[str, str]:
+    """{option: its word in a name} of what a run has otherwise than the recipe of its preset."""
+    recipe, given, parent = made.recipe, made.given, made.parent
+    words = {key: word(key, value) for key, value in changes_of(made).items()}
+    if recipe.get("auto_margins") and not given.get("id"):
         words["auto_margins"] = "auto-margins"
     if recipe.get("precision", "auto") != "auto":
         words["precision"] = recipe["precision"]
@@ -110,15 +112,14 @@ def departures(
     for key in ("outliers", "validation_ood"):
         if given.get(key):
             words[key] = f"{legal(key)}-{place_word(given[key])}"
-    if stage == "pretrain" and parent is not None:
-        words["load"] = (
-            f"load-{legal(parent.stem if is_best(parent) else snapshots.stem_of(parent))}"
-        )
+    if made.stage == "pretrain" and parent is not None:
+        stem = parent.stem if is_best(parent) else snapshots.stem_of(parent)
+        words["load"] = f"load-{legal(stem)}"
     if recipe.get("accumulate", 1) != 1:
         words["accumulate"] = word("accumulate", recipe["accumulate"])
-    words |= {
-        key: legal(key) for key in ("balance", "new_head") if given.get(key) or recipe.get(key)
-    }
+    for key in ("balance", "new_head"):
+        if given.get(key) or recipe.get(key):
+            words[key] = legal(key)
     return words
 
 
