@@ -114,6 +114,8 @@ def beside_recipe(typed: dict, parent: dict, state: dict) -> dict:
     # own images: the size the network was trained at
     if parent and run.get("id") and run.get("image_size") is None:
         run["image_size"] = parent.get("image_size")
+    if run.get("id"):
+        run["id"] = loaders.id_place(run["id"], run["data"])
     return run
 
 
