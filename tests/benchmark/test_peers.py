@@ -11,7 +11,7 @@ import torch
 
 from utils.benchmark import __main__ as benchmark
 from utils.benchmark import measure, memory, peers
-from utils.paper import speed, tables
+from utils.paper import results, speed
 
 CPU = torch.device("cpu")
 
@@ -62,7 +62,7 @@ def test_the_page_marks_what_is_slower(rows, tmp_path, monkeypatch):
     machine = {"device_name": "CPU", "threads": 1, "torch": "2", "commit": "a", "modified": False}
     record = {"rows": rows, "accuracy": None, "machine": machine}
     (tmp_path / "benchmark_peers.json").write_text(json.dumps(record))
-    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
     page = speed.render_peers()
     assert "| score | held against | score 30 of 200 x 12 | fit on 200 x 12 |" in page
     assert "| `energy` | another | **0.50** |  |" in page and "CPU, 1 thread" in page
@@ -99,7 +99,7 @@ def test_memory_kept_is_a_process_of_its_own(tmp_path, monkeypatch):
     machine = {"device_name": "CPU", "threads": 2, "torch": "2", "commit": "a", "modified": False}
     record = {"rows": rows, "accuracy": None, "machine": machine}
     (tmp_path / "benchmark.json").write_text(json.dumps(record))
-    monkeypatch.setattr(tables, "RECORDED", tmp_path)
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
     page = speed.render_kept()
     assert "| training step, densenet, batch 2 | freed memory kept | 4 | 2.50 | 140 |" in page
     # the commands are those of the module, whose work is done in its own process
