@@ -80,7 +80,8 @@ def departures(
 ) -> dict[str, str]:
     """{option: its word in a name} of what a run has otherwise than the recipe of its preset."""
     arch, preset = recipe["arch"], recipe.get("preset", "paper")
-    table = recipes.origins(stage, dataset, loss, preset, arch, given=parent is not None)
+    divisors = recipes.divisors_of(parent, given.get("new_head"))
+    table = recipes.origins(stage, dataset, loss, preset, arch, divisors)
     usual = recipes.follow({key: entry.value for key, entry in table.items()}, recipe)
     if recipe.get("padding", usual["padding"]) != usual["padding"] and "outlier_padding" in usual:
         usual["outlier_padding"] = recipe["padding"]

@@ -404,9 +404,8 @@ def settle(
         if (parent or {}).get(k) is not None
     }
     arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
-    table = recipes.origins(
-        stage, args.dataset, args.loss, run["preset"], arch, given=bool(run.get("load"))
-    )
+    divisors = recipes.divisors_of(run.get("load"), run.get("new_head"))
+    table = recipes.origins(stage, args.dataset, args.loss, run["preset"], arch, divisors)
     usual = {key: entry.value for key, entry in table.items()}
     recipe = recipes.follow(usual, typed)
     recipe.update(shape)
