@@ -47,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "-l",
         metavar="NAME|PATH",
         help="start from the weights of this snapshot, at a hundredth of the recipe's learning rate "
-        "and for a tenth of its epochs (default: random weights)",
+        "(a tenth with --new-head) and for a tenth of its epochs (default: random weights)",
     )
     parser.add(
         "--new-head",

@@ -69,6 +69,15 @@ def test_margins_that_are_to_be_measured_are_not_those_that_were_typed():
     assert name("tune", loss="energy", auto_margins=True) == "cifar10_wrn_s1_tune_auto-margins"
 
 
+def test_the_recipe_of_given_weights_departs_from_nothing(tmp_path):
+    file = tmp_path / "x_epoch_4.pt"
+    for new_head, rate, word in ((False, 1e-3, ""), (True, 1e-2, "_new-head")):
+        given = {"given": {"new_head": new_head}, "parent": file}
+        stem = name("pretrain", **given, learning_rate=rate, epochs=10)
+        assert stem == f"cifar10_wrn_pretrained_load-x{word}"
+        assert "lr0.1" in name("pretrain", **given, epochs=10)
+
+
 def test_names_are_bounded_and_tell_runs_apart(tmp_path):
     many = dict(learning_rate=0.01, batch_size=64, momentum=0.8, droprate=0.125, epochs=3)
     one, other = (name("tune", **many, alpha=alpha) for alpha in (0.1, 0.2))
@@ -135,6 +144,11 @@ def test_a_usual_name_finds_one_s_own_runs_that_depart_from_it(place):
             snapshots.find_one(load, "own_wrn_pretrained")
     (place / "own_wrn_pretrained_epoch_4.pt").touch()
     assert found("own_wrn_pretrained") == ["own_wrn_pretrained_epoch_4"]
+    (place / "own_wrn_pretrained_lr0.1_momentum0_epoch_4.pt").touch()  # the beginning is enough
+    assert found("own_wrn_pretrained_lr0.1") == ["own_wrn_pretrained_lr0.1_momentum0_epoch_4"]
+    for none in ("own_wrn", "own_wrn_pretrained_lr0", "own_wrn_pretrained_momentum0"):
+        with pytest.raises(UserError, match="not found"):
+            found(none)
 
 
 def test_fine_tuning_starts_from_the_network_of_its_seed(place):
@@ -198,6 +212,10 @@ def test_advice_says_where_images_of_ones_own_are(place):
         with pytest.raises(UserError) as error:
             snapshots.find_snapshots(stem)
         assert str(error.value).endswith(f"Run: {wanted}")
+    with pytest.raises(
+        UserError, match="'nosuch' not found.* Run: python baseline.py own --id PATH"
+    ):
+        meant.find_parent(Namespace(dataset="own", arch=None, seed=None, load="nosuch"), {})
     assert (
         snapshots.training_command("x.py", "cifar10", own=True) == "python x.py cifar10 --id PATH"
     )

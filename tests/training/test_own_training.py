@@ -132,12 +132,17 @@ torch.nn.functional.cross_entropy = record
 
 def test_given_weights_train_at_a_hundredth_of_the_rate_for_a_tenth_of_the_epochs():
     plain, given = (recipes.resolve("pretrain", "cifar10"),
-                    recipes.origins("pretrain", "cifar10", given=True))  # fmt: skip
+                    recipes.origins("pretrain", "cifar10", divisors=recipes.divisors_of("x")))  # fmt: skip
     assert given["learning_rate"].value == pytest.approx(plain["learning_rate"] / 100)
     assert given["epochs"].value == 10 and "given weights" in given["epochs"].origin
     rest = {key: entry.value for key, entry in given.items()}
     assert {key for key in plain if plain[key] != rest[key]} == {"learning_rate", "epochs"}
-    assert recipes.origins("tune", "cifar10", "sr", given=True)["learning_rate"].value == 1e-3
+    head = recipes.origins("pretrain", "cifar10", divisors=recipes.divisors_of("x", True))
+    assert head["learning_rate"].value == pytest.approx(plain["learning_rate"] / 10)
+    assert head["epochs"].value == 10 and "with a new head" in head["learning_rate"].origin
+    assert recipes.divisors_of(None, True) == {} != recipes.divisors_of("x")
+    tuned = recipes.origins("tune", "cifar10", "sr", divisors=recipes.divisors_of("x"))
+    assert tuned["learning_rate"].value == 1e-3
 
 
 def test_a_new_head_keeps_the_rest_of_the_given_weights(project, tmp_path):

@@ -29,6 +29,8 @@ def chance_note(id_error: float | None, case: Case) -> str | None:
     """
     if id_error is None:
         return None
+    if case.description.get("classifier") is False and "recipe" not in case.description:
+        return None  # a contrastive file of others, whose head is no one's: that has been said
     count, classes = len(case.sets.id), case.description["num_classes"]
     known = case.description.get("id_accuracy")
     if not is_near_chance(id_error, count, classes):

@@ -77,8 +77,10 @@ def stem_of(path: str | Path) -> str:
 
 
 def is_variant(stem: str, usual: str) -> bool:
-    """Whether a run's name is ``usual`` and, after it, what departs from the recipe."""
-    return stem.startswith(f"{usual}_") and usual.endswith(("_pretrained", "_tune"))
+    """Whether a run's name is ``usual`` and, after it, what departs from the recipe, or departs
+    beside what ``usual`` names.
+    """
+    return stem.startswith(f"{usual}_") and bool(re.search(r"_(pretrained|tune)(_|$)", usual))
 
 
 def variants(files: list[Path], usual: str) -> list[Path]:
@@ -176,13 +178,14 @@ def all_snapshots() -> list[Path]:
     )
 
 
-def find_snapshots(name: str) -> list[Path]:
+def find_snapshots(name: str, usual: str | None = None) -> list[Path]:
     """Files a --model or --load value means: a path, a file name,
     or a stem = its newest epoch in each folder that has it.
 
     A stem may begin with its folder's name, ``tune_sr/cifar10_wrn_s1_tune``. In a folder that has
     no run of that name of one's own, those that depart from it are meant, before a provided one;
-    last those that began with given weights. UserError when there is none.
+    last those that began with given weights. UserError when there is none, whose advice is to train
+    the ``usual`` one.
     """
     for path in (Path(name).expanduser(), resolve_folder(name)):
         if path.is_file():
@@ -206,7 +209,7 @@ def find_snapshots(name: str) -> list[Path]:
         if found:
             return [file for folder in sorted(found) for file in found[folder]]
     there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
-    command = baseline_command(wanted)
+    command = baseline_command(usual or wanted)
     command = command.replace("baseline.py", "tune.py") if "tune" in name else command
     raise UserError(
         f"snapshot '{name}' not found in {SNAPSHOTS} and its folders. There is: "
@@ -280,7 +283,7 @@ def find_one(name: str, stem: str | None = None) -> Path:
                 f"{baseline_command(stem)}"
             )
     else:
-        files = find_snapshots(name)
+        files = find_snapshots(name, stem)
     if len(files) > 1:
         raise UserError(
             f"'{name}' means several snapshots: "

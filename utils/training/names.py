@@ -77,7 +77,8 @@ def changes_of(made: Made) -> dict[str, Any]:
     """{option: value} of what a run's recipe has otherwise than that of its preset."""
     stage, dataset, loss, recipe, given, parent = made
     arch, preset = recipe["arch"], recipe.get("preset", "paper")
-    table = recipes.origins(stage, dataset, loss, preset, arch, given=parent is not None)
+    divisors = recipes.divisors_of(parent, given.get("new_head"))
+    table = recipes.origins(stage, dataset, loss, preset, arch, divisors)
     usual = recipes.follow({key: entry.value for key, entry in table.items()}, recipe)
     if recipe.get("padding", usual["padding"]) != usual["padding"] and "outlier_padding" in usual:
         usual["outlier_padding"] = recipe["padding"]

@@ -101,6 +101,8 @@ QUICK = {"pretrain": dict(epochs=5), "tune": dict(epochs=2)}
 # Of a training that begins with given weights: the recipe's value is divided by this, as [Energy]'s
 # fine-tuning has a hundredth of its pre-training's learning rate and a tenth of its epochs.
 GIVEN = {"learning_rate": 100, "epochs": 10}
+# A new last layer has everything to learn, and a hundredth of the rate leaves it nearly as it was.
+NEW_HEAD = {**GIVEN, "learning_rate": 10}
 
 
 def layers(stage: str, loss: type[Loss]) -> list[tuple[str, dict[str, From]]]:
@@ -151,10 +153,10 @@ def origins(
     loss: str | None = None,
     preset: str = "paper",
     arch: str = "wrn",
-    given: bool = False,
+    divisors: Mapping[str, int] = {},
 ) -> dict[str, From]:
-    """The recipe with origins: {option: From}; ``given``: of a pre-training that begins with given
-    weights. UserError for an unknown preset or a loss of another stage.
+    """The recipe with origins: {option: From}; ``divisors``: of a pre-training that begins with given
+    weights, as by ``divisors_of``. UserError for an unknown preset or a loss of another stage.
     """
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'. There is: {', '.join(PRESETS)}")
@@ -165,16 +167,24 @@ def origins(
     for when, part in layers(stage, there[loss or "ce"] if loss or stage == "pretrain" else Loss):
         if when in ("", f"dataset {dataset}", f"arch {arch}", f"preset {preset}"):
             recipe.update(part)
-    if given and stage == "pretrain":
-        for key, divisor in GIVEN.items():
+    if stage == "pretrain":
+        for key, divisor in divisors.items():
             value = recipe[key].value / divisor
             value = max(1, round(value)) if key == "epochs" else value
-            origin = f"this project: of given weights 1/{divisor} of the recipe's"
+            head = " with a new head" * (divisor != GIVEN[key])
+            origin = f"this project: of given weights{head} 1/{divisor} of the recipe's"
             recipe[key] = From(value, origin)
     if "oe_batch_size" in recipe:
         # Outliers are cropped as the ID images are: black borders would tell them apart.
         recipe.setdefault("outlier_padding", From(recipe["padding"].value, "as padding"))
     return recipe
+
+
+def divisors_of(load: object, new_head: object = None) -> Mapping[str, int]:
+    """What values of the recipe are divided by in a pre-training with these options; {} without
+    ``load``.
+    """
+    return (NEW_HEAD if new_head else GIVEN) if load else {}
 
 
 def resolve(
@@ -240,7 +250,8 @@ def describe(option: str, stage: str) -> str:
         for when, entry in found.items()
     ]
     if stage == "pretrain" and option in GIVEN:
-        told.append(f"1/{GIVEN[option]} of it with --load (this project)")
+        head = f", 1/{NEW_HEAD[option]} with --new-head too" * (NEW_HEAD[option] != GIVEN[option])
+        told.append(f"1/{GIVEN[option]} of it with --load{head} (this project)")
     return "default: " + ", ".join(told) if told else ""
 
 

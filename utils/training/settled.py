@@ -57,9 +57,8 @@ def settle(
     statistics = choose_statistics(run, parent)
     shape = {key: parent[key] for key in OF_SHAPE if parent.get(key) is not None}
     arch = typed.get("arch") or recorded.get("arch") or shape.get("arch", "wrn")
-    table = recipes.origins(
-        stage, args.dataset, args.loss, run["preset"], arch, given=bool(run.get("load"))
-    )
+    divisors = recipes.divisors_of(run.get("load"), run.get("new_head"))
+    table = recipes.origins(stage, args.dataset, args.loss, run["preset"], arch, divisors)
     recipe = recipes.follow({key: entry.value for key, entry in table.items()}, typed)
     recipe.update(shape)
     recipe.update({key: value for key, value in recorded.items() if key in recipe})
