@@ -145,6 +145,18 @@ def test_the_summary_has_the_papers_number_beside_the_papers_recipe_alone(record
     assert cells(text, "Energy")[1:3] == ["47.50 / 90.00", "34.92 / 91.27"]
 
 
+def test_the_summary_shows_the_network_that_its_fine_tunings_were_made_from(recorded):
+    put(recorded, value=47.5)
+    put(recorded, "sr", value=30.0)
+    path = put(recorded, value=35.0, name="cifar10_long")
+    long = {**json.loads(path.read_text())["snapshot"]["recipe"], "epochs": 100}
+    change(path, snapshot__sha256="l" * 64, snapshot__recipe=long, snapshot__epoch=99)
+    lines = [line for line in rendered.render_summary("cifar10").splitlines() if "Energy" in line]
+    assert [line.split(" | ")[1] for line in lines] == ["35.00 / 90.00", "47.50 / 90.00"]
+    assert [line.strip("| ").split(" | ")[-1] for line in lines] == ["100", "15"]
+    assert cells(rendered.render_summary("cifar10"), "SR, alpha 0.02")[-1] == "15 + 15"
+
+
 def test_losses_are_compared_at_one_score(recorded):
     put(recorded, value=47.72)
     put(recorded, "oe", value=15.64, mean_l1=60.11)

@@ -38,7 +38,7 @@ def result_rows(name: str) -> list[tuple]:
 
 def render_summary(name: str) -> str:
     """The result that matters, means over the sets: the pre-trained network, whole SR runs from it,
-    and the methods with outliers.
+    and the methods with outliers; where these were made from another network, that one too.
     """
     printed = published_averages(name)
     here = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
@@ -59,6 +59,10 @@ def render_summary(name: str) -> str:
         published = printed.get(("sr", "energy")) if same else None
         entry = report.entry_of(result, "energy")
         runs.append((f"SR, alpha {recipe['alpha']:g}{crop}", published, entry, result))
+    for sha256 in dict.fromkeys(parent_of(result) for *_, result in (*runs, *after)):
+        network = measured_network(name, sha256) if sha256 != parent else None
+        if network:
+            before.append(("Energy", None, report.entry_of(network, "energy"), network))
     return table(
         "method | FPR95 / AUROC here | as published | ID error here | epochs here",
         [
