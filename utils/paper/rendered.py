@@ -23,7 +23,7 @@ from .published import (
     published_rows,
     set_names,
 )
-from .results import measured_network, parent_of
+from .results import made_of, measured_network, parent_of
 
 
 def result_rows(name: str) -> list[tuple]:
@@ -166,15 +166,20 @@ def render_same_score(name: str) -> str:
 
 
 def render_every(name: str) -> str:
-    """Every score on the pre-trained network, where the recorded results have
-    more than the tables ask for.
+    """Every score on the pre-trained network of which the recorded results have most of them, where
+    these are more than the tables ask for.
     """
-    order = list(SCORES)
-    found = {
-        label: one
-        for (*stage, label), one in results.recorded().items()
-        if stage == [name, "wrn", "pretrained"] and label.split(":")[0] in order
-    }
+    order, networks = list(SCORES), {}
+    for result in results.recorded_results(name):
+        if results.enters(result):
+            found = networks.setdefault(
+                (*results.stage_of(result["snapshot"]), made_of(result)), {}
+            )
+            for entry in result["scores"]:
+                if entry["score"].split(":")[0] in order:
+                    found[entry["score"]] = (entry, result)
+    wanted = [found for key, found in networks.items() if key[:3] == (name, "wrn", "pretrained")]
+    found = max(wanted, key=len, default={})
     if len(found) < len(SCORES) / 2:
         return NOTHING
     labels = sorted(found, key=lambda label: (order.index(label.split(":")[0]), label))

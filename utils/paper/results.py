@@ -87,7 +87,7 @@ def made_of(result: dict) -> tuple:
     """
     images = [(ood["name"], ood["images"], ood.get("fingerprint")) for ood in result["ood"]]
     made = result["snapshot"]["sha256"], result["precision"], result["id"].get("fingerprint")
-    return *made, sorted(images)
+    return *made, tuple(sorted(images))
 
 
 def enters(result: dict) -> bool:
