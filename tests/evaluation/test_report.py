@@ -452,4 +452,4 @@ def test_an_error_near_chance_is_a_warning(id_error, known, classes, images, war
     if warned:
         assert f"{id_error:.2f} %, is near chance ({100 - 100 / classes:.2f} %)" in note
     description["classifier"] = False  # a contrastive file of others: its head is no one's
-    assert report.chance_note(id_error, case) is None
+    assert chance_note(id_error, case) is None

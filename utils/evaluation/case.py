@@ -135,7 +135,9 @@ def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> s
         told = f"{file.name} does not say what images it was trained on"
         if "data" in description:
             told = f"{file.name} was trained on images of your own ({description['data']})"
-        raise UserError(f"{told}. Give them: --id PATH, or a known set's name, --id cifar10")
+        raise UserError(
+            f"{told}. Give them: --id PATH, or a known set's name, --id {loaders.ID_SETS[0]}"
+        )
     known = loaders.DATASETS[name].num_classes if args.id is None else description["num_classes"]
     if description["num_classes"] != known:
         raise UserError(
