@@ -585,7 +585,8 @@ def test_figures_and_later_runs_find_what_test_py_left_and_say_what_it_was(digit
     assert result_of(digits, "digits_wrn_pretrained_msp")["compiled"] is compiled
     (digits.root / "draw.py").write_text(DRAW)
     path = digits.latest_result("digits_wrn_pretrained_msp")
-    mean, mean_l1, _ = digits.do(["draw.py", path, digits.root / "data"], prelude=NO_PASS).split()
+    drawn = digits.do(["draw.py", path, digits.root / "data"], prelude=NO_PASS)
+    mean, mean_l1, _ = drawn.splitlines()[-1].split()  # after the line that tells of the images
     # 64 features, none negative
     assert float(mean) * 8 * 8 == pytest.approx(float(mean_l1), rel=1e-4)
     assert (
