@@ -26,7 +26,7 @@ from utils import loaders, snapshots
 from utils.evaluation.printed import format_set_table, format_summaries, shown_rows
 from utils.evaluation.report import read_result
 from utils.evaluation.shards import Shards
-from utils.loaders import bounds, readers
+from utils.loaders import bounds, containers
 from utils.runtime import CIFAR as EXPERIMENT
 from utils.runtime import Cache, UserError, printable
 from utils.snapshots.schema import check_description, check_state
@@ -231,7 +231,7 @@ def test_a_folder_is_read_once_whatever_links_lead_to_it(tmp_path):
     for name in ("a", "c", "d"):
         (tmp_path / name).symlink_to(tmp_path)
         (tmp_path / "b" / name).symlink_to(tmp_path / "b")
-    assert readers.Folder(tmp_path).names == ["b/a.png"]
+    assert containers.Folder(tmp_path).names == ["b/a.png"]
 
 
 @pytest.mark.parametrize("limit", ("FILES", "SECONDS"))
@@ -239,14 +239,14 @@ def test_a_listing_ends(tmp_path, monkeypatch, limit):
     for i in range(5):
         (tmp_path / f"{i}.png").touch()
     monkeypatch.setattr(bounds, limit, 3 if limit == "FILES" else -1)
-    assert "listing it ended" in refused(readers.Folder, tmp_path)
+    assert "listing it ended" in refused(containers.Folder, tmp_path)
 
 
 @pytest.mark.parametrize("name", ("a.zip", "a.tar"))
 def test_an_archive_of_too_many_members(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(WHOLE[name])
     monkeypatch.setattr(bounds, "MEMBERS", 0)
-    assert "listing it ended" in refused(readers.Archive, tmp_path / name)
+    assert "listing it ended" in refused(containers.Archive, tmp_path / name)
 
 
 # ---- small files that are large

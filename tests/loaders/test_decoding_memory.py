@@ -8,7 +8,7 @@ import pytest
 from conftest import write_images
 
 from utils import loaders
-from utils.loaders import readers
+from utils.loaders import arrays, readers
 from utils.runtime import Cache, UserError
 
 
@@ -57,27 +57,27 @@ def test_arrays_are_brought_to_a_size_in_1_2_times_their_memory():
 def test_arrays_with_channels_first_are_turned_where_they_are(tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (250, 3, 128, 100), dtype=np.uint8)
     np.savez(tmp_path / "train.npz", images=images)
-    (found, _, _), peak = peak_of(lambda: readers.read_array(tmp_path / "train.npz", "train"))
+    (found, _, _), peak = peak_of(lambda: arrays.read_array(tmp_path / "train.npz", "train"))
     assert found.shape == (250, 128, 100, 3) and found.flags.c_contiguous
     assert np.array_equal(found, images.transpose(0, 2, 3, 1)) and peak < 1.2 * images.nbytes
     for same in (images[:, :, :3, :3], images[:, :1], images.astype(int)):
-        assert readers.channels_last(same) is same
+        assert arrays.channels_last(same) is same
 
 
 def test_grey_arrays_are_widened_as_they_are_read(tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (100, 200, 180), dtype=np.uint8)
     for name, write in (("a", np.savez), ("b", np.savez_compressed)):
         write(tmp_path / f"{name}.npz", images=images, labels=np.arange(100))
-        found, peak = peak_of(partial(readers.read_array, tmp_path / f"{name}.npz", "train"))
+        found, peak = peak_of(partial(arrays.read_array, tmp_path / f"{name}.npz", "train"))
         assert np.array_equal(found[0], np.repeat(images[..., None], 3, axis=3))
         assert peak < 1.2 * found[0].nbytes and found[1].tolist() == list(range(100))
     for other in (np.asfortranarray(images[:9]), images.astype(int), images[:3, :3, :3]):
         np.savez(tmp_path / "c.npz", images=other)
         with np.load(tmp_path / "c.npz") as content:
-            assert readers.read_grey(content, "images") is None
+            assert arrays.read_grey(content, "images") is None
     (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-5000])
     with pytest.raises(UserError, match="cannot be read as an array file"):
-        readers.read_array(tmp_path / "d.npz", "train")
+        arrays.read_array(tmp_path / "d.npz", "train")
 
 
 def test_a_training_part_is_split_off_where_it_is(tmp_path):

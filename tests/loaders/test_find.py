@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import coloured, noise, options, pack, write_images, write_own
 from scipy.io import savemat
-from test_readers import write_cifar10, write_cifar100
+from test_official_files import write_cifar10, write_cifar100
 
 from utils import loaders
 from utils.loaders import readers

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, coloured, noise, pack, write_images
 from PIL import Image
 from scipy.io import savemat
-from test_readers import planes
+from test_official_files import planes
 
 from utils import loaders
 from utils.loaders import find, forms, heads, readers

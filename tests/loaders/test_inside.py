@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import coloured, noise, pack, write_images
 from test_forms import expect, idx, pixels_of, write_version
-from test_readers import write_cifar10
+from test_official_files import write_cifar10
 
 from utils import loaders
 from utils.loaders import bounds, find

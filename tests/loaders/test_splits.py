@@ -9,7 +9,7 @@ from conftest import coloured, noise, options, pack, write_images
 from scipy.io import savemat
 
 from utils import loaders
-from utils.loaders import readers
+from utils.loaders.forms import matlab
 from utils.runtime import UserError
 
 
@@ -154,9 +154,9 @@ def test_labels_of_a_mat_file_are_whole_numbers_in_range(labels, tmp_path):
     images = noise(3, 32, 0).transpose(1, 2, 3, 0)
     savemat(tmp_path / "test_32x32.mat", {"X": images, "y": np.array(labels)[:, None]})
     with pytest.raises(UserError, match="is not an SVHN .mat file .*labels are"):
-        readers.read_svhn(tmp_path / "test_32x32.mat", "test")
+        matlab.read_svhn(tmp_path / "test_32x32.mat")
     savemat(tmp_path / "good.mat", {"X": images, "y": np.array([[1.0], [10.0], [3.0]])})
-    assert readers.read_svhn(tmp_path / "good.mat", "test")[1].tolist() == [1, 0, 3]
+    assert matlab.read_svhn(tmp_path / "good.mat")[1].tolist() == [1, 0, 3]
 
 
 def test_a_run_is_tested_on_what_its_training_left(make_project, tmp_path):

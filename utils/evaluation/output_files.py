@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils import loaders
-from utils.loaders import bounds, readers
+from utils.loaders import arrays, bounds
 from utils.runtime import UserError, open_regular, short_path
 
 AXES = {"logits": "NC", "features": "ND", "labels": "N", "weight": "CD", "bias": "C"}
@@ -60,7 +60,7 @@ def read_file(name: str, place: str, keys: tuple[str, ...] = tuple(AXES)) -> Fil
 
 def checked_array(key: str, array: np.ndarray, path: Path) -> np.ndarray:
     if key == "labels":
-        return readers.check_labels(array, len(array) if array.ndim else 0, path)
+        return arrays.check_labels(array, len(array) if array.ndim else 0, path)
     if array.dtype.kind != "f":
         raise UserError(f"{path}: '{key}' is {array.dtype}, not floating-point numbers")
     if array.ndim != len(AXES[key]) or 0 in array.shape:

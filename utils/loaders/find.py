@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.runtime import DATA, UserError, print_note, printable, short_path
 
-from . import forms, heads, inside, parquet, readers, splits, streaming
+from . import arrays, forms, heads, inside, parquet, readers, splits, streaming
 from .digits import Content
 from .places import has_parts, locate, split_off
 from .readers import Size
@@ -54,7 +54,7 @@ def candidates(name: str, split: str, data: str | Path) -> list[Path]:
     in the order in which they are tried.
     """
     data, entry = Path(data), DATASETS.get(name, DataSet())
-    endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS
+    endings = heads.ARRAY_ENDINGS + heads.ARCHIVE_ENDINGS
     stems = [f"{name}/{split}", f"ood/{name}", f"outliers/{name}", name]
     general = [data / f"{stem}{ending}" for stem in stems for ending in ("",) + endings]
     official = [*entry.paths, *entry.elsewhere]
@@ -132,8 +132,8 @@ def load(
     if form:
         pixels, labels, classes = *form.read(path, place.kind or split), form.classes(path)
         told = told or form.told(path)
-    elif path.is_file() and readers.is_array(path):
-        pixels, labels, classes = readers.read_array(path, split, place.inside)
+    elif path.is_file() and heads.is_array(path):
+        pixels, labels, classes = arrays.read_array(path, split, place.inside)
     elif streaming.is_streamed(place, size):
         images = streaming.stream(place, name, size, entry.crop_only, skip_bad)
         images = replace(images, labels=None, classes=None) if place.whole else images
@@ -197,7 +197,7 @@ def name_or_path(item: str) -> tuple[str, str | None]:
         return given, path if path and kind in ("folder", "path", "file") else place
     kind, _, path = item.partition(":")
     path = path if path and kind in ("folder", "path", "file") else item
-    endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS + (".mat", parquet.ENDING)
+    endings = heads.ARRAY_ENDINGS + heads.ARCHIVE_ENDINGS + (".mat", parquet.ENDING)
     file, severity = forms.corruptions.split_severity(path)
     if path is item and "/" not in item and not file.lower().endswith(endings):
         return item, None

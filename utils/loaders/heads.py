@@ -1,11 +1,18 @@
-"""What a file is, by its first bytes where its name does not say so."""
+"""What a file is, by its name, and by its first bytes where its name does not say so."""
 
+import tarfile
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from data.archives import IMAGE_ENDINGS
 
+from . import bounds
+
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARRAY_ENDINGS = (".npz", ".npy")
+# the first bytes of files whose names do not say what they are
+NPY, ZIP, PACKED = b"\x93NUMPY", b"PK\3\4", (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 HEAD = 16  # bytes that are enough to know an image by
 HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 # of files that lie beside images and are none: these are not opened to see what they are
@@ -73,3 +80,32 @@ def kinds(names: Iterable[str]) -> str:
     most = sorted(count.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{number:,} {ending[:20]}" for ending, number in most[:6]]
     return ", ".join(told + ["..."] * (len(most) > 6))
+
+
+def is_array(path: Path) -> bool:
+    """By its ending, else by its first bytes: of a .npy, or of a zip that begins with one."""
+    if path.name.lower().endswith((*ARRAY_ENDINGS, *ARCHIVE_ENDINGS)):
+        return path.name.lower().endswith(ARRAY_ENDINGS)
+    head = bounds.first_bytes(path, 100)
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return head.startswith(NPY) or (head.startswith(ZIP) and name.endswith(b".npy"))
+
+
+def is_archive(path: Path) -> bool:
+    """By its ending, else by its first bytes: of a zip, a tar or something packed."""
+    if not path.is_file() or is_array(path):
+        return False
+    if path.name.lower().endswith(ARCHIVE_ENDINGS):
+        return True
+    head = bounds.first_bytes(path, 512)
+    if head.startswith(ZIP) or head[257:262] == b"ustar":
+        return True
+    try:
+        return head.startswith(PACKED) and tarfile.is_tarfile(path)
+    except Exception:  # each unpacker has errors of its own
+        return False
+
+
+def is_image_file(path: Path) -> bool:
+    """By its ending, else by its first bytes."""
+    return is_named_image(path.name) or is_image_head(bounds.first_bytes(path))

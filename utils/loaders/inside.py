@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from . import bounds, forms, lists, readers, splits
+from . import bounds, containers, forms, heads, lists, splits
 from .heads import is_hidden, is_named_image
 
 DEPTH = 3  # folders around everything
-ENDINGS = (*readers.ARRAY_ENDINGS, ".bin", ".mat", "-ubyte", "-ubyte.gz")  # or none at all
+ENDINGS = (*heads.ARRAY_ENDINGS, ".bin", ".mat", "-ubyte", "-ubyte.gz")  # or none at all
 known: dict[tuple[str, str], "Inside | None"] = {}  # (archive, its stamp) -> what ``opened`` found
 
 
@@ -38,7 +38,7 @@ class Member:
 class Inside:
     """A file or folder of an archive, ``at`` below its root: what of pathlib's Path forms use."""
 
-    def __init__(self, archive: "readers.Archive", at: str = ""):
+    def __init__(self, archive: "containers.Archive", at: str = ""):
         self.archive, self.at = archive, at.strip("/")
         self.name = PurePosixPath(self.at).name or archive.path.name
         self.suffix = PurePosixPath(self.name).suffix
@@ -113,8 +113,8 @@ def opened(path: Place) -> Place:
     if isinstance(path, Inside):
         return path
     place, severity = forms.corruptions.split_severity(path)
-    if readers.is_archive(place):
-        key = str(place), readers.stamp(place)
+    if heads.is_archive(place):
+        key = str(place), containers.stamp(place)
         if key not in known:
             known[key] = folder_with_form(place)
         found = known[key]
@@ -128,14 +128,14 @@ def opened(path: Place) -> Place:
 def below(path: Path) -> Inside | None:
     """What a path ``x.tar/folder/file`` names inside an archive; None: there is none, or not that."""
     archive = next((parent for parent in path.parents if parent.exists()), path)
-    if not readers.is_archive(archive):
+    if not heads.is_archive(archive):
         return None
-    found = Inside(readers.Archive(archive), path.relative_to(archive).as_posix())
+    found = Inside(containers.Archive(archive), path.relative_to(archive).as_posix())
     return found if found.exists() else None
 
 
 def folder_with_form(path: Path) -> Inside | None:
-    archive = readers.Archive(path)
+    archive = containers.Archive(path)
     if archive.members or not any(map(may_be_form, archive.others)):
         return None
     folder = around(Inside(archive))
@@ -155,9 +155,9 @@ def holds_parts(folder: Place) -> bool:
 def folder_parts(folder: Place) -> dict[str, list[Place]]:
     """``parts_of_folder``: folders, arrays, archives and lists; inside an archive arrays alone."""
     if not isinstance(folder, Inside):
-        endings = readers.ARRAY_ENDINGS + readers.ARCHIVE_ENDINGS
+        endings = heads.ARRAY_ENDINGS + heads.ARCHIVE_ENDINGS
         return splits.parts_of_folder(folder, endings, lists.is_list)
-    found = splits.parts_of_folder(folder, readers.ARRAY_ENDINGS)
+    found = splits.parts_of_folder(folder, heads.ARRAY_ENDINGS)
     files = {kind: [part for part in some if part.is_file()] for kind, some in found.items()}
     return {kind: some for kind, some in files.items() if some}
 
@@ -187,7 +187,7 @@ def only_folder(place: Place) -> Place | None:
             return None
         if entry.is_dir():
             folders.append(entry)
-        elif readers.is_image_file(entry):
+        elif heads.is_image_file(entry):
             return None
         if len(folders) > 1:
             return None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utils.runtime import DATA, UserError, printable
 
-from . import forms, inside, readers, splits
+from . import forms, heads, inside, splits
 from .find import as_path, load, local_path, missing_message, name_or_path
 from .readers import Size
 from .sets import ImageSet
@@ -31,7 +31,7 @@ def load_pictures(
             raise UserError(
                 missing_message(name, "test", data, path).replace("Give a", "Give an image, a")
             )
-        if path.is_dir() or readers.is_archive(path):
+        if path.is_dir() or heads.is_archive(path):
             # not the test part alone of a folder or archive that has one
             place = splits.Place(path, whole=True)
     return named(load(name, "test", data, place, size, skip_bad, fit_arrays=True))

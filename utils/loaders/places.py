@@ -6,7 +6,7 @@ import numpy as np
 
 from utils.runtime import UserError
 
-from . import forms, inside, parquet, readers, splits
+from . import containers, forms, heads, inside, parquet, splits
 from .keys import parts_of_npz
 from .sets import ImageSet
 
@@ -39,12 +39,12 @@ def parts_of(path: inside.Place) -> tuple[dict[str, list], list[str]]:
             folders = any(part.is_dir() for some in parts.values() for part in some)
             return parts, splits.beside(path.iterdir(), parts) if folders else []
         return ({} if isinstance(path, inside.Inside) else parquet.parts_of(path)), []
-    if readers.is_archive(path):
-        archive = readers.Archive(path)
+    if heads.is_archive(path):
+        archive = containers.Archive(path)
         names = [archive.inside + name for name in archive.names]
         parts = splits.parts_of_archive(names)
         return parts, splits.beside_in_archive(names, parts)
-    return (parts_of_npz(path) if path.is_file() and readers.is_array(path) else {}), []
+    return (parts_of_npz(path) if path.is_file() and heads.is_array(path) else {}), []
 
 
 def has_parts(path: str | Path) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.runtime import UserError, printable
 
-from . import bounds, readers
+from . import bounds, containers, readers
 from .readers import Size
 from .sets import ImageSet
 from .splits import Place
@@ -56,7 +56,7 @@ def is_streamed(place: Place, size: int | tuple[int, int]) -> bool:
     packed = place.path.name.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
     if wanted["stream"] == "auto" or not packed:
         source = readers.open_source(place.path, place.inside)
-        packed = isinstance(source, readers.Archive) and bounds.is_packed(source.file)
+        packed = isinstance(source, containers.Archive) and bounds.is_packed(source.file)
         needed = 3 * len(source.names) * readers.crop_side(size) ** 2
         if wanted["stream"] == "auto" and needed <= SHARE * free_memory():
             return False

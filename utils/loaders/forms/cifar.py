@@ -1,10 +1,12 @@
 """CIFAR-10 and CIFAR-100: the python version (pickles) and the binary version."""
 
+from typing import Any
+
 import numpy as np
 
 from utils.runtime import UserError, open_regular, printable
 
-from .. import bounds, readers
+from .. import arrays, bounds
 from ..pickles import load_plain
 from .base import Content, Form, Path, batch_names, named_files
 
@@ -15,6 +17,35 @@ LABELS = {1: (10,), 2: (20, 100)}
 META = {"batches.meta": "label_names", "meta": "fine_label_names"}
 META_TEXT = ("batches.meta.txt", "fine_label_names.txt")
 META_BYTES = 1 << 20
+
+
+def read_cifar(folder: Path, split: str) -> Content:
+    """CIFAR-10 or CIFAR-100 (fine labels) from the folder of the official python version."""
+    names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
+    if (folder / split).is_file() or (folder / "meta").exists():
+        names = [split]
+    pixels, labels = zip(*(read_batch(folder / name) for name in names))
+    return np.concatenate(pixels), np.concatenate(labels)
+
+
+def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(images, labels) of one file of CIFAR's python version."""
+    try:
+        with open_regular(path) as file:
+            batch = {as_text(key): value for key, value in load_plain(file).items()}
+        images = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        found = np.asarray(batch["fine_labels"] if "fine_labels" in batch else batch["labels"])
+        pixels = arrays.check_pixels(images, path.name)
+        return pixels, arrays.check_labels(found, len(images), path.name)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing. Run: python data/download.py --check") from None
+    except Exception as error:
+        raise UserError(f"{path} is not an official CIFAR batch ({error})") from None
+
+
+def as_text(value: Any) -> Any:
+    """Text of Python 2, which comes as bytes, as text; anything else as it is."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def find_python(path: Path) -> dict[str, list[Path]]:
@@ -33,8 +64,8 @@ class Python(Form):
 
     def read(self, path: Path, part: str) -> Content:
         if path.is_dir():
-            return readers.read_cifar(path, part)[:2]
-        return readers.read_batch(path)
+            return read_cifar(path, part)
+        return read_batch(path)
 
 
 def python_classes(path: Path) -> tuple[str, ...] | None:
@@ -43,8 +74,8 @@ def python_classes(path: Path) -> tuple[str, ...] | None:
     for name, key in META.items():
         try:
             with open_regular(folder / name) as file:
-                content = {readers.as_text(k): value for k, value in load_plain(file).items()}
-            return tuple(printable(readers.as_text(one)) for one in content[key])
+                content = {as_text(k): value for k, value in load_plain(file).items()}
+            return tuple(printable(as_text(one)) for one in content[key])
         except Exception:  # it is not needed
             continue
     return None
@@ -90,5 +121,5 @@ def binary_classes(path: Path) -> tuple[str, ...] | None:
     return None
 
 
-PYTHON = Python("CIFAR, python version", find_python, readers.read_batch, classes=python_classes)
+PYTHON = Python("CIFAR, python version", find_python, read_batch, classes=python_classes)
 BINARY = Form("CIFAR, binary version", find_binary, read_binary, classes=binary_classes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.runtime import UserError, open_regular
 
-from .. import readers
+from .. import arrays
 from .base import Content, Form, Path
 
 SEVERITIES = 5
@@ -67,8 +67,8 @@ def read_file(path: Path) -> Content:
             f"{place} holds a set for each corruption: {names}. --ood takes them all; else name one, "
             f"with all severities or with one: {place / corruptions_of(place)[0].name}@3"
         )
-    pixels = readers.read_array(place, "test")[0]
-    labels = readers.read_labels(place.parent / LABELS, len(pixels))
+    pixels = arrays.read_array(place, "test")[0]
+    labels = arrays.read_labels(place.parent / LABELS, len(pixels))
     if severity is not None:
         each = len(pixels) // SEVERITIES
         chosen = slice((severity - 1) * each, severity * each)

@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.runtime import UserError, open_regular
 
-from .. import bounds, readers
+from .. import arrays, bounds
 from .base import Content, Form, Path
 
 IMAGES = re.compile(r"images?([._-])idx3([._-])ubyte(\.gz)?$", re.IGNORECASE)
@@ -75,11 +75,11 @@ def labels_beside(path: Path) -> Path | None:
 
 
 def read_file(path: Path) -> Content:
-    pixels = readers.check_pixels(read_array(path, 3), path)
+    pixels = arrays.check_pixels(read_array(path, 3), path)
     beside = labels_beside(path)
     if beside is None:
         return pixels, None
-    return pixels, readers.check_labels(read_array(beside, 1), len(pixels), beside)
+    return pixels, arrays.check_labels(read_array(beside, 1), len(pixels), beside)
 
 
 FORM = Form("MNIST's idx", find, read_file)

@@ -5,7 +5,7 @@ from scipy.io import loadmat, whosmat
 
 from utils.runtime import UserError, open_regular
 
-from .. import bounds, readers
+from .. import arrays, bounds
 from .base import Content, Form, Path, batch_names, named_files
 
 LAYOUTS = (
@@ -41,7 +41,7 @@ def read_file(path: Path) -> Content:
         names = []  # SVHN's reader says what is wrong
     if "data" in names and any(name in names for name in LABELS):
         return read_cifar(path)
-    return readers.read_svhn(path, "")[:2]
+    return read_svhn(path)
 
 
 def read_cifar(path: Path) -> Content:
@@ -55,16 +55,34 @@ def read_cifar(path: Path) -> Content:
         data = content["data"]
         if data.ndim != 2 or data.shape[1] != 3072:
             raise ValueError(f"data is of shape {data.shape}, not (N,3072)")
-        pixels = readers.check_pixels(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), "data")
+        pixels = arrays.check_pixels(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), "data")
         labels = content["fine_labels" if "fine_labels" in content else "labels"].reshape(-1)
         if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():  # MATLAB's own numbers
             labels = labels.clip(-1, 1000).astype(np.int64)
-        labels = readers.check_labels(labels, len(pixels), "labels")
+        labels = arrays.check_labels(labels, len(pixels), "labels")
         if labels.min() < 0 or labels.max() > 99:
             raise ValueError(f"labels go from {labels.min()} to {labels.max()}")
         return pixels, labels
     except Exception as error:
         raise UserError(f"{path} is not a CIFAR .mat file ({error})") from None
+
+
+def read_svhn(path: Path) -> Content:
+    """SVHN's 32x32 .mat file: the array is (H,W,C,N), and label 10 means the digit 0."""
+    try:
+        with open_regular(path) as file:
+            bounds.check_matrices(file, ("X", "y"), path)
+            content = loadmat(file, variable_names=("X", "y"))
+        images = content["X"].transpose(3, 0, 1, 2)
+        labels = content["y"].reshape(-1)
+        if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():  # MATLAB's own numbers
+            labels = labels.clip(-1, 11).astype(np.int64)
+        labels = arrays.check_labels(labels, len(images), "y")
+        if labels.min() < 0 or labels.max() > 10:
+            raise ValueError("y: labels are not digits, 0 to 10")
+        return arrays.check_pixels(images, "X"), labels % 10
+    except Exception as error:
+        raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
 
 
 FORM = Form("MATLAB, CIFAR's or SVHN's", find, read_file)
