@@ -15,7 +15,7 @@ from utils import loaders
 from utils.evaluation.case import load_validation
 from utils.evaluation.network import Network
 from utils.evaluation.validation import Validation, format_grid, noise_sets, tune_scores, varied
-from utils.loaders import forms, readers
+from utils.loaders import arrays, forms, readers
 from utils.metrics import detection_metrics
 from utils.runtime import UserError
 from utils.scores import SCORES, choose
@@ -81,7 +81,7 @@ def test_no_image_set_is_opened(network, train_set, monkeypatch):
 
     for name, entry in loaders.DATASETS.items():
         monkeypatch.setitem(loaders.DATASETS, name, dataclasses.replace(entry, make=opened))
-    for room, reader in ((forms, "form_of"), (readers, "read_array"), (readers, "read_images")):
+    for room, reader in ((forms, "form_of"), (arrays, "read_array"), (readers, "read_images")):
         monkeypatch.setattr(room, reader, opened)
     for trap in (
         lambda: loaders.load("gaussian"),

@@ -18,7 +18,7 @@ from scipy.io import savemat
 from test_official_files import planes
 
 from utils import loaders
-from utils.loaders import find, forms, heads, readers
+from utils.loaders import forms, heads, readers
 from utils.runtime import UserError
 
 
@@ -87,7 +87,7 @@ def test_versions_of_cifar(ending, classes, tmp_path, data):
         expect(tmp_path / "c", split, *made[split], data)
     file = tmp_path / "c" / f"{'test_batch' if classes == 10 else 'test'}{ending}"
     expect(file, "test", *made["test"], data)
-    assert find.has_parts(tmp_path / "c") and not find.has_parts(file)
+    assert loaders.has_parts(tmp_path / "c") and not loaders.has_parts(file)
     file.unlink()
     with pytest.raises(UserError, match=r"has no test part; there is: .*train|data_batch_1"):
         loaders.load_id("own", "test", data, tmp_path / "c")

@@ -13,7 +13,7 @@ from test_forms import expect, idx, pixels_of, write_version
 from test_official_files import write_cifar10
 
 from utils import loaders
-from utils.loaders import bounds, find
+from utils.loaders import bounds
 from utils.runtime import UserError
 
 ARCHIVES = ("a.zip", "a.tar", "a.tar.gz", "a")
@@ -44,7 +44,7 @@ def test_cifar_in_an_archive(version, around, name, tmp_path, data):
         found = expect(archive, split, *made[split], data)
         assert found.source.startswith(str(archive))
         assert found.classes == (tuple("abcdefghij") if version == "python" else None)
-    assert find.has_parts(archive)
+    assert loaders.has_parts(archive)
     with pytest.raises(UserError, match="has a training and a test part"):
         loaders.load_id("own", "test", data, loaders.Unsplit(archive, 0.5))
 
@@ -201,7 +201,7 @@ def test_an_archive_by_content_has_parts(tmp_path, data):
     for seed, part in enumerate(("train", "test")):
         write_images(tmp_path / "a" / part, *coloured(4, 2, 32, seed))
     archive = pack(tmp_path / "a", tmp_path / "x.zip").rename(tmp_path / "flowers")
-    assert find.has_parts(archive) and len(loaders.load_id("own", "test", data, archive)) == 4
+    assert loaders.has_parts(archive) and len(loaders.load_id("own", "test", data, archive)) == 4
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from conftest import noise
 
 from utils import loaders
-from utils.loaders.find import load_id, name_or_path, parse_ood
+from utils.loaders import load_id, name_or_path, parse_ood
 from utils.runtime import UserError
 
 FORMS = {"keras": ("x_{}", "y_{}"), "medmnist": ("{}_images", "{}_labels")}

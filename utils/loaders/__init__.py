@@ -3,32 +3,25 @@
 from .batches import Batches, TrainingBatches, check_fits, flip_and_crop, normalise
 from .find import (
     check_chain,
-    check_classes,
-    check_names,
     find_source,
-    given_id,
-    has_parts,
     id_place,
     is_there,
     lies_at,
     listed_path,
-    load,
-    load_id,
-    load_id_pair,
-    load_named,
-    load_outliers,
     local_path,
     missing_message,
     name_or_path,
     ood_names,
     outlier_name,
-    parse_ood,
     where_to_get,
 )
 from .harmonise import harmonise
+from .id_sets import check_classes, given_id, load_id, load_id_pair
 from .leaks import Codes, Shared, compare, encode, find_exact, pixel_numbers
 from .overlap import check_apart, count_used, describe_used
 from .pictures import load_pictures
+from .places import has_parts
+from .reading import check_names, load, load_named, load_outliers, parse_ood
 from .sets import (
     DATASETS,
     ID_SETS,

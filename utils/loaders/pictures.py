@@ -6,8 +6,9 @@ from pathlib import Path
 from utils.runtime import DATA, UserError, printable
 
 from . import forms, heads, inside, splits
-from .find import as_path, load, local_path, missing_message, name_or_path
+from .find import as_path, local_path, missing_message, name_or_path
 from .readers import Size
+from .reading import load
 from .sets import ImageSet
 
 
