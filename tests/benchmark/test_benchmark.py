@@ -16,9 +16,8 @@ from models import layers
 from models.kernels import fused, mask
 from utils import loaders, runtime, scores, snapshots
 from utils.benchmark import __main__ as benchmark
-from utils.benchmark import accuracy, measure, plain, training
+from utils.benchmark import accuracy, apart, measure, plain, steps
 from utils.benchmark import evaluation as whole
-from utils.benchmark import losses as timed
 from utils.evaluation import network as network_module
 from utils.evaluation.network import Network
 from utils.evaluation.rows import measure_set
@@ -55,10 +54,10 @@ def test_every_part_reports_its_alternatives(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr(
         benchmark,
-        "other_runtimes",
-        lambda model, x: {"another fp32": lambda: [a.numpy() for a in model(x)]},
+        "RUNTIMES",
+        {"another": lambda model, x: ("another fp32", lambda: [a.numpy() for a in model(x)])},
     )
-    for part in (benchmark, training):
+    for part in (benchmark, steps):
         monkeypatch.setattr(part, "random_set", lambda count: measure.random_set(min(count, 24)))
     out = tmp_path / "benchmark.json"
     benchmark.main(
@@ -159,16 +158,16 @@ def test_a_timed_step_trains(monkeypatch):
     network = models.build("wrn", 10, 10, 1, 0.0)
     images = benchmark.random_set(8)
     for name in ("greg+", "supcon"):
-        steps = timed.Steps(network, images, LOSSES[name](), (4, 4), torch.device("cpu"), "fp32")
-        before = {key: value.clone() for key, value in steps.network.state_dict().items()}
-        steps.draw()
+        made = steps.Steps(network, images, LOSSES[name](), (4, 4), torch.device("cpu"), "fp32")
+        before = {key: value.clone() for key, value in made.network.state_dict().items()}
+        made.draw()
         if name == "greg+":
-            steps.sample()
-        after = steps.network.state_dict()
+            made.sample()
+        after = made.network.state_dict()
         assert all(torch.equal(value, after[key]) for key, value in before.items())
-        steps.run()
-        assert not torch.equal(before["conv1.weight"], steps.network.conv1.weight)
-        assert steps.network.bn1.num_batches_tracked == 2  # one forward a step, no trace of others
+        made.run()
+        assert not torch.equal(before["conv1.weight"], made.network.conv1.weight)
+        assert made.network.bn1.num_batches_tracked == 2  # one forward a step, no trace of others
 
 
 def test_ratio_is_of_the_same_round(monkeypatch):
@@ -230,14 +229,17 @@ def test_plain_steps_use_stock_operators_only(make, monkeypatch):
 
     network, images = make(), benchmark.random_set(8)
     loader = plain.pil_loader(images, 4, augment=True)
-    ours = timed.Steps(network, images, losses_of("pretrain")["ce"](), (4, 0), CPU, "fp32").run
+    ours = steps.Steps(network, images, losses_of("pretrain")["ce"](), (4, 0), CPU, "fp32").run
     monkeypatch.setattr(mask, "keep_mask", fail)
     for operator in ("kernels", "bn_relu_dropout"):
         monkeypatch.setattr(fused, operator, fail)
         for precision in ("fp32", "bf16"):
             for outliers in (0, 2):
                 for layout in (torch.contiguous_format, torch.channels_last):
-                    training.plain_steps(network, loader, CPU, precision, outliers, layout)()
+                    loss = (
+                        losses_of("tune")["sroe"]() if outliers else losses_of("pretrain")["ce"]()
+                    )
+                    steps.plain_steps(network, loader, loss, CPU, precision, outliers, layout)()
         with pytest.raises(pytest.fail.Exception):
             ours()
         monkeypatch.setattr(fused, "takes", lambda x, bn: True)
@@ -283,11 +285,7 @@ def network_and_images():
 def test_other_runtimes_give_the_networks_outputs(network_and_images):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    found = plain.other_runtimes(*network_and_images)
-    assert found, "installed, but none of them works"
-    rows = [{"what": name} for name in found]
-    plain.name_wrong_outputs(rows, found, *network_and_images)
-    assert [row["what"] for row in rows] == list(found)
+    assert plain.that_work(plain.RUNTIMES, *network_and_images), "installed, but none of them works"
 
 
 def test_other_runtimes_are_optional(monkeypatch, network_and_images):
@@ -297,7 +295,7 @@ def test_other_runtimes_are_optional(monkeypatch, network_and_images):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert plain.other_runtimes(*network_and_images) == {}
+    assert plain.that_work(plain.RUNTIMES, *network_and_images) == {}
 
 
 BROKEN = {
@@ -317,7 +315,7 @@ BROKEN = {
 @pytest.mark.parametrize("breaks", BROKEN)
 @pytest.mark.parametrize("when", ["converted", "called"])
 def test_a_runtime_that_does_not_work_is_left_out_with_a_note(
-    breaks, when, network_and_images, monkeypatch, capsys
+    breaks, when, network_and_images, capsys
 ):
     def make(model, x):
         outputs = [part.numpy() for part in model(x)]
@@ -326,41 +324,29 @@ def test_a_runtime_that_does_not_work_is_left_out_with_a_note(
             return "broken fp32", lambda: function(outputs)
         return "broken fp32", (lambda given: lambda: given)(function(outputs))
 
-    model, x = network_and_images
-    monkeypatch.setattr(plain, "onnx_runtime", make)
-    monkeypatch.setattr(
-        plain,
-        "open_vino",
-        lambda model, x: ("good fp32", lambda: [part.numpy() for part in model(x)]),
-    )
-    make.__name__ = "broken_runtime"
-    assert list(plain.other_runtimes(model, x)) == ["good fp32"]
-    assert capsys.readouterr().out.startswith("broken_runtime is left out: ")
+    def good(model, x):
+        return "good fp32", lambda: [part.numpy() for part in model(x)]
+
+    found = plain.that_work({"broken": make, "good": good}, *network_and_images)
+    assert list(found) == ["good fp32"]
+    assert capsys.readouterr().out.startswith("broken is left out: ")
 
 
-def test_a_runtime_with_wrong_outputs_is_named_so(network_and_images):
+def test_how_far_outputs_may_be_apart_is_the_precisions(network_and_images):
     model, x = network_and_images
-    exact = model(x)[0].numpy()
-    runtimes = {
-        "eager fp32": lambda: model(x),
-        "a fp32": lambda: [0.99 * exact],
-        "b bf16": lambda: [0.99 * exact],
-        "c bf16": lambda: [np.nan * exact],
-    }
-    rows = [{"what": name} for name in runtimes]
-    plain.name_wrong_outputs(rows, runtimes, model, x)
-    assert [row["what"] for row in rows] == [
-        "eager fp32",
-        "a fp32 (outputs differ by 0.01)",
-        "b bf16",
-        "c bf16 (outputs differ by inf)",
-    ]
+    exact = [part.numpy() for part in model(x)]
+    apart = [0.99 * exact[0], torch.from_numpy(exact[1])]
+    plain.check_outputs("b bf16", apart, exact, x)
+    with pytest.raises(ValueError, match=r"its outputs differ by 0\.01"):
+        plain.check_outputs("a fp32", apart, exact, x)
+    with pytest.raises(ValueError, match="differ by nan"):
+        plain.check_outputs("c bf16", [np.nan * exact[0], exact[1]], exact, x)
 
 
 @pytest.mark.parametrize("specification", ["energy", "mahalanobis:eps=0.0014", "knn"])
 def test_plain_evaluation_agrees_with_the_project(evaluation, specification, tmp_path):
     folder, snapshot = evaluation
-    plain = whole.evaluate_plain(specification, snapshot, folder, CPU)
+    plain = whole.evaluate_plain(specification, snapshot, folder, "cpu")
     (score,) = scores.choose(specification, "synthetic")
     network = Network(snapshots.load_model(snapshot)[0], "a" * 64, CPU, "fp32", cache=tmp_path)
     if "train" in score.needs:
@@ -400,30 +386,34 @@ def test_whole_evaluation_in_processes(monkeypatch, capsys):
         assert row["peak_mib"] > 50 and row["spread"] is None and row["rounds"] == 1
     assert ours["apart"]["fpr95"]["largest"] < 1 and ours["apart"]["auroc"]["largest"] < 0.1
     assert "-" in benchmark.format_row(ours)
-    benchmark.check_agreement(ours, "fp32")
-    assert "energy" in capsys.readouterr().out and 0 < ours["start_s"] < plain["seconds"][0]
-    ours["apart"]["fpr95"]["energy"] = 10.0  # more than one of the 12 images of a draw
-    benchmark.check_agreement(ours, "bf16")
-    with pytest.raises(runtime.UserError, match="10.000 points"):
-        benchmark.check_agreement(ours, "fp32")
+    assert "energy/" in capsys.readouterr().out and 0 < ours["start_s"] < plain["seconds"][0]
 
 
 def test_a_child_that_fails_is_one_line():
     with pytest.raises(runtime.UserError, match="no such"):
-        whole.run_apart(["-c", "import sys; sys.exit('no such thing')"])
+        apart.run_apart(["-c", "import sys; sys.exit('no such thing')"])
+    with pytest.raises(runtime.UserError, match="'5' is not of the form"):
+        apart.call_apart("scores:parse_size", "5")
+
+
+def test_a_function_answers_from_a_process_of_its_own():
+    found, seconds, peak = apart.call_apart("scores:parse_size", "50x20")
+    assert found == [50, 20] and seconds > 0 and peak > 50
 
 
 def test_peak_of_a_process_is_its_own():
     """Not that of the one that started it, which is larger by all of torch."""
-    _, _, peak = whole.run_apart(["-S", "-c", "pass"])
+    _, _, peak = apart.run_apart(["-S", "-c", "pass"])
     assert 1 < peak < 100
 
 
 def test_metrics_that_are_missing_are_apart():
     plain = {"energy": {"auroc": {"a": 50.0, "b": 60.0}}, "knn": {"auroc": {"a": 1.0}}}
     ours = {"energy": {"auroc": {"a": 51.0, "b": 59.5}}}
-    found = whole.compare_metrics(plain, ours, "auroc")
-    assert found == {"energy": 0.25, "largest": np.inf, "where": "knn/a"}
+    found = whole.largest_difference(plain, ours, "auroc")
+    assert found == {"largest": np.inf, "where": "knn/a"}
+    ours["knn"] = {"auroc": {"a": 1.5}}
+    assert whole.largest_difference(plain, ours, "auroc") == {"largest": 1.0, "where": "energy/a"}
 
 
 def test_both_precisions(evaluation, monkeypatch):

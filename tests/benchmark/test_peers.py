@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from utils.benchmark import __main__ as benchmark
-from utils.benchmark import measure, memory, peers
+from utils.benchmark import measure, peers, steps
 from utils.paper import results, speed
 
 CPU = torch.device("cpu")
@@ -80,18 +80,17 @@ def test_bad_sizes(text, capsys):
 
 
 def test_memory_kept_is_a_process_of_its_own(tmp_path, monkeypatch):
-    commands = []
+    calls = []
 
-    def run_apart(command):
-        commands.append([str(word) for word in command])
-        keeps = command[-1] == "--keep"
-        return ("[1.0, 1.0]", 9.0, 140.0) if keeps else ("[2.0, 3.0]", 9.0, 100.0)
+    def call_apart(function, *given, keep):
+        calls.append((function, given, keep))
+        return ([1.0, 1.0], 9.0, 140.0) if keep else ([2.0, 3.0], 9.0, 100.0)
 
-    monkeypatch.setattr(memory, "run_apart", run_apart)
+    monkeypatch.setattr(steps, "call_apart", call_apart)
     words = "--rounds 2 --batch 4 --train-batch 2 --layers 10 --widen-factor 1"
-    rows = memory.part_memory(benchmark.parse(words.split()), CPU, "fp32")
-    assert len(rows) == len(commands) == 2 * 2 * len(memory.NETWORKS) == 16
-    assert [command[-1] == "--keep" for command in commands] == [False, True] * 8
+    rows = steps.part_memory(benchmark.parse(words.split()), CPU, "fp32")
+    assert len(rows) == len(calls) == 2 * 2 * len(steps.NETWORKS) == 16
+    assert [keep for _, _, keep in calls] == [False, True] * 8
     assert {(row["ratio"], row["peak_mib"], row["rounds"]) for row in rows} == {
         (1.0, 100.0, 2),
         (2.5, 140.0, 2),
@@ -102,11 +101,7 @@ def test_memory_kept_is_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "RECORDED", tmp_path)
     page = speed.render_kept()
     assert "| training step, densenet, batch 2 | freed memory kept | 4 | 2.50 | 140 |" in page
-    # the commands are those of the module, whose work is done in its own process
-    printed = []
-    monkeypatch.setattr(
-        memory, "print", lambda text: printed.append(json.loads(text)), raising=False
-    )
-    for command in commands[:4:2]:
-        memory.main(command[2:])
-    assert [len(seconds) for seconds in printed] == [2, 2] and np.min(printed) > 0
+    # what is called apart does the work
+    assert {function for function, _, _ in calls} == {"steps:time_work"}
+    made = [steps.time_work(*given) for _, given, _ in calls[:4:2]]
+    assert [len(seconds) for seconds in made] == [2, 2] and np.min(made) > 0

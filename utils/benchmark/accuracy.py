@@ -61,19 +61,11 @@ def measure_accuracy(data: str, device: torch.device) -> dict:
 
 def format_accuracy(found: dict) -> str:
     """The table of both precisions, and the largest difference, as text."""
-    lines = [
-        f"{found['snapshot']}, percent".ljust(36)
-        + "".join(f"{f'{title} fp32':>12}{'bf16':>8}" for title in METRICS.values())
-    ]
+    titles = METRICS.values()
+    lines = [f"{found['snapshot']}, percent".ljust(36)]
+    lines[0] += "".join(f"{f'{title} fp32':>12}{'bf16':>8}" for title in titles)
     for row in found["rows"]:
-        cells = "".join(
-            f"{row['fp32'][metric]:12.2f}{row['bf16'][metric]:8.2f}" for metric in METRICS
-        )
-        lines.append(f"{row['score'] + ' ' + row['set']:36}{cells}")
-    return "\n".join(
-        lines
-        + [
-            "largest difference: "
-            + ", ".join(f"{title} {found['largest'][m]:.3f}" for m, title in METRICS.items())
-        ]
-    )
+        cells = (f"{row['fp32'][key]:12.2f}{row['bf16'][key]:8.2f}" for key in METRICS)
+        lines.append(f"{row['score'] + ' ' + row['set']:36}" + "".join(cells))
+    largest = (f"{title} {found['largest'][key]:.3f}" for key, title in METRICS.items())
+    return "\n".join([*lines, f"largest difference: {', '.join(largest)}"])

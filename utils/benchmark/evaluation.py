@@ -1,17 +1,14 @@
 """A whole evaluation, all scores: plain code, a process for each score with passes of its own,
 against one ``test.py``.
 
-``python -m utils.benchmark --parts evaluation`` runs it;
-``python -m utils.benchmark.evaluation --child SCORE ...`` is one of the plain processes. Images are
-synthetic and smooth, the network is random but has BatchNorm statistics and a head that fit them,
-so that no score is constant or refuses its input.
+``python -m utils.benchmark --parts evaluation`` runs it. Images are synthetic and smooth, the
+network is random but has BatchNorm statistics and a head that fit them, so that no score is
+constant or refuses its input.
 """
 
 import argparse
 import contextlib
-import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +23,7 @@ from utils.evaluation.network import CACHE
 from utils.evaluation.rows import draw_indices
 from utils.loaders import normalise
 
-from .measure import run_apart
+from .apart import call_apart, run_apart
 from .plain import pil_loader, sklearn_metrics
 
 NAME, CLASSES, BATCH = "synthetic", 10, 200
@@ -34,8 +31,6 @@ NAME, CLASSES, BATCH = "synthetic", 10, 200
 CELLS, ID_CELLS = (2, 3, 6, 8, 12, 16), 4
 METRICS = ("fpr95", "auroc")
 DRAWS, SEED = 10, 1  # test.py's defaults
-# images of a draw by which energy's mean FPR95 may differ between the two evaluations
-AGREEMENT = {"fp32": 1, "bf16": 4}
 
 
 def smooth_noise(count: int, cells: int, seed: int) -> torch.Tensor:
@@ -119,10 +114,10 @@ def plain_outputs(
 
 
 def evaluate_plain(
-    specification: str, snapshot: str | Path, folder: str | Path, device: torch.device
+    specification: str, snapshot: str | Path, folder: str | Path, device: str
 ) -> dict:
     """{"fpr95", "auroc"}: {set: percent, mean over the draws} of one score, by plain code."""
-    (score,) = scores.choose(specification, NAME)
+    (score,), device = scores.choose(specification, NAME), torch.device(device)
     model = snapshots.load_model(snapshot)[0].to(device)
     if "train" in score.needs:
         score.fit(plain_outputs(model, loaders.load_id(NAME, "train", path=folder), device))
@@ -148,11 +143,9 @@ def run_plain(
 ) -> tuple[dict, float, float]:
     """({score: what evaluate_plain says}, seconds of all processes, peak MiB of the largest)."""
     found, seconds, peaks = {}, 0.0, []
-    module, given = ["-m", "utils.benchmark.evaluation"], ["--snapshot", snapshot]
-    given += ["--images", folder, "--device", device.type]
+    given = (snapshot, folder, device.type)
     for name in names:
-        printed, took, peak = run_apart([*module, "--child", name, *given])
-        found[name] = json.loads(printed.splitlines()[-1])
+        found[name], took, peak = call_apart("evaluation:evaluate_plain", name, *given)
         seconds += took
         peaks.append(peak)
     return found, seconds, max(peaks)
@@ -184,50 +177,43 @@ def run_ours(
     return found, seconds, peak
 
 
-def compare_metrics(plain: dict, ours: dict, metric: str) -> dict:
-    """Points between the two evaluations: of energy, mean over the sets; the largest of any score
-    and set, and where that is.
-
-    A score that is missing from ours is infinitely far.
+def largest_difference(plain: dict, ours: dict, metric: str) -> dict:
+    """The most points that a score on a set has apart in the two evaluations, and where that is; a
+    score that is missing from ours is infinitely far.
     """
     apart = {
-        (name, ood): ours.get(name, {metric: {}})[metric].get(ood, np.inf) - value
+        f"{name}/{ood}": abs(ours.get(name, {metric: {}})[metric].get(ood, np.inf) - value)
         for name, found in plain.items()
         for ood, value in found[metric].items()
     }
-    energy = [value for (name, _), value in apart.items() if name == "energy"]
-    where = max(apart, key=lambda key: abs(apart[key]))
-    return {
-        "energy": abs(float(np.mean(energy))) if energy else None,
-        "largest": abs(apart[where]),
-        "where": "/".join(where),
-    }
+    where = max(apart, key=apart.get)
+    return {"largest": apart[where], "where": where}
 
 
 def part_evaluation(args: argparse.Namespace, device: torch.device, precision: str) -> list[dict]:
     """Rows of the part: one round, each row all scores once. The project's also says how far its
-    metrics are from the plain ones.
+    metrics are from the plain ones, which is printed, and how long starting a process takes.
     """
     names = [score.label for score in scores.choose(args.evaluation_scores, NAME)]
+    count = args.evaluation_images
+    images = {"train": 5 * count, "test": count, "ood": len(CELLS) * (3 * count // 10)}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        write_images(folder, args.evaluation_images)
-        train = loaders.load_id(NAME, "train", path=folder)
-        snapshot = make_snapshot(folder, train, args)
-        counts = {
-            "train": len(train),
-            "test": args.evaluation_images,
-            "ood": len(CELLS) * (3 * args.evaluation_images // 10),
-        }
-        del train
+        write_images(folder, count)
+        snapshot = make_snapshot(folder, loaders.load_id(NAME, "train", path=folder), args)
         # imports and no more, which every process of either evaluation begins with
         _, start, _ = run_apart(["test.py", "--list-scores"])
         plain, plain_seconds, plain_peak = run_plain(names, snapshot, folder, device)
         ours, seconds, peak = run_ours(args.evaluation_scores, snapshot, folder, device, precision)
-    total = sum(counts.values())
+    total = sum(images.values())
     part = f"evaluation, {len(names)} scores, {total:,} images"
-    common = {"part": part, "spread": None, "rounds": 1, "images": counts}
-    apart = {metric: compare_metrics(plain, ours, metric) for metric in METRICS}
+    common = {"part": part, "spread": None, "rounds": 1, "images": images}
+    apart = {metric: largest_difference(plain, ours, metric) for metric in METRICS}
+    for metric, most in apart.items():
+        told = f"differs by at most {most['largest']:.3f} points ({most['where']})"
+        print(f"evaluation: {metric} {told}")
+    started = (plain_seconds - len(names) * start) / max(seconds - start, 0.001)
+    print(f"evaluation: a process starts in {start:.1f} s; without that the ratio is {started:.2f}")
     return [
         {
             **common,
@@ -246,49 +232,6 @@ def part_evaluation(args: argparse.Namespace, device: torch.device, precision: s
             "peak_mib": peak,
             "apart": apart,
             "start_s": start,
-            "ratio_after_start": (plain_seconds - len(names) * start) / max(seconds - start, 0.001),
+            "ratio_after_start": started,
         },
     ]
-
-
-def check_agreement(row: dict, precision: str) -> None:
-    """Print how far the two evaluations are apart; UserError if energy's mean FPR95 is
-    further than rounding brings it.
-    """
-    if "start_s" in row:
-        print(
-            f"evaluation: starting a process takes {row['start_s']:.1f} s; "
-            f"without that the ratio is {row['ratio_after_start']:.2f}"
-        )
-    for metric, apart in row.get("apart", {}).items():
-        line = f"evaluation: {metric} differs by at most {apart['largest']:.3f} points"
-        line += f" ({apart['where']})"
-        if apart["energy"] is not None:
-            line += f", its mean over the sets for energy by {apart['energy']:.3f}"
-        print(line)
-        allowed = AGREEMENT[precision] * 100 / (row["images"]["test"] // 5)
-        if metric == "fpr95" and (apart["energy"] or 0) > allowed:
-            raise runtime.UserError(
-                f"energy's mean FPR95 differs by {apart['energy']:.3f} points from "
-                f"the plain evaluation's; at {precision} and with so few images at most "
-                f"{allowed:.3f} is rounding"
-            )
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.benchmark.evaluation",
-        description="One score of the plain evaluation.",
-    )
-    parser.add_argument("--child", required=True, metavar="SCORE")
-    parser.add_argument("--snapshot", required=True)
-    parser.add_argument("--images", required=True, metavar="FOLDER")
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args(argv)
-    found = evaluate_plain(args.child, args.snapshot, args.images, torch.device(args.device))
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    # a plain user's process has malloc as it comes
-    sys.exit(runtime.run(main, keep_memory=False))

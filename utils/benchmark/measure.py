@@ -5,9 +5,6 @@ taken in turn round after round.
 import ctypes
 import gc
 import math
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,13 +18,6 @@ from utils import loaders, runtime
 
 # seconds that a measurement takes at least: a function that is quicker is called several times
 SHORTEST = 0.2
-# A process started by this one would have this one's size in its peak memory, which outlives exec;
-# a small one lies between.
-LAUNCH = """import os, sys
-pid = os.posix_spawn(sys.executable, sys.argv[1:], os.environ)
-_, status, usage = os.wait4(pid, 0)
-print(usage.ru_maxrss, file=sys.stderr)
-sys.exit(min(abs(os.waitstatus_to_exitcode(status)), 255))"""
 
 
 def random_set(count: int) -> loaders.ImageSet:
@@ -154,21 +144,3 @@ def rows_of(
         }
         for name, values in seconds.items()
     ]
-
-
-def run_apart(command: list, **environment: str) -> tuple[str, float, float]:
-    """(what it printed, seconds, peak memory in MiB) of a command of
-    Python in a process of its own.
-    """
-    start = time.perf_counter()
-    command = [sys.executable, "-S", "-c", LAUNCH, sys.executable, *map(str, command)]
-    given = {"cwd": runtime.ROOT, "env": {**os.environ, **environment}}
-    child = subprocess.run(command, check=False, capture_output=True, text=True, **given)
-    seconds, messages = time.perf_counter() - start, child.stderr.strip().splitlines()
-    if child.returncode:
-        raise runtime.UserError(
-            f"{' '.join(command[5:9])} ... failed: {(messages[:-1] or ['without a word'])[-1]}"
-        )
-    # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    unit = 1 if sys.platform == "darwin" else 1024
-    return child.stdout, seconds, int(messages[-1]) * unit / 2**20

@@ -7,7 +7,7 @@ scikit-learn's metrics, and the inference libraries that are installed.
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -123,63 +123,50 @@ def open_vino(model: torch.nn.Module, x: torch.Tensor) -> tuple[str, Callable]:
     return f"OpenVINO {precision}", lambda: compiled(x.numpy())
 
 
-def other_runtimes(model: torch.nn.Module, x: torch.Tensor) -> dict[str, Callable]:
-    """{name: function} of the inference libraries that are installed and work here;
-    others are left out with a note.
+RUNTIMES = {"ONNX Runtime": onnx_runtime, "OpenVINO": open_vino}
 
-    A function returns logits (N,C) and features (N,D). It is called once: some convert a network
-    that they then cannot run, answer with nothing, or with something else.
+
+def that_work(
+    makers: dict[str, Callable], model: torch.nn.Module, x: torch.Tensor
+) -> dict[str, Callable]:
+    """{name: function} of the alternatives to a network's pass that work here; others are left out
+    with a note, and those that are not installed without one.
+
+    A maker takes (model, x) and gives (name, function), and the function logits (N,C) and features
+    (N,D). It is called once: some libraries convert a network that they then cannot run, or answer
+    with nothing or with something else.
     """
     with torch.no_grad():
-        expected = [part.numpy() for part in model(x)]
-    shapes = [part.shape for part in expected]
+        expected = [part.cpu().numpy() for part in model(x)]
     found = {}
-    for make in (onnx_runtime, open_vino):
+    for title, make in makers.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what these libraries use of PyTorch
                 name, function = make(model, x)
-                outputs = function()
-            given = [np.asarray(outputs[i]) for i in range(len(outputs))]
-            if [part.shape for part in given] != shapes:
-                raise ValueError(
-                    f"outputs of the shapes {[part.shape for part in given]}, not {shapes}"
-                )
-            errors = [relative_error(a, b) for a, b in zip(given, expected)]
-            if not max(errors) < allowed_error(name, x):
-                raise ValueError(f"its outputs differ by {max(errors):.2g}")
+                check_outputs(name, function(), expected, x)
         except ImportError:
             continue
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
-            print(f"{make.__name__} is left out: {type(error).__name__}: {reason}")
+            print(f"{title} is left out: {type(error).__name__}: {reason}")
             continue
         found[name] = function
     return found
 
 
-def relative_error(given: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference over the largest of what is expected; infinite for a NaN."""
-    error = np.abs(given - expected).max() / np.abs(expected).max()
-    return float(error) if error == error else np.inf
-
-
-def allowed_error(name: str, x: torch.Tensor) -> float:
-    """The relative error of an alternative of this name whose outputs are right:
-    that of bf16, on CUDA of TF32, else of fp32.
-    """
-    return 0.1 if "bf16" in name else 1e-2 if x.is_cuda else 1e-3
-
-
-def name_wrong_outputs(
-    rows: list[dict], alternatives: dict[str, Callable], model: torch.nn.Module, x: torch.Tensor
+def check_outputs(
+    name: str, outputs: Sequence, expected: list[np.ndarray], x: torch.Tensor
 ) -> None:
-    """Say so in the rows whose logits are not those of the plain model."""
-    with torch.no_grad():
-        expected = model(x)[0].cpu().numpy()
-    for row in rows:
-        logits = alternatives[row["what"]]()[0]
-        logits = logits.float().cpu().numpy() if torch.is_tensor(logits) else logits
-        error = relative_error(logits, expected)
-        if not error < allowed_error(row["what"], x):
-            row["what"] += f" (outputs differ by {error:.2g})"
+    """ValueError unless an alternative's outputs are those of the plain model, as far as bf16, on
+    CUDA TF32, else fp32 can tell.
+    """
+    allowed = 0.1 if "bf16" in name else 1e-2 if x.is_cuda else 1e-3
+    given = [outputs[i] for i in range(len(outputs))]
+    given = [p.float().cpu().numpy() if torch.is_tensor(p) else np.asarray(p) for p in given]
+    shapes = [part.shape for part in expected]
+    if [part.shape for part in given] != shapes:
+        raise ValueError(f"outputs of the shapes {[part.shape for part in given]}, not {shapes}")
+    error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(given, expected))
+    if not error < allowed:  # a NaN is none
+        raise ValueError(f"its outputs differ by {error:.2g}")

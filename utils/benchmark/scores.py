@@ -7,7 +7,6 @@ Each score is measured in a process of its own.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from utils.scores import SCORES, Outputs
 from utils.scores.exact.blocks import slices
 from utils.training.options import Parser, positive_int
 
-from .measure import run_apart
+from .apart import call_apart
 
 METHODS = {
     "knn fp32": ("knn", {"bank": "fp32"}),
@@ -92,19 +91,6 @@ def measure(method: str, count: int, width: int, queries: int) -> dict:
     }
 
 
-def measure_apart(method: str, count: int, width: int, queries: int) -> dict:
-    """``measure`` in a process of its own, so that its peak memory is its own."""
-    command = ["-m", "utils.benchmark.scores", "--measure", method]
-    command += ["--sizes", f"{count}x{width}", "--queries", queries]
-    try:
-        return json.loads(run_apart(command)[0])
-    except UserError as error:
-        raise UserError(
-            f"{method} at {count}x{width}: {error}. A negative exit status is a signal: "
-            "memory may be short. Run again with a smaller --sizes"
-        ) from None
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m utils.benchmark.scores", description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -122,15 +108,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=CIFAR / "results" / "benchmark_scores.json",
         help="the JSON file to write (default CIFAR/results/benchmark_scores.json)",
     )
-    parser.add_argument("--measure", choices=METHODS, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    if args.measure:
-        print(json.dumps(measure(args.measure, *args.sizes[0], args.queries)))
-        return
     print(
         f"{'method':<10}{'images':>9}{'width':>7}{'dtype':>9}{'features MiB':>14}{'fit s':>9}"
         f"{'score s':>9}{'peak MiB':>10}"
@@ -138,7 +120,13 @@ def main(argv: list[str] | None = None) -> None:
     records = []
     for count, width in args.sizes:
         for method in METHODS:
-            record = measure_apart(method, count, width, args.queries)
+            try:
+                record, *_ = call_apart("scores:measure", method, count, width, args.queries)
+            except UserError as error:
+                raise UserError(
+                    f"{method} at {count}x{width}: {error}. A negative exit status is a signal: "
+                    "memory may be short. Run again with a smaller --sizes"
+                ) from None
             records.append(record)
             line = f"{method:<10}{count:>9}{width:>7}{record['features_dtype']:>9}"
             line += f"{record['features_mib']:>14.0f}{record['fit_s']:>9.1f}"
