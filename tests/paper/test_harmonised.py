@@ -2,7 +2,7 @@
 
 import json
 
-from utils.paper import harmonised, results
+from utils.paper import others, results
 
 
 def result(sha256, fpr95, **arguments):
@@ -30,8 +30,8 @@ def test_each_network_stands_below_itself_on_the_images_as_they_are(tmp_path, mo
     ):
         (tmp_path / f"cifar10_{index}.json").write_text(json.dumps(record))
     (tmp_path / "cifar10_sweep_alpha.json").write_text('{"arguments": {}}')
-    lines = harmonised.render_harmonised("cifar10").splitlines()
+    lines = others.render_harmonised("cifar10").splitlines()
     assert len(lines) == 4
     assert "as they are" in lines[2] and "2.50" in lines[2]
     assert "harmonised, JPEG 75" in lines[3] and "1.25" in lines[3]
-    assert harmonised.render_harmonised("cifar100") == "Not measured yet."
+    assert others.render_harmonised("cifar100") == "Not measured yet."

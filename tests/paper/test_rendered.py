@@ -6,7 +6,7 @@ import pytest
 from test_tables import change, write
 
 from utils import runtime
-from utils.paper import pages, published, rendered, results, tables
+from utils.paper import compared, pages, published, rendered, results, tables
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def cells(text, first):
 def test_standard_error_of_the_difference_of_two_fpr95():
     # n OOD images each: sqrt(40*60/800 + 30*70/800) = sqrt(5.625)
     before, after = {"fpr95": 40.0, "n": 800}, {"fpr95": 30.0, "n": 800}
-    assert rendered.standard_error(before, after) == pytest.approx(2.371708, abs=1e-6)
-    assert rendered.standard_error({"fpr95": 0.0, "n": 9}, {"fpr95": 100.0, "n": 9}) == 0
+    assert compared.error_of(before, after) == pytest.approx(2.371708, abs=1e-6)
+    assert compared.error_of({"fpr95": 0.0, "n": 9}, {"fpr95": 100.0, "n": 9}) == 0
 
 
 def test_the_answer_counts_the_sets_that_are_lower_and_clearly_so(recorded):
@@ -51,7 +51,7 @@ def test_the_answer_counts_the_sets_that_are_lower_and_clearly_so(recorded):
     assert cells(text, "textures_dtd")[1:5] == ["40.00", "36.00", "-4.00", "2.42"]
     assert cells(text, "svhn (not the paper's)")[1:5] == ["40.00", "45.00", "+5.00", "2.12"]
     assert cells(text, "isun")[1:5] == ["40.00 ± 0.50", "30.00 ± 0.50", "-10.00", "0.71"]
-    assert "lower after SR on 5 of 6 sets, on 4 of them by more than two standard errors" in text
+    assert "lower on 5 of 6 sets, on 4 by more than 2 standard errors" in text
     assert (
         "ID error 10.11 % before, 9.55 % after; mean ‖h‖₁ of the ID test images "
         "41.65 before, 23.40 after" in text
@@ -62,7 +62,7 @@ def test_the_answer_is_of_one_network_alone(recorded):
     put(recorded)
     assert "Not measured" in rendered.render_answer("cifar10")
     put(recorded, "sr", value=30.0)
-    assert "lower after SR on 6 of 6 sets" in rendered.render_answer("cifar10")
+    assert "lower on 6 of 6 sets" in rendered.render_answer("cifar10")
     change(recorded / "cifar10_sr.json", snapshot__parent_sha256="q" * 64)
     assert "Not measured" in rendered.render_answer("cifar10")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 
 import pytest
 
@@ -17,42 +18,29 @@ def table_of(path, fpr95, error):
     )
 
 
-class Chain:
-    """Stands for a process: ends after a few looks, with its status, and leaves its table."""
-
-    alive, most = 0, 0
-
-    def __init__(self, folder, seed, status=0):
-        Chain.alive += 1
-        Chain.most = max(Chain.most, Chain.alive)
-        self.folder, self.seed, self.returncode, self.looks = folder, seed, status, 0
-
-    def poll(self):
-        self.looks += 1
-        if self.looks < 3:
-            return None
-        Chain.alive -= 1
-        name = "digits_table.csv" if self.seed == 1 else f"digits_s{self.seed}_table.csv"
-        table_of(self.folder / name, 10.0 * self.seed, self.seed)
-        return self.returncode
-
-
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
-    """{seed: (words, place)} of the chains that were begun."""
-    found, failing = {}, []
-    Chain.alive = Chain.most = 0
+    """{seed: (words, place)} of the chains that were begun, the seeds that fail, and how many ran at
+    a time: each chain stands for a process that leaves its table."""
+    found, failing, alive, most = {}, [], set(), []
 
-    def start(words, place, log):
+    def run_chain(words, place, log):
         seed = int(words[words.index("--seed") + 1])
         found[seed] = (words, place)
-        return Chain(tmp_path, seed, int(seed in failing))
+        assert all(place["cores"] != found[other][1]["cores"] for other in alive)
+        alive.add(seed)
+        most.append(len(alive))
+        time.sleep(0.05)
+        name = "digits_table.csv" if seed == 1 else f"digits_s{seed}_table.csv"
+        table_of(tmp_path / name, 10.0 * seed, seed)
+        alive.remove(seed)
+        return int(seed in failing)
 
-    monkeypatch.setattr(seeds, "start", start)
-    monkeypatch.setattr(seeds, "POLL", 0)
+    monkeypatch.setattr(seeds, "run_chain", run_chain)
+    monkeypatch.setattr(seeds, "places", lambda jobs: [{"cores": [job]} for job in range(jobs)])
     monkeypatch.setattr(seeds.report, "RESULTS", tmp_path)
     monkeypatch.setattr(seeds.options, "common_words", lambda args: [])
-    return found, failing
+    return found, failing, most
 
 
 def args(**changed):
@@ -62,7 +50,7 @@ def args(**changed):
 
 def test_mean_and_sd_of_the_seeds_tables(begun, capsys):
     path = seeds.chains(args())
-    assert Chain.most == 2 and sorted(begun[0]) == [1, 2, 3]
+    assert max(begun[2]) == 2 and sorted(begun[0]) == [1, 2, 3]
     assert "--own-folders" in begun[0][2][0] and "--own-folders" not in begun[0][1][0]
     assert path.read_text().splitlines()[1] == "SR,20.0,10.0,90.0,0.0,2.0,1.0"
     assert "20.00 ± 10.00" in capsys.readouterr().out
@@ -72,7 +60,19 @@ def test_one_that_fails_is_named_after_the_others_have_ended(begun):
     begun[1].append(2)
     with pytest.raises(runtime.UserError, match=r"seed 2 failed.*digits_s2\.log"):
         seeds.chains(args(jobs=1))
-    assert sorted(begun[0]) == [1, 2, 3] and Chain.most == 1
+    assert sorted(begun[0]) == [1, 2, 3] and max(begun[2]) == 1
+
+
+def test_a_chain_runs_on_its_cores_with_its_output_in_a_log(tmp_path, monkeypatch):
+    (tmp_path / "reproduce.py").write_text(
+        "import os, sys\nprint(sys.argv[1:], os.sched_getaffinity(0), os.environ['OMP_NUM_THREADS'])\n"
+        "sys.exit(3)\n"
+    )
+    monkeypatch.setattr(runtime, "ROOT", tmp_path)
+    (place,) = seeds.places(1)
+    assert seeds.run_chain(["digits"], place, tmp_path / "log") == 3
+    told = f"['digits'] {set(place['cores'])} {place['environment']['OMP_NUM_THREADS']}"
+    assert (tmp_path / "log").read_text().strip() == told
 
 
 def test_each_has_cores_of_its_own():

@@ -17,20 +17,7 @@ from utils import runtime, snapshots
 from utils.evaluation import report
 from utils.training import options
 
-from . import (
-    audited,
-    benchmarks,
-    harmonised,
-    listed,
-    provide,
-    questions,
-    rendered,
-    results,
-    speed,
-    studied,
-    tables,
-    workflows,
-)
+from . import listed, others, provide, questions, rendered, results, speed, studied, tables
 
 FIGURES = runtime.CIFAR / "figures"
 # of a data set's tables, studies, figures; that of --audit is called audit alone
@@ -55,13 +42,13 @@ BLOCKS = {
     "kept_memory": speed.render_kept,
     "peers": speed.render_peers,
     "snapshots": provide.render_snapshots,
-    "harmonised": harmonised.render_harmonised,
-    "openood": benchmarks.render_openood,
+    "harmonised": others.render_harmonised,
+    "openood": others.render_openood,
     "by_hand": listed.render_by_hand,
-    "workflows": workflows.render_workflows,
-    "audit": audited.render_audit,
+    "workflows": listed.render_workflows,
+    "audit": studied.render_audit,
     "matrix": studied.render_matrix,
-    "imagenet4": benchmarks.render_imagenet4,
+    "imagenet4": others.render_imagenet4,
     "published": tables.render_markdown,
     # of a data set, which stands in the marker
     "questions": questions.render_questions,
@@ -130,7 +117,7 @@ def record(name: str) -> None:
     paths = {path for _, _, path in measured.values()}
     for path in report.RESULTS.glob(f"{name}_*.json"):
         result = report.read_result(path)
-        if harmonised.quality_of(result) is not None or result.get("protocol") == "openood":
+        if others.quality_of(result) is not None or result.get("protocol") == "openood":
             paths.add(path)
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
     kinds = re.compile(f"{re.escape(name)}(_({KINDS}))?")

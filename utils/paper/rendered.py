@@ -12,6 +12,7 @@ from utils.scores import SCORES
 from utils.training import recipes
 
 from . import results, seeds
+from .compared import error_of, lower
 from .markdown import NOTHING, both, fpr_cells, network_of, table, with_sd
 from .published import (
     ID_SETS,
@@ -40,42 +41,32 @@ def render_summary(name: str) -> str:
     """The result that matters, means over the sets: the pre-trained network, whole SR runs from it,
     and the methods with outliers; where these were made from another network, that one too.
     """
-    printed = published_averages(name)
-    here = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
-    before, runs, after = [], [], []
-    for title, loss, score in TABLE_METHODS:
-        row = (title, printed.get((loss or "pretrained", score)), *here.get(title, ()))
-        if title in here and loss is None and score in ("msp", "energy"):
-            before.append(row)
-        elif title in here and loss not in (None, "sr"):
-            after.append(row)
-    usual = recipes.resolve("tune", name, "sr")
+    printed, here = published_averages(name), {row[0]: row[1:] for row in result_rows(name)}
     parent = here["Energy"][1]["snapshot"]["sha256"] if "Energy" in here else None
-    every = whole_sr_runs(name)
+    before, after = [], []
+    for title, loss, score in TABLE_METHODS:
+        if title in here and loss != "sr" and (loss or score in ("msp", "energy")):
+            row = (title, printed.get((loss or "pretrained", score)), *here[title][:2])
+            (after if loss else before).append(row)
+    every, runs = whole_sr_runs(name), []
+    usual = recipes.resolve("tune", name, "sr")
     for result in [one for one in every if parent_of(one) == parent] or every:
         recipe = result["snapshot"]["recipe"]
         same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
-        crop = ", with the random crop" * (recipe["padding"] > 0)
+        title = f"SR, alpha {recipe['alpha']:g}" + ", with the random crop" * (
+            recipe["padding"] > 0
+        )
         published = printed.get(("sr", "energy")) if same else None
-        entry = report.entry_of(result, "energy")
-        runs.append((f"SR, alpha {recipe['alpha']:g}{crop}", published, entry, result))
+        runs.append((title, published, report.entry_of(result, "energy"), result))
     for sha256 in dict.fromkeys(parent_of(result) for *_, result in (*runs, *after)):
         network = measured_network(name, sha256) if sha256 != parent else None
         if network:
             before.append(("Energy", None, report.entry_of(network, "energy"), network))
-    return table(
-        "method | FPR95 / AUROC here | as published | ID error here | epochs here",
-        [
-            [
-                title,
-                both(entry["average"]),
-                published,
-                result["id"]["error"],
-                epochs_of(result, name),
-            ]
-            for title, published, entry, result in [*before, *runs, *after]
-        ],
-    )
+    rows = [
+        [title, both(entry["average"]), published, result["id"]["error"], epochs_of(result, name)]
+        for title, published, entry, result in [*before, *runs, *after]
+    ]
+    return table("method | FPR95 / AUROC here | as published | ID error here | epochs here", rows)
 
 
 def epochs_of(result: dict, name: str) -> str:
@@ -112,10 +103,7 @@ def render_result(name: str) -> str:
     note = (
         f"{network_of(network).upper()}, {network['train_images']:,} training images, "
         f"{result['id']['images']:,} ID test images, seed {network['seed']}, "
-        f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} "
-        "OOD images (or all, where there are fewer). FPR95 ± sd over the draws "
-        "(none where all images are one draw) / AUROC in percent, ID positive; "
-        "epochs = length of the complete schedule, of pre-training and of fine-tuning."
+        f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} OOD images."
     )
     return table(head, rows, note)
 
@@ -183,17 +171,13 @@ def render_every(name: str) -> str:
     if len(found) < len(SCORES) / 2:
         return NOTHING
     labels = sorted(found, key=lambda label: (order.index(label.split(":")[0]), label))
-    entries = [found[label][0] for label in labels]
-    rows = [
-        [f"`{label_of(entry, name)}`", *map(both, [*entry["sets"], entry["average"]])]
-        for entry in entries
-    ]
-    result = found[labels[0]][1]
-    note = (
-        f"FPR95 / AUROC in percent on `{result['snapshot']['name']}`, "
-        f"{result['num_to_avg']} draws; hyper-parameters are the scores' defaults."
-    )
-    return table(["`--score`", *set_names(entries[0])], rows, note)
+    rows = []
+    for label in labels:
+        entry, result = found[label]
+        values = map(both, [*entry["sets"], entry["average"]])
+        rows.append([f"`{label_of(entry, name)}`", *values])
+    note = f"On `{result['snapshot']['name']}`, {result['num_to_avg']} draws."
+    return table(["`--score`", *set_names(entry)], rows, note)
 
 
 def label_of(entry: dict, dataset: str) -> str:
@@ -202,11 +186,7 @@ def label_of(entry: dict, dataset: str) -> str:
 
 
 def render_answer(name: str) -> str:
-    """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?
-
-    The standard error is the binomial one of n OOD images before and after, as if these were other
-    images, which overstates it.
-    """
+    """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?"""
     rows = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
     if not {"Energy", "SR"} <= set(rows):
         return (
@@ -222,42 +202,21 @@ def render_answer(name: str) -> str:
             NOTHING[:-1]
             + ": the recorded results before and after SR are not of one network and the same sets."
         )
-    lines = [
-        answer_line(own_name(old), old, new, f"{standard_error(old, new):.2f}")
-        for old, new in pairs
-    ]
-    lines.append(answer_line("average", before["average"], after["average"], ""))
-    gains = [(old["fpr95"] - new["fpr95"], standard_error(old, new)) for old, new in pairs]
+    lines = []
+    for old, new in [*pairs, (before["average"], after["average"])]:
+        line = [own_name(old)]
+        for metric in ("fpr95", "auroc"):
+            line += [with_sd(old, metric), with_sd(new, metric)]
+            line.append(f"{new[metric] - old[metric]:+.2f}")
+        line.insert(4, f"{error_of(old, new):.2f}" if "n" in old else "")
+        lines.append(line)
     note = (
-        f"FPR95 is lower after SR on {sum(gain > 0 for gain, _ in gains)} of {len(gains)} "
-        f"sets, on {sum(gain > 2 * error and gain > 0 for gain, error in gains)} "
-        f"of them by more than two standard errors; ID error {first['id']['error']:.2f} % before, "
+        f"FPR95 is {lower(before, after)}; ID error {first['id']['error']:.2f} % before, "
         f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images "
-        f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after. "
-        "± is the sd over the draws, of which a set with no more images than one draw takes has "
-        "none; the standard error of the FPR95's difference is that of the number of OOD images, "
-        "binomial, at the threshold of these ID images."
+        f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after."
     )
-    return table(
-        "OOD set | FPR95, energy | FPR95, SR | difference | standard error | "
-        "AUROC, energy | AUROC, SR | difference",
-        lines,
-        note,
-    )
-
-
-def answer_line(name: str, old: dict, new: dict, error: str) -> list[str]:
-    """FPR95 and AUROC of a set, or of the mean, before and after; ``error`` of FPR95's difference."""
-    fpr95, auroc = (
-        [with_sd(old, metric), with_sd(new, metric), f"{new[metric] - old[metric]:+.2f}"]
-        for metric in ("fpr95", "auroc")
-    )
-    return [name, *fpr95, error, *auroc]
-
-
-def standard_error(before: dict, after: dict) -> float:
-    """Standard error in percent of the difference of two FPR95 on a set's n OOD images."""
-    return sum(row["fpr95"] * (100 - row["fpr95"]) / row["n"] for row in (before, after)) ** 0.5
+    head = "OOD set | FPR95, energy | FPR95, SR | difference | standard error"
+    return table(f"{head} | AUROC, energy | AUROC, SR | difference", lines, note)
 
 
 def whole_sr_runs(name: str) -> list[dict]:

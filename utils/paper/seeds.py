@@ -5,8 +5,9 @@ import csv
 import os
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import torch
 
@@ -18,7 +19,6 @@ from .markdown import mean_and_sd, plus_minus, table
 from .usual import changed, file_name, unusual_words
 
 METRICS = ("fpr95", "auroc", "id_error")
-POLL = 0.2  # seconds between looks at the running chains
 
 
 def places(jobs: int) -> list[dict]:
@@ -38,18 +38,18 @@ def places(jobs: int) -> list[dict]:
     return made
 
 
-def start(command: list[str], place: dict, log: Path) -> subprocess.Popen:
-    """Begin a chain on its cores; what it prints goes to a log."""
+def run_chain(words: list[str], place: dict, log: Path) -> int:
+    """Run a chain on its cores and return its exit status; what it prints goes to a log."""
     with open(log, "w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-u", str(runtime.ROOT / "reproduce.py"), *command],
+            [sys.executable, "-u", str(runtime.ROOT / "reproduce.py"), *words],
             env={**os.environ, **place["environment"]},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     if place["cores"]:
         os.sched_setaffinity(process.pid, place["cores"])
-    return process
+    return process.wait()
 
 
 def words_of(args: argparse.Namespace, seed: int) -> list[str]:
@@ -65,23 +65,20 @@ def chains(args: argparse.Namespace) -> Path:
     tables, and write them as CSV, whose path is returned. UserError names the log of one that
     fails; the others end first.
     """
-    folder = runtime.make_folder(report.RESULTS)
-    waiting, running, failed = list(args.seeds), {}, []
-    free = places(min(args.jobs, len(waiting)))
-    while waiting or running:
-        while waiting and free:
-            seed, place = waiting.pop(0), free.pop(0)
-            words, log = words_of(args, seed), folder / f"{args.dataset}_s{seed}.log"
-            print(
-                f"$ python reproduce.py {' '.join(words)}   > {runtime.short_path(log)}", flush=True
-            )
-            running[seed] = (start(words, place, log), place, log)
-        time.sleep(POLL)
-        for seed, (process, place, log) in list(running.items()):
-            if process.poll() is not None:
-                del running[seed]
-                free.append(place)
-                failed += [(seed, log)] * bool(process.returncode)
+    folder, free = runtime.make_folder(report.RESULTS), SimpleQueue()
+    for place in places(min(args.jobs, len(args.seeds))):
+        free.put(place)
+
+    def chain(seed: int) -> tuple[int, Path, int]:
+        words, log = words_of(args, seed), folder / f"{args.dataset}_s{seed}.log"
+        place = free.get()
+        print(f"$ python reproduce.py {' '.join(words)}   > {runtime.short_path(log)}", flush=True)
+        status = run_chain(words, place, log)
+        free.put(place)
+        return seed, log, status
+
+    with ThreadPoolExecutor(free.qsize()) as pool:
+        failed = [(seed, log) for seed, log, status in pool.map(chain, args.seeds) if status]
     if failed:
         raise runtime.UserError(
             f"the chain of seed {', '.join(str(seed) for seed, _ in failed)} failed; its error is at "
