@@ -16,7 +16,9 @@ def test_it_is_one_line(script, tmp_path):
     (tmp_path / "torch.py").write_text(
         "import pathlib, time\npathlib.Path(__file__).with_suffix('.on').touch()\ntime.sleep(60)\n"
     )
-    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = [{script!r}]; "
+    # a shell has commands in the background ignore Ctrl-C, and what they start
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = [{script!r}]; "
     program += f"import runpy; runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True

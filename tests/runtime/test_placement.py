@@ -18,6 +18,10 @@ CUDA = torch.device("cuda")
 @pytest.fixture
 def fake():
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        try:
+            torch.empty(1, device=CUDA).uniform_()
+        except RuntimeError as error:  # torch 2.6, built for CUDA
+            pytest.skip(f"this torch asks the driver even so: {str(error).splitlines()[0]}")
         yield mode
 
 
