@@ -23,7 +23,7 @@ import argparse
 import sys
 
 from utils import loaders, runtime
-from utils.paper import every, methods, published, seeds, studies, summary
+from utils.paper import methods, published, seeds, studies, summary
 from utils.training import options, recipes
 
 
@@ -118,8 +118,8 @@ def check(parser: options.Parser, args: argparse.Namespace) -> None:
         parser.error("--train goes with --table")
     if (args.sweep or args.ablation) and (args.fresh or args.preset != "paper"):
         parser.error(f"{chosen[0]} has a recipe of its own: no --fresh and no --preset")
-    if (args.scores_matrix or args.summary) and args.preset != "paper":
-        parser.error(f"{chosen[0]} trains nothing: no --preset")
+    if (args.scores_matrix or args.summary) and (args.fresh or args.preset != "paper"):
+        parser.error(f"{chosen[0]} trains nothing: no --fresh and no --preset")
     if args.table and args.id:
         parser.error("--table is about the papers' images: no --id")
     if args.table and args.preset != "paper":
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.ablation:
         studies.ablation(args)
     elif args.scores_matrix:
-        every.run(args)
+        studies.matrix(args)
     elif args.table:
         methods.paper_table(args)
     elif args.seeds:

@@ -1,4 +1,4 @@
-"""reproduce.py --scores-matrix: which networks, what is scored once, ranks and the rendered table."""
+"""reproduce.py --scores-matrix: which networks, which scores, ranks and the rendered table."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.paper import commands, every, studied
+from utils.paper import commands, studied, studies
 from utils.runtime import UserError
 from utils.scores import choose
 from utils.training import options
@@ -77,13 +77,15 @@ def test_only_whole_runs_of_the_network_with_a_classifier(monkeypatch, tmp_path,
     files = {tmp_path / f"{name}.pt": {**usual, **own} for name, own in made.items()}
     monkeypatch.setattr(snapshots, "all_snapshots", lambda: list(files))
     monkeypatch.setattr(snapshots, "read_description", files.get)
-    assert [path.parent.name for path in every.networks(arguments)] == ["pretrained", "tune_b"]
+    assert [path.parent.name for path in studies.networks(arguments)] == ["pretrained", "tune_b"]
     arguments.dataset = "cifar100"
     with pytest.raises(UserError, match=r"python baseline\.py cifar100"):
-        every.networks(arguments)
+        studies.networks(arguments)
 
 
-def test_each_network_is_scored_once_by_every_score_of_one_pass(monkeypatch, tmp_path, arguments):
+def test_each_network_is_scored_by_every_score_of_one_pass(
+    monkeypatch, tmp_path, arguments, capsys
+):
     asked = []
 
     def run_script(command):
@@ -94,11 +96,11 @@ def test_each_network_is_scored_once_by_every_score_of_one_pass(monkeypatch, tmp
         entries = [
             {"score": s.label, "hyper": s.hyper, "average": row, "sets": [row]} for s in chosen
         ]
-        words["--save"].mkdir(parents=True)
+        words["--save"].mkdir(parents=True, exist_ok=True)
         result = {
             "arguments": {},
             "protocol": "paper",
-            "snapshot": {"sha256": "s"},
+            "snapshot": {"sha256": runtime.sha256_file(words["--model"])},
             "id": {"name": "cifar10", "images": 9, "fingerprint": "f", "error": 8.0},
             "ood": [{"name": "svhn"}],
             "num_to_avg": 10,
@@ -107,23 +109,21 @@ def test_each_network_is_scored_once_by_every_score_of_one_pass(monkeypatch, tmp
             "machine": {},
             "seconds": 1.0,
         }
-        (words["--save"] / "r.json").write_text(json.dumps(result))
+        name = report.result_name(words["--model"], [s.label for s in chosen])
+        (words["--save"] / f"{name}.json").write_text(json.dumps(result))
 
     file = tmp_path / "pretrained" / "a_epoch_0.pt"
     file.parent.mkdir()
     file.write_bytes(b"weights")
-    monkeypatch.setattr(every, "networks", lambda args: [file])
+    monkeypatch.setattr(studies, "networks", lambda args: [file])
     monkeypatch.setattr(commands, "run_script", run_script)
-    monkeypatch.setattr(every, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(studies, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(runtime, "CIFAR", tmp_path)
-    every.run(arguments)
-    first = (tmp_path / "cifar10_scores_matrix.json").read_bytes()
-    every.run(arguments)
-    assert len(asked) == 1 and (tmp_path / "cifar10_scores_matrix.json").read_bytes() == first
-    labels = [entry["score"] for entry in json.loads(first)["rows"][0]["scores"]]
+    studies.matrix(arguments)
+    record = json.loads((tmp_path / "cifar10_scores_matrix.json").read_text())
+    labels = [entry["score"] for entry in record["rows"][0]["scores"]]
     assert {"energy", "mahalanobis++", "odin:eps=0"} <= set(labels) and "odin" not in labels
+    assert len(asked) == 1 and record["rows"][0]["snapshot"] == runtime.sha256_file(file)
+    assert "| `energy` |" in capsys.readouterr().out
     assert (tmp_path / "figures" / "cifar10_scores_matrix.png").exists()
-    monkeypatch.setattr(every, "hypers_of", lambda scores: [])  # other scores than were asked for
-    with pytest.raises(FileExistsError):  # asks again
-        every.run(arguments)

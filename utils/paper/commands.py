@@ -1,14 +1,11 @@
 """The project's scripts, run as a user would type them."""
 
-import argparse
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.training import options
 
 
 def run_script(command: list) -> None:
@@ -27,26 +24,19 @@ def run_script(command: list) -> None:
         raise SystemExit(status)
 
 
-def evaluate(file: Path, score_names: list[str], args: argparse.Namespace) -> tuple[dict, Path]:
-    """Run test.py and return (its result, the path of its files without suffix)."""
-    words = ["--model", snapshots.short_name(file), "--score", ",".join(score_names)]
-    run_script(["test.py", *words, "--save-scores", *options.common_words(args)])
+def evaluate(
+    file: Path, labels: list[str], words: list, place: Path | None = None
+) -> tuple[dict, Path]:
+    """Run test.py with these scores and options on a snapshot, in CIFAR/results or another place;
+    returns (its result, the path of its files without suffix).
+    """
+    where = ["--save", place] if place else []
+    model = file if place else snapshots.short_name(file)
+    run_script(["test.py", "--model", model, "--score", ",".join(labels), *words, *where])
     found = [
         path
-        for path in report.RESULTS.glob(f"{report.result_name(file, score_names, 'paper')}*.json")
+        for path in (place or report.RESULTS).glob(f"{report.result_name(file, labels)}*.json")
         if report.read_result(path, True)["snapshot"]["sha256"] == runtime.sha256_file(file)
     ]
-    path = newest(found)
+    path = max(found, key=lambda path: path.stat().st_mtime_ns)
     return report.read_result(path), path.with_suffix("")
-
-
-def newest(files: Iterable[Path]) -> Path | None:
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
-
-
-def score_apart(file: Path, scores: str, place: Path, words: list) -> dict:
-    """The result of test.py with these scores on a snapshot, written to a folder of its own among
-    the caches.
-    """
-    run_script(["test.py", "--model", file, "--score", scores, *words, "--save", place])
-    return report.read_result(newest(place.glob("*.json")), True)

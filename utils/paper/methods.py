@@ -6,6 +6,7 @@ import time
 from utils import loaders, runtime
 from utils.evaluation import printed, report
 from utils.losses import LOSSES
+from utils.training import options
 
 from . import figures, pages, plots, results, tables
 from .commands import evaluate
@@ -22,9 +23,10 @@ def chain(args: argparse.Namespace) -> None:
     losses = dict.fromkeys(loss for _, loss, _ in METHODS if loss)
     tuned = {loss: train(loss, args, pretrained) for loss in losses}
 
-    measured = {None: evaluate(pretrained, [s for _, loss, s in METHODS if not loss], args)}
+    words = [*options.common_words(args), "--save-scores"]
+    measured = {None: evaluate(pretrained, [s for _, loss, s in METHODS if not loss], words)}
     for loss, file in tuned.items():
-        measured[loss] = evaluate(file, [LOSSES[loss].score], args)
+        measured[loss] = evaluate(file, [LOSSES[loss].score], words)
     rows = [(method, *measured[loss], score) for method, loss, score in METHODS]
     write_table(args, rows)
     groups = [
@@ -50,14 +52,14 @@ def paper_table(args: argparse.Namespace) -> None:
             f"--table {args.table} has no row of {args.arch} that can be measured. "
             f"There is: {', '.join(there)}"
         )
-    measured = {}
+    measured, words = {}, [*options.common_words(args), "--save-scores"]
     for network in networks:
         given = changed(args, arch=network)
         pretrained = snapshot_of("pretrained", given)
         for stage in [stage for of, stage in wanted if of == network] if pretrained else []:
             file = pretrained if stage == "pretrained" else snapshot_of(stage, given, pretrained)
             if file:
-                measured[network, stage] = evaluate(file, list(wanted[network, stage]), given)
+                measured[network, stage] = evaluate(file, list(wanted[network, stage]), words)
     if not measured:
         raise runtime.UserError(
             f"there is no snapshot of {args.dataset} to measure. Run: "

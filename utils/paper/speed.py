@@ -7,35 +7,28 @@ import numpy as np
 from . import results
 from .markdown import NOTHING, machine_of, network_of, table
 
+OURS = "this project"
 SLOWER = 0.9  # a ratio below it is bold
 APART = ("step", "memory, ", "peers, ")  # parts with tables of their own
 
 
 def render_memory() -> str:
     """Seconds and peak memory of the scores that keep or pass over all training features."""
-    rows, machines = [], []
-    for name, recorded in results.recorded_files("benchmark_scores*").items():
-        machines.append(f"`{name}.json`: {machine_of(recorded)}")
-        for record in recorded["records"]:
-            size = f"{record['images']:,} x {record['width']:,}"
-            names = [f"`{record['score']}`", size, record["features_dtype"]]
-            numbers = (record["fit_s"], record["score_s"], record["peak_mib"] / 1024)
-            rows.append([*names, f"{record['queries']:,}", *(f"{n:.1f}" for n in numbers)])
-    return table(
-        (
-            "score | training images x width | features in | queries | fit, s | score, s | "
-            "peak memory of the process, GiB"
-        ),
-        rows,
-        f"{'; '.join(machines)}.",
-    )
+    rows, recorded = [], results.recorded_files("benchmark_scores*")
+    for record in (one for made in recorded.values() for one in made["records"]):
+        size = f"{record['images']:,} x {record['width']:,}"
+        names = [f"`{record['score']}`", size, record["features_dtype"], f"{record['queries']:,}"]
+        numbers = (record["fit_s"], record["score_s"], record["peak_mib"] / 1024)
+        rows.append([*names, *(f"{number:.1f}" for number in numbers)])
+    head = "score | training images x width | features in | queries | fit, s | score, s"
+    return table(f"{head} | peak memory of the process, GiB", rows, machines_of(recorded))
 
 
 def render_performance() -> str:
     """``benchmark.json`` row by row; what was recorded on other machines has a line each."""
     records = {
         name: {**record, "rows": rows}
-        for name, record, rows in recorded_parts()
+        for name, record, rows in recorded_parts(*APART, others=True)
         if "rows" in record and (rows or record["accuracy"])
     }
     first = records.pop("benchmark", None)
@@ -46,35 +39,39 @@ def render_performance() -> str:
 
 def render_losses() -> str:
     """The steps of losses of the recorded machines that have timed them (--parts losses views)."""
-    return rows_beginning("step", "ID images a second")
+    return rows_of("step", "ID images a second")
 
 
 def render_kept() -> str:
     """Each network with malloc as it comes and with freed memory kept (--parts memory)."""
-    return rows_beginning("memory, ", "images a second")
+    return rows_of("memory, ", "images a second")
 
 
-def rows_beginning(prefix: str, unit: str) -> str:
+def rows_of(begin: str, unit: str) -> str:
     """The rows of every recorded machine whose part begins so."""
-    rows, machines = [], []
-    for name, record, timed in recorded_parts(prefix):
+    rows, machines = [], {}
+    for name, record, timed in recorded_parts(begin):
         for row in timed:
-            part = row["part"].removeprefix("memory, ")
-            cells = [part, row["what"], f"{row['rate']:,.0f}", row["ratio"], peak_of(row)]
-            rows.append([f"`{name}.json`", *cells])
-        machines += [f"`{name}.json`: {machine_of(record)}"] * bool(timed)
-    columns = f"measured in | part | what | {unit} | ratio | peak, MiB"
-    return f"{table(columns, rows)}\n\n{'; '.join(machines)}." if rows else NOTHING
+            part, rate = row["part"].removeprefix("memory, "), f"{row['rate']:,.0f}"
+            cells = [f"`{name}.json`", part, row["what"], rate, row["ratio"], peak_of(row)]
+            rows.append(cells)
+            machines[name] = record
+    head = f"measured in | part | what | {unit} | ratio | peak, MiB"
+    return table(head, rows, machines_of(machines)) if rows else NOTHING
 
 
-def recorded_parts(*prefixes: str) -> Iterator[tuple[str, dict, list[dict]]]:
-    """(name, record, rows) of every recorded benchmark: the rows of parts that begin so, or those
-    of no table of their own.
+def machines_of(records: dict[str, dict]) -> str:
+    """What each of the recorded benchmarks was measured on."""
+    return "; ".join(f"`{name}.json`: {machine_of(one)}" for name, one in records.items()) + "."
+
+
+def recorded_parts(*begins: str, others: bool = False) -> Iterator[tuple[str, dict, list[dict]]]:
+    """(name, record, rows) of every recorded benchmark: the rows of parts that begin so, or of the
+    others.
     """
-    begins, wanted = prefixes or APART, bool(prefixes)
     for name, record in results.recorded_files("benchmark*").items():
         rows = record.get("rows", ())
-        yield name, record, [row for row in rows if row["part"].startswith(begins) == wanted]
+        yield name, record, [row for row in rows if row["part"].startswith(begins) != others]
 
 
 def peak_of(row: dict) -> str | None:
@@ -86,21 +83,20 @@ def render_peers() -> str:
     """Ratios of every score to its peers' (--parts peers), a line a score and library; what is
     below 0.9 is bold.
     """
-    cells, machines = {}, []
+    cells, machines = {}, {}
     for name, record, timed in recorded_parts("peers, "):
-        for row in timed:
-            if row["what"] == "this project":
-                ours = float(np.median(row["seconds"]))
-                for other in (o for o in timed if o["part"] == row["part"] and o is not row):
-                    ratio = float(np.median(other["seconds"])) / ours
-                    shown = f"{ratio:.2f}" if ratio >= SLOWER else f"**{ratio:.2f}**"
-                    _, column, score = row["part"].split(", ", 2)
-                    cells.setdefault((f"`{score}`", other["what"]), {})[column] = shown
-        machines += [f"`{name}.json`: {machine_of(record)}"] * bool(timed)
+        seconds = {(row["part"], row["what"]): float(np.median(row["seconds"])) for row in timed}
+        for part, what in seconds:
+            if what != OURS:
+                ratio = seconds[part, what] / seconds[part, OURS]
+                _, column, score = part.split(", ", 2)
+                shown = f"{ratio:.2f}" if ratio >= SLOWER else f"**{ratio:.2f}**"
+                cells.setdefault((f"`{score}`", what), {})[column] = shown
+                machines[name] = record
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     rows = [[*names, *(found.get(c, "") for c in columns)] for names, found in cells.items()]
     head = ["score", "held against", *columns]
-    return table(head, rows, f"{'; '.join(machines)}.") if rows else NOTHING
+    return table(head, rows, machines_of(machines)) if rows else NOTHING
 
 
 def other_machines(records: dict[str, dict]) -> str:
@@ -112,7 +108,7 @@ def other_machines(records: dict[str, dict]) -> str:
         cells = {"machine": f"`{name}.json`: {what}, commit {str(machine['commit'])[:7]}"}
         for row in record["rows"]:
             what, part = row["what"].strip(), row["part"]
-            if what.startswith(("this project", "OpenVINO")) and not what.endswith("eager"):
+            if what.startswith((OURS, "OpenVINO")) and not what.endswith("eager"):
                 part = part if part.startswith("inference") else part.split(",")[0]
                 cells[part if "project" in what else f"{part}, OpenVINO"] = row["ratio"]
         if accuracy:
@@ -130,24 +126,13 @@ def performance_of(record: dict) -> str:
         what = [row["part"], row["what"].strip()]
         rows.append([*what, f"{row['rate']:,.0f}", row["ratio"], spread, peak_of(row)])
     given, accuracy = record["arguments"], record["accuracy"]
-    note = (
-        f"{machine_of(record)}; {network_of(given).upper()}, medians of {given['rounds']} "
-        "interleaved rounds (evaluation: one). Per second: images, of the metrics scores. Ratio: "
-        "to the first row of the part. Spread: interquartile range over median. Peak: "
-        "what the first call adds; of evaluation the largest process."
-    )
-    for row in record["rows"]:
-        if "start_s" in row:
-            note += (
-                f" Starting a process takes {row['start_s']:.1f} s of the evaluation's; "
-                f"without these starts its ratio is {row['ratio_after_start']:.2f}."
-            )
+    note = f"{machine_of(record)}; {network_of(given).upper()}, {given['rounds']} rounds."
     if accuracy:
         names = ", ".join(dict.fromkeys(row["score"] for row in accuracy["rows"]))
+        sets = len({row["set"] for row in accuracy["rows"]})
         note += (
-            f"\n\nFrom fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} "
-            f"ID test images, {len({row['set'] for row in accuracy['rows']})} "
-            f"OOD sets) moves by at most {accuracy['largest']['fpr95']:.2f} points of FPR95 and "
-            f"{accuracy['largest']['auroc']:.2f} of AUROC."
+            f" From fp32 to bf16 `{accuracy['snapshot']}` ({names}; {accuracy['id_images']:,} ID test "
+            f"images, {sets} OOD sets) moves by at most {accuracy['largest']['fpr95']:.2f} points of "
+            f"FPR95 and {accuracy['largest']['auroc']:.2f} of AUROC."
         )
     return table("part | what | per second | ratio | spread | peak MiB", rows, note)

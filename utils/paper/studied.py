@@ -48,19 +48,23 @@ def render_sweep(name: str) -> str:
     )
 
 
-def render_ablation(name: str) -> str:
+def ablation_table(record: dict) -> str:
     """SR's fine-tuning with one thing changed at a time, against the network it starts from."""
+    head = ["fine-tuning", "ID error", "mean ‖h‖₁", *set_names(record["rows"][0])]
+    rows = [[row["name"], row["error"], row["mean_l1"], *fpr_cells(row)] for row in record["rows"]]
+    return table(head, rows)
+
+
+def render_ablation(name: str) -> str:
+    """``ablation_table`` of the recorded ablation."""
     record = recorded_file(f"{name}_ablation")
     if record is None:
         return NOTHING
-    head = ["fine-tuning", "ID error", "mean ‖h‖₁", *set_names(record["rows"][0])]
-    rows = [[row["name"], row["error"], row["mean_l1"], *fpr_cells(row)] for row in record["rows"]]
-    note = (
-        f"{made_from(record)}; whole runs as named. Energy score, {record['id']['images']:,} "
-        f"ID test images, {record['num_to_avg']} draws. FPR95 ± sd over the draws; average: "
-        "FPR95 / AUROC, in percent."
+    return (
+        f"{ablation_table(record)}\n\n{made_from(record)}; whole runs as named. Energy score, "
+        f"{record['id']['images']:,} ID test images, {record['num_to_avg']} draws. "
+        "FPR95 ± sd over the draws; average: FPR95 / AUROC, in percent."
     )
-    return table(head, rows, note)
 
 
 def short(name: str) -> str:
@@ -97,6 +101,9 @@ def matrix_table(record: dict) -> str:
         for label, rank in zip(labels, ranks)
     ]
     return table(["`--score`", "mean rank", *(f"`{short(name)}`" for name in names)], rows)
+
+
+TABLES = {"sweep_alpha": sweep_table, "ablation": ablation_table, "scores_matrix": matrix_table}
 
 
 def render_matrix(name: str) -> str:

@@ -1,40 +1,37 @@
-"""Short fine-tunings with SR that tell what its parts do:
-``reproduce.py DATASET --sweep`` and ``--ablation``.
+"""The studies: ``reproduce.py DATASET --sweep``, ``--ablation`` and ``--scores-matrix``.
 
-The sweep compares alphas on ID validation images and generated noise; no OOD test set is seen. Some
-of the training images are held out for it, others fine-tuned on. Pre-training has seen the held-out
-images too, so their accuracy is not a test accuracy; alphas are compared with one another only. The
-ablation changes one thing at a time and scores the OOD test sets, and whole runs of SR from the
-same network beside them: it explains SR's numbers, and nothing is chosen by it. What has been
-fine-tuned is kept, so that the same command goes on after an interruption.
+The sweep compares SR's alphas in short fine-tunings, on ID validation images and generated noise; no
+OOD test set is seen. The ablation changes one thing at a time and scores the OOD test sets, and
+whole runs of SR from the same network beside them: it explains SR's numbers, and nothing is chosen
+by it. The matrix has every score on every trained network: a score that wins on one may lose on the
+next; what counts is its rank on each. Scores with an input step take three passes an image and are
+left out of it: ODIN stands there without its step.
 """
 
 import argparse
-import io
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from utils import loaders, runtime, snapshots
-from utils.evaluation import printed, report
-from utils.evaluation.validation import noise_sets
-from utils.training import meant, names, options, recipes
+from utils import runtime, snapshots
+from utils.evaluation import report
+from utils.scores import choose
+from utils.training import options, recipes
 
 from . import plots, studied
-from .commands import score_apart
-from .trained import train_unless_there, whole_runs
-from .usual import changed, file_name
+from .commands import evaluate
+from .short_runs import EPOCHS, PREPARED, find_parent, fine_tune, prepare, recipe_of
+from .trained import whole_runs
+from .usual import file_name
 
+CACHE = runtime.CIFAR / "cache" / "studies"  # of results
 # 0 is plain fine-tuning, to tell the L1 term from the extra epochs
 ALPHAS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
-IMAGES = 10_000  # fine-tuned on at most, in EPOCHS epochs of a complete schedule
-EPOCHS = 2
-HELD_OUT = 2500  # validation images at most, and a tenth of all at most
-# options that have done their work once ``prepare`` has written the images
-PREPARED = ("id", "image_size", "skip_bad")
 LIMIT = 0.5  # percent of validation accuracy that a recommended alpha may cost
 # points of FPR95 that a validation set of this size cannot tell apart: about its standard error
 TIE = 0.5
+RULE = (
+    f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, then the highest AUROC"
+)
 VARIANTS = {  # of the ablation: options of tune.py
     "SR": {"alpha": 0.02},
     "without the L1 norm (alpha 0)": {"alpha": 0.0},
@@ -46,12 +43,16 @@ VARIANTS = {  # of the ablation: options of tune.py
     "without the crop and the L1 norm": {"padding": 0, "alpha": 0.0},
     "learning rate 0.01": {"learning_rate": 0.01},
 }
+CURVES = {  # of the sweep's figure
+    "accuracy": "Accuracy (%)",
+    "mean_l1": "Mean ‖h‖₁",
+    "fpr95": "FPR95, noise (%)",
+    "auroc": "AUROC, noise (%)",
+}
 
 
 def sweep(args: argparse.Namespace) -> None:
-    """Fine-tune and score every alpha, print the table, write
-    CIFAR/results/{dataset}_sweep_alpha.json and the figure.
-    """
+    """Fine-tune and score every alpha."""
     parent = find_parent(args)
     folder, noise, count = prepare(args, parent)
     words = ["--id", folder, "--protocol", "full"]
@@ -60,42 +61,22 @@ def sweep(args: argparse.Namespace) -> None:
     rows = []
     for alpha in ALPHAS:
         file = fine_tune(args, folder, parent, alpha=alpha)
-        result = evaluate(file, words)
+        row, result = scored(file, ["energy"], words, ("accuracy", "mean_l1"))
         entry = result["scores"][0]
-        row = {"alpha": alpha} | {key: result["id"][key] for key in ("accuracy", "mean_l1")}
         row |= {key: entry["average"][key] for key in ("fpr95", "auroc")}
-        rows.append(row | {"sets": entry["sets"], **provenance(file, result)})
+        rows.append({"alpha": alpha, **row, "sets": entry["sets"]})
     best = recommend(rows)
-    rule = (
-        f"accuracy within {LIMIT} of alpha 0, FPR95 within {TIE} of the lowest, "
-        "then the highest AUROC"
-    )
-    record = shared_record(args, parent, count, result)
-    record |= {"rows": rows, "recommended": best, "rule": rule}
-    print("\n" + studied.sweep_table(record))
-    path = write_study(args, "sweep_alpha", record)
-    titles = {
-        "accuracy": "Accuracy (%)",
-        "mean_l1": "Mean ‖h‖₁",
-        "fpr95": "FPR95, noise (%)",
-        "auroc": "AUROC, noise (%)",
-    }
-    figure, _ = plots.plot_sweep(
-        [row["alpha"] for row in rows],
-        {title: [row[key] for row in rows] for key, title in titles.items()},
-        runtime.CIFAR / "figures" / path.stem,
-        best,
-    )
-    print(f"-> {runtime.short_path(path)}\n-> {runtime.short_path(figure)}")
+    record = made_of(args, result, parent, count) | {"rows": rows}
+    path = finish(args, "sweep_alpha", record | {"recommended": best, "rule": RULE})
+    curves = {title: [row[key] for row in rows] for key, title in CURVES.items()}
+    draw(plots.plot_sweep, [row["alpha"] for row in rows], curves, path, best)
 
 
 def ablation(args: argparse.Namespace) -> None:
-    """Fine-tune and score every variant, print the table, write
-    CIFAR/results/{dataset}_ablation.json.
-    """
+    """Fine-tune and score every variant."""
     parent = find_parent(args)
     folder, _, count = prepare(args, parent)
-    words, whole = options.common_words(args), whole_sr_runs(args, parent)
+    whole = whole_sr_runs(args, parent)
     done, rows, recipes_done = [("before", {}, parent)], [], []
     for name, changes in VARIANTS.items():
         recipe = recipe_of(args, changes)
@@ -103,15 +84,69 @@ def ablation(args: argparse.Namespace) -> None:
             recipes_done.append(recipe)
             done.append((name, changes, fine_tune(args, folder, parent, **changes)))
     for name, changes, file in done + whole:
-        result = evaluate(file, words)
-        row = {"name": name, "changes": changes}
-        row |= {key: result["id"][key] for key in ("error", "mean_l1")}
+        row, result = scored(file, ["energy"], options.common_words(args), ("error", "mean_l1"))
         row |= {key: result["scores"][0][key] for key in ("sets", "average")}
-        rows.append(row | provenance(file, result))
-    print("\n" + printed.format_summary([{**row, "score": row["name"]} for row in rows]))
-    record = shared_record(args, parent, count, result)
-    path = write_study(args, "ablation", record | {"rows": rows})
+        rows.append({"name": name, "changes": changes, **row})
+    finish(args, "ablation", made_of(args, result, parent, count) | {"rows": rows})
+
+
+def matrix(args: argparse.Namespace) -> None:
+    """Score every whole run's network of the data set by every score of one pass."""
+    wanted = choose("all,odin:eps=0", args.dataset)
+    labels = [score.label for score in wanted if "gradient" not in score.needs]
+    rows = []
+    for file in networks(args):
+        row, result = scored(file, labels, options.common_words(args), ("error",))
+        row["scores"] = [brief(entry) for entry in result["scores"]]
+        rows.append({"name": snapshots.short_name(file), **row})
+    record = {**made_of(args, result), "rows": rows}
+    path = finish(args, "scores_matrix", record)
+    labels, names, fpr95, _ = studied.arrays(record)
+    draw(plots.plot_heat, fpr95, [studied.short(name) for name in names], labels, path)
+
+
+def scored(file: Path, labels: list[str], words: list, keys: tuple) -> tuple[dict, dict]:
+    """(what a row says of a snapshot and its making, the result of test.py): these of its ID images'
+    numbers, how and when it was trained, what it was scored on and by what.
+    """
+    sha256 = runtime.sha256_file(file)
+    result, _ = evaluate(file, labels, words, CACHE / sha256[:16])
+    made = snapshots.read_description(file) or {}
+    row = {key: result["id"][key] for key in keys}
+    row |= {"snapshot": sha256, **{key: result[key] for key in ("precision", "machine", "seconds")}}
+    row["trained"] = {key: made.get(key) for key in ("written", "computed", "versions")}
+    return row, result
+
+
+def made_of(
+    args: argparse.Namespace, result: dict, parent: Path | None = None, count: int = 0
+) -> dict:
+    """What all rows of a study share: how they were scored, as ``result``, which is one row's; of
+    short fine-tunings the network that they begin with and ``count`` of their training images.
+    """
+    record = {
+        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
+        "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")},
+        **{key: result[key] for key in ("ood", "num_to_avg")},
+    }
+    if parent is None:
+        return record
+    record |= {"arch": args.arch, "seed": args.seed, "parent": runtime.sha256_file(parent)}
+    return record | {"parent_name": snapshots.short_name(parent), "images": count, "epochs": EPOCHS}
+
+
+def finish(args: argparse.Namespace, study: str, record: dict) -> Path:
+    """Print a study's table and write its result file; returns the place of its figure."""
+    print(f"\n{studied.TABLES[study](record)}")
+    path = report.RESULTS / f"{file_name(args, study)}.json"
+    runtime.write_json(path, record)
     print(f"-> {runtime.short_path(path)}")
+    return runtime.CIFAR / "figures" / path.stem
+
+
+def draw(plot: Callable, *given: object) -> None:
+    figure, _ = plot(*given)
+    print(f"-> {runtime.short_path(figure)}")
 
 
 def whole_sr_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dict, Path]]:
@@ -129,135 +164,29 @@ def whole_sr_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dic
     return sorted(found, key=lambda run: len(run[1]))
 
 
-def provenance(file: Path, result: dict) -> dict:
-    """What a row says of its own making: which network, how and when it was trained,
-    what it was scored on and by what.
+def networks(args: argparse.Namespace) -> list[Path]:
+    """Snapshots of whole runs on the data set with this network and a classifier, pre-trained
+    first; UserError where there is none.
     """
-    description = snapshots.read_description(file) or {}
-    return {
-        "snapshot": result["snapshot"]["sha256"],
-        "trained": {key: description.get(key) for key in ("written", "computed", "versions")},
-        **{key: result[key] for key in ("precision", "machine", "seconds")},
-    }
-
-
-def scoring_of(args: argparse.Namespace, result: dict) -> dict:
-    """What all rows of a study share of how they were scored; ``result`` is one row's."""
-    return {
-        "arguments": {key: runtime.portable(value) for key, value in vars(args).items()},
-        "id": {key: result["id"][key] for key in ("name", "images", "fingerprint")},
-        **{key: result[key] for key in ("ood", "num_to_avg")},
-    }
-
-
-def shared_record(args: argparse.Namespace, parent: Path, count: int, result: dict) -> dict:
-    """What all rows of a study of short fine-tunings share; ``count``: of the training images;
-    ``result`` is one row's.
-    """
-    return {
-        **scoring_of(args, result),
-        "arch": args.arch,
-        "seed": args.seed,
-        "parent": runtime.sha256_file(parent),
-        "parent_name": snapshots.short_name(parent),
-        "images": count,
-        "epochs": EPOCHS,
-    }
-
-
-def write_study(args: argparse.Namespace, study: str, record: dict) -> Path:
-    """Write a study's result file and return its path."""
-    path = report.RESULTS / f"{file_name(args, study)}.json"
-    runtime.write_json(path, record)
-    return path
-
-
-def find_parent(args: argparse.Namespace) -> Path:
-    """Path of the pre-trained snapshot that short fine-tunings start from; UserError if its
-    training is not at its end.
-    """
-    file = meant.find_parent(changed(args, load=None), {})
-    description = snapshots.read_description(file) or {}
-    if description.get("recipe") and not snapshots.is_complete(description):
+    found = [
+        (bool(made.get("loss")), snapshots.short_name(file), file)
+        for file, made in whole_runs()
+        if (made.get("dataset"), made.get("arch")) == (args.dataset, args.arch)
+        and made.get("classifier") is not False
+    ]
+    if not found:
         raise runtime.UserError(
-            f"{snapshots.short_name(file)} is not of a whole run. Finish it: "
-            f"{snapshots.training_command('baseline.py', args.dataset, bool(args.id))} --resume"
+            f"there is no snapshot of a whole run of {args.dataset}, {args.arch}. Run: "
+            + snapshots.training_command("baseline.py", args.dataset, bool(args.id))
         )
-    return file
+    return [file for *_, file in sorted(found)]
 
 
-def fine_tune(args: argparse.Namespace, folder: Path, parent: Path, **changes: float) -> Path:
-    """Path of the snapshot of a short SR fine-tuning with these options of tune.py changed;
-    made unless it is there.
-    """
-    place = snapshots.SWEEP / "_".join(
-        [folder.name, *(f"{key}_{value:g}" for key, value in changes.items())]
-    )
-    recipe = recipe_of(args, changes)
-    whole = recipes.resolve("tune", args.dataset, "sr", "paper", args.arch) | recipe
-    whole["arch"] = args.arch
-    made = names.Made("tune", args.dataset, "sr", whole, {"save": place}, parent)
-    stems = (names.stem_of(made), names.former_stem("tune", args.dataset, args.arch, args.seed))
-    given = {"id": folder, **changes, "epochs": EPOCHS, "load": parent, "save": place}
-    given |= {"arch": args.arch, "seed": args.seed}
-    words = [word for key, value in given.items() for word in (f"--{key}", value)]
-    command = ["tune.py", args.dataset, *words, *options.common_words(args, PREPARED)]
-    # the folder's name has the images' fingerprint
-    sources = {"parent": runtime.sha256_file(parent)}
-    return train_unless_there(command, place, stems, recipe, sources)
-
-
-def recipe_of(args: argparse.Namespace, changes: dict) -> dict:
-    """The options that tell one short fine-tuning from another;
-    the network's own come from the pre-trained snapshot.
-    """
-    recipe = {**recipes.resolve("tune", args.dataset, "sr", "paper", args.arch), **changes}
-    recipe.update(epochs=EPOCHS, seed=args.seed, precision=args.precision)
-    others = ("arch", "layers", "widen_factor", "test_bs")
-    return {key: value for key, value in recipe.items() if key not in others}
-
-
-def evaluate(file: Path, words: list) -> dict:
-    """The result of test.py with the energy score on a snapshot."""
-    place = runtime.CIFAR / "cache" / "sweep" / runtime.sha256_file(file)[:16]
-    return score_apart(file, "energy", place, words)
-
-
-def prepare(args: argparse.Namespace, parent: Path) -> tuple[Path, list[Path], int]:
-    """(folder with train.npz and test.npz made from the training images, paths of noise sets made
-    from test.npz, images in train.npz).
-
-    Images of one's own are brought to the size that the network was trained at.
-    """
-    size = args.image_size
-    if size is None and args.id:
-        size = (snapshots.read_description(parent) or {}).get("image_size")
-    given = loaders.given_id(args)
-    images = loaders.load_id(args.dataset, "train", args.data, given, size, args.skip_bad)
-    if len(images) < 20:
-        raise runtime.UserError(
-            f"{images.source} has {len(images)} training images; "
-            "a tenth is held out, so 20 are the least"
-        )
-    order = np.random.default_rng(args.seed).permutation(len(images))
-    held = min(HELD_OUT, len(images) // 10)
-    folder = runtime.make_folder(
-        runtime.DATA / "cache" / f"sweep_{args.dataset}_{args.seed}_{images.fingerprint[:8]}"
-    )
-    validation = images.subset(np.sort(order[:held]), "validation")
-    train = images.subset(np.sort(order[held : held + IMAGES]), "train")
-    noises = {noise.name.replace(" ", "_"): noise for noise in noise_sets(validation, args.seed)}
-    for name, part in {"test": validation, "train": train, **noises}.items():
-        arrays = {"images": part.images.permute(0, 2, 3, 1).numpy()}
-        if part.labels is not None:
-            arrays["labels"] = part.labels.numpy()
-            if images.classes:
-                arrays["classes"] = np.array(images.classes)
-        if not (folder / f"{name}.npz").exists():
-            buffer = io.BytesIO()
-            np.savez(buffer, **arrays)
-            runtime.write_bytes(folder / f"{name}.npz", buffer.getbuffer())
-    return folder, [folder / f"{name}.npz" for name in noises], len(train)
+def brief(entry: dict) -> dict:
+    """What the matrix keeps of a score's entry."""
+    kept = {key: entry["average"][key] for key in ("fpr95", "auroc", "aupr_in")}
+    sets = [{key: row[key] for key in ("set", "n", "fpr95", "auroc")} for row in entry["sets"]]
+    return {"score": entry["score"], "hyper": entry["hyper"], "average": kept, "sets": sets}
 
 
 def recommend(rows: list[dict]) -> float:

@@ -5,7 +5,7 @@ command a user would type.
 import argparse
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from utils import loaders, runtime, snapshots
@@ -103,7 +103,6 @@ def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None
     beside = {"preset": preset, "precision": args.precision}
     given = {**vars(args), "save": place}
     made = names.Made(stage, args.dataset, loss or "ce", recipe | beside, given, parent)
-    stems = (names.stem_of(made), names.former_stem(stage, args.dataset, args.arch, args.seed))
     command = ["tune.py", "--loss", loss] if loss else ["baseline.py"]
     command += [args.dataset]
     command += unusual_words({"arch": args.arch, "seed": args.seed, "preset": preset})
@@ -113,24 +112,26 @@ def train(loss: str | None, args: argparse.Namespace, parent: Path | None = None
         command += ["--load", str(parent)]
     command += options.common_words(args)
     sources = sources_of(args, loss, parent)
-    return train_unless_there(command, place, stems, recipe, sources, args.fresh, beside)
+    return train_unless_there(command, made, place, recipe, sources, args.fresh, beside)
 
 
 def train_unless_there(
     command: list,
+    made: names.Made,
     place: Path,
-    stems: Iterable[str],
     recipe: dict,
     sources: dict,
     fresh: bool = False,
     beside: dict | None = None,
 ) -> Path:
-    """Path of the last snapshot of a run in ``place`` with one of these names, the first its own
-    and the others those of former versions, made with this recipe and from these sources.
+    """Path of the last snapshot of a run in ``place`` under the name of what it is ``made`` of, or
+    that of former versions, with this recipe and from these sources.
 
     The command trains it unless it is there; an interrupted run that has what is ``beside`` the
     recipe too goes on. ``fresh``: it is trained anew.
     """
+    former = (made.stage, made.dataset, made.recipe["arch"], made.recipe["seed"])
+    stems = (names.stem_of(made), names.former_stem(*former))
     lasts = {stem: snapshots.snapshot_path(place, stem, recipe["epochs"] - 1) for stem in stems}
     for last in [] if fresh else lasts.values():
         if is_of(last, recipe, sources):
