@@ -9,7 +9,6 @@ from .markdown import NOTHING, both, fpr_cells, table
 from .published import set_names
 from .results import recorded_file
 
-FIGURES = "../../CIFAR/figures/recorded"  # from utils/scores/README.md
 SHOWN = 5  # scores that the sentence below the matrix names
 
 
@@ -36,15 +35,13 @@ def sweep_table(record: dict) -> str:
 
 
 def render_sweep(name: str) -> str:
-    """``sweep_table`` of the recorded sweep, with its rule and its figure."""
+    """``sweep_table`` of the recorded sweep, with its rule."""
     record = recorded_file(f"{name}_sweep_alpha")
     if record is None:
         return NOTHING
     return (
-        f"{sweep_table(record)}\n\nFPR95 / AUROC in percent. {made_from(record)}; "
-        f"{record['id']['images']:,} held-out training images against as many of each noise. "
-        f"Rule: {record['rule']}.\n\n![Accuracy, mean L1 norm, validation FPR95 and AUROC against "
-        f"alpha](figures/recorded/{name}_sweep_alpha.png)"
+        f"{sweep_table(record)}\n\n{made_from(record)}; {record['id']['images']:,} held-out "
+        f"training images against as many of each noise. Rule: {record['rule']}."
     )
 
 
@@ -61,9 +58,8 @@ def render_ablation(name: str) -> str:
     if record is None:
         return NOTHING
     return (
-        f"{ablation_table(record)}\n\n{made_from(record)}; whole runs as named. Energy score, "
-        f"{record['id']['images']:,} ID test images, {record['num_to_avg']} draws. "
-        "FPR95 ± sd over the draws; average: FPR95 / AUROC, in percent."
+        f"{ablation_table(record)}\n\n{made_from(record)}; {record['id']['images']:,} ID test "
+        f"images, {record['num_to_avg']} draws."
     )
 
 
@@ -107,7 +103,7 @@ TABLES = {"sweep_alpha": sweep_table, "ablation": ablation_table, "scores_matrix
 
 
 def render_matrix(name: str) -> str:
-    """``matrix_table`` of the recorded matrix, with what is best and the figure."""
+    """``matrix_table`` of the recorded matrix, with what is best."""
     record = recorded_file(f"{name}_scores_matrix")
     if record is None:
         return NOTHING
@@ -116,17 +112,14 @@ def render_matrix(name: str) -> str:
         f"`{labels[i]}` on `{short(network)}`" for network, i in zip(names, fpr95.argmin(axis=0))
     )
     first = ", ".join(f"`{label}`" for label in labels[:SHOWN])
-    energy = labels.index("energy") + 1
     precisions = " and ".join(sorted({row["precision"] for row in record["rows"]}))
     errors = ", ".join(f"{row['error']:.2f}" for row in record["rows"])
     return (
         f"{matrix_table(record)}\n\n"
-        f"Lowest mean rank over the networks: {first}; `energy` is at place {energy} of "
-        f"{len(labels)}. Lowest FPR95 on each: {best}. FPR95 / AUROC, means over "
-        f"{len(record['ood'])} OOD sets, {record['num_to_avg']} draws, ID positive, in percent; "
-        f"rank 1 = lowest FPR95. ID errors: {errors}. Scored in {precisions} on "
-        f"{record['id']['images']:,} ID test images; hyper-parameters are the scores' defaults."
-        f"\n\n![Mean FPR95 of every score on every network]({FIGURES}/{name}_scores_matrix.png)"
+        f"Lowest mean rank over the networks: {first}; `energy` is at place "
+        f"{labels.index('energy') + 1} of {len(labels)}. Lowest FPR95 on each: {best}. "
+        f"{len(record['ood'])} OOD sets, {record['num_to_avg']} draws, {record['id']['images']:,} ID "
+        f"test images, scored in {precisions}; ID errors: {errors}."
     )
 
 
