@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from .drawing import (
     BINS,
@@ -64,10 +63,10 @@ def plot_densities(
     a column a method, one x axis a method.
 
     groups: list of (title, {"ID": scores (N,), ood name: scores (M,), ...}), larger = more OOD;
-    score_name: the x label. A single group is laid out three panels to a row. Scores that are
-    infinite, NaN, constant or tied draw too. Source: the density figures of "Improving Energy-based
-    OOD Detection by Sparsity Regularization" (PAKDD 2022), here with a histogram in place of a
-    kernel estimate, which would smear the spikes of softmax scores.
+    score_name: the x label. Scores that are infinite, NaN, constant or tied draw too. Source: the
+    density figures of "Improving Energy-based OOD Detection by Sparsity Regularization" (PAKDD
+    2022), here with a histogram in place of a kernel estimate, which would smear the spikes of
+    softmax scores.
     """
     groups = [
         (title, {k: np.asarray(v, dtype=np.float64).ravel() for k, v in sets.items()})
@@ -75,42 +74,30 @@ def plot_densities(
     ]
     need(groups, "the list of methods")
     names = list(dict.fromkeys(k for _, sets in groups for k in sets if k != "ID"))
-    single = len(groups) == 1
-    columns = min(3, len(need(names, "the list of OOD sets"))) if single else len(groups)
-    rows = -(-len(names) // columns) if single else len(names)
-    fig = new_figure((1.75 if single else 1.15) * rows + 1.1)
-    axes = fig.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for column, (title, sets) in enumerate(groups):
-        window = score_window(sets.values())
-        there = [name for name in names if name in sets]
-        for name in there:
-            place = names.index(name)
-            ax = axes.flat[place] if single else axes[place, column]
-            ax.set_axis_on()
-            draw_density(ax, sets.get("ID", np.empty(0)), sets[name], window)
-            ax.tick_params(labelbottom=name in there[-columns:] if single else name == there[-1])
-            if single:
-                ax.set_title(name, loc="left")
-            elif not any(name in earlier for _, earlier in groups[:column]):
-                ax.set_ylabel(name)
-        if not single:
-            axes[0, column].set_title(title, fontweight="bold")
-    label_densities(fig, groups[0][0] if single else None, score_name)
-    return save_figure(fig, path_stem)
-
-
-def label_densities(fig: Figure, title: str | None, score_name: str) -> None:
+    fig = new_figure(1.15 * len(need(names, "the list of OOD sets")) + 1.1)
+    axes, labelled = fig.subplots(len(names), len(groups), squeeze=False), set()
+    for column, (title, sets) in zip(axes.T, groups):
+        window, last = score_window(sets.values()), None
+        column[0].set_title(title, fontweight="bold")
+        for ax, name in zip(column, names):
+            ax.set_axis_off()
+            if name in sets:
+                last = ax
+                ax.set_axis_on()
+                draw_density(ax, sets.get("ID", np.empty(0)), sets[name], window)
+                ax.tick_params(labelbottom=False)
+                ax.set_ylabel("" if name in labelled else name)
+        if last is not None:
+            last.tick_params(labelbottom=True)
+        labelled |= set(sets)
     fig.supxlabel(score_name, fontsize=10)
     fig.supylabel("Density", fontsize=10)
     entries = {}
     for ax in fig.axes:
         handles, labels = ax.get_legend_handles_labels()
         entries.update(zip(labels, handles, strict=True))
-    bold = {"weight": "bold", "size": 10}
-    place = {"loc": "outside upper center", "ncols": 3}
-    fig.legend(entries.values(), entries, **place, title=title, title_fontproperties=bold)
+    fig.legend(entries.values(), entries, loc="outside upper center", ncols=3)
+    return save_figure(fig, path_stem)
 
 
 @styled

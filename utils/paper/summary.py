@@ -15,7 +15,8 @@ from .tables import tabular
 
 METRICS = ("fpr95", "auroc", "aupr_in")
 COLUMNS = (*METRICS, "id_error")
-HEAD = ["run", "protocol", "score", "set", "seeds", "FPR95", "AUROC", "AUPR", "ID error"]
+NAMES = ("run", "protocol", "score", "set")
+HEAD = [*NAMES, "seeds", "FPR95", "AUROC", "AUPR", "ID error"]
 
 
 class Result(NamedTuple):
@@ -29,18 +30,6 @@ class Result(NamedTuple):
     error: float | None  # ID error, percent
 
 
-class Line(NamedTuple):
-    """One row of a summary: a score of the runs of several seeds on one set, or a mean over sets."""
-
-    run: str
-    protocol: str
-    score: str
-    set: str
-    mean: bool  # over sets
-    seeds: list[int]
-    values: dict[str, list[float]]  # of COLUMNS, a value a seed
-
-
 def summarise(name: str) -> list[Path]:
     """Print mean and sd over the seeds of the runs called ``name``, whatever its seed, and write
     them as CSV and LaTeX, whose paths are returned; ``DIR/name`` for results that test.py --save DIR
@@ -52,7 +41,7 @@ def summarise(name: str) -> list[Path]:
     else:
         folder = report.RESULTS
     lines = lines_of(choose(results, name))
-    rows = cells(lines)
+    rows = [printed_line(line) for line in lines if line["mean"]]
     print(f"\n{table(HEAD, rows)}\n")
     print(
         "mean ± sd over training seeds, percent; the sd is a sample's, and of one seed there is none"
@@ -129,9 +118,10 @@ def choose(results: list[Result], name: str) -> list[Result]:
     return found
 
 
-def lines_of(results: list[Result]) -> list[Line]:
+def lines_of(results: list[Result]) -> list[dict[str, Any]]:
     """A line for each series of runs that differ in the seed only, score and set: the sets, then
-    their groups or their mean.
+    their groups or their mean. ``mean``: whether it is over sets; of COLUMNS it has (mean, sd) over
+    the seeds.
     """
     groups, lines = {}, []
     for one in results:
@@ -144,11 +134,13 @@ def lines_of(results: list[Result]) -> list[Line]:
             runs = sorted(runs, key=lambda one: one.seed)
             errors = [one.error for one in runs if one.error is not None]
             for rows in zip(*(printed.shown_rows(one.entry) for one in runs)):
-                values = {m: [row[key] for row in rows] for m, key in zip(METRICS, keys)}
-                values["id_error"] = errors if len(errors) == len(runs) else []
-                mean = "sets" in rows[0] or rows[0]["set"] == "average"
-                names = (shown_run(run, start), how, score, rows[0]["set"])
-                lines.append(Line(*names, mean, [one.seed for one in runs], values))
+                line = {"run": shown_run(run, start), "protocol": how, "score": score}
+                line |= {"set": rows[0]["set"], "seeds": [one.seed for one in runs]}
+                line["mean"] = "sets" in rows[0] or rows[0]["set"] == "average"
+                for metric, key in zip(METRICS, keys):
+                    line[metric] = mean_and_sd([row[key] for row in rows])
+                line["id_error"] = mean_and_sd(errors if len(errors) == len(runs) else [])
+                lines.append(line)
     return lines
 
 
@@ -190,22 +182,18 @@ def short(value: object) -> str:
     return str(value)
 
 
-def cells(lines: list[Line]) -> list[list[str]]:
-    """The rows of the printed table: the means over sets."""
-    rows = []
-    for line in lines:
-        if line.mean:
-            shown = [plus_minus(*mean_and_sd(line.values[key])) for key in COLUMNS]
-            seeds = f"{len(line.seeds)} ({', '.join(map(str, line.seeds))})"
-            rows.append([line.run, line.protocol, line.score, line.set, seeds, *shown])
-    return rows
+def printed_line(line: dict[str, Any]) -> list[str]:
+    """A line of the printed table."""
+    names = [line[key] for key in NAMES]
+    seeds = f"{len(line['seeds'])} ({', '.join(map(str, line['seeds']))})"
+    return [*names, seeds, *(plus_minus(*line[key]) for key in COLUMNS)]
 
 
-def csv_line(line: Line) -> dict[str, object]:
+def csv_line(line: dict[str, Any]) -> dict[str, Any]:
     """A line of the CSV; an sd that there is not is empty."""
-    row = {"run": line.run, "protocol": line.protocol, "score": line.score, "set": line.set}
-    row |= {"n": len(line.seeds), "seeds": " ".join(map(str, line.seeds))}
+    row = {key: line[key] for key in NAMES}
+    row |= {"n": len(line["seeds"]), "seeds": " ".join(map(str, line["seeds"]))}
     for key in COLUMNS:
-        for name, value in zip((key, f"{key}_sd"), mean_and_sd(line.values[key])):
+        for name, value in zip((key, f"{key}_sd"), line[key]):
             row[name] = "" if value is None else f"{value:.4f}"
     return row
