@@ -8,7 +8,7 @@ import pytest
 
 from utils import runtime, snapshots
 from utils.evaluation import report
-from utils.paper import commands, studied, studies
+from utils.paper import commands, pages, results, studied, studies
 from utils.runtime import UserError
 from utils.scores import choose
 from utils.training import options
@@ -46,14 +46,15 @@ def test_a_score_that_one_network_lacks_is_left_out():
     assert sorted(studied.arrays(made)[0]) == ["energy", "odin:eps=0"]
 
 
-def test_the_page_says_what_is_best(monkeypatch):
-    monkeypatch.setattr(studied, "recorded_file", lambda name: record())
-    text = studied.render_matrix("cifar10")
+def test_the_page_says_what_is_best(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
+    render = pages.BLOCKS["matrix"]
+    assert render("cifar10").startswith("Not measured")
+    runtime.write_json(tmp_path / "cifar10_scores_matrix.json", record())
+    text = render("cifar10")
     assert "| `knn` | 1.2 | 30.00 / 90.00 | 10.00 / 90.00 |" in text
     assert "`energy` is at place 3 of 3" in text
     assert "`knn` on `pretrained`, `knn` on `tune_sr`" in text
-    monkeypatch.setattr(studied, "recorded_file", lambda name: None)
-    assert studied.render_matrix("cifar10").startswith("Not measured")
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ NOTHING = "Not measured yet."
 
 
 def table(header: list[str] | str, rows: list[list], note: str = "") -> str:
-    """A Markdown table, and a note below it. A header of fixed words is one string, its cells
-    parted by " | ".
+    """A Markdown table, and a note below it; NOTHING where there are no rows. A header of fixed
+    words is one string, its cells parted by " | ".
     """
+    if not rows:
+        return NOTHING
     header = header.split(" | ") if isinstance(header, str) else header
     lines = [header, ["---"] * len(header), *rows]
     text = "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)

@@ -6,7 +6,7 @@ from utils.evaluation import printed
 from utils.evaluation.protocol import is_usual
 
 from . import results
-from .markdown import NOTHING, fpr_cells, table
+from .markdown import fpr_cells, table
 from .published import PUBLISHED, printed_number, set_names
 
 OPENOOD_METRICS = ("fpr95_out", "auroc", "aupr_in", "aupr_out")
@@ -40,7 +40,7 @@ def render_harmonised(name: str) -> str:
                 rows.append([*names, result["id"]["error"], *fpr_cells(entry)])
                 columns = set_names(entry)
     head = ["network", "score", "images", "ID error", *columns]
-    return table(head, rows) if rows else NOTHING
+    return table(head, rows)
 
 
 def render_openood(name: str) -> str:
@@ -59,7 +59,7 @@ def render_openood(name: str) -> str:
                 values = [row[metric] for metric in OPENOOD_METRICS]
                 rows.append([*names, result["id"]["error"], row["set"] + lacks, *values])
     head = "network | score | ID error | set or group | FPR95 | AUROC | AUPR-IN | AUPR-OUT"
-    return table(head, rows, f"{'; '.join(kept)}.") if rows else NOTHING
+    return table(head, rows, f"{'; '.join(kept)}.")
 
 
 def render_imagenet4() -> str:

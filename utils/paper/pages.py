@@ -46,8 +46,8 @@ BLOCKS = {
     "openood": others.render_openood,
     "by_hand": listed.render_by_hand,
     "workflows": listed.render_workflows,
-    "audit": studied.render_audit,
-    "matrix": studied.render_matrix,
+    "audit": results.block_of("audit", studied.render_audit),
+    "matrix": results.block_of("{}_scores_matrix", studied.render_matrix),
     "imagenet4": others.render_imagenet4,
     "published": tables.render_markdown,
     # of a data set, which stands in the marker
@@ -58,8 +58,8 @@ BLOCKS = {
     "same_score": rendered.render_same_score,
     "every": rendered.render_every,
     "answer": rendered.render_answer,
-    "sweep": studied.render_sweep,
-    "ablation": studied.render_ablation,
+    "sweep": results.block_of("{}_sweep_alpha", studied.render_sweep),
+    "ablation": results.block_of("{}_ablation", studied.render_ablation),
     "whole": rendered.render_whole,
 }
 

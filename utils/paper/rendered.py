@@ -150,7 +150,7 @@ def render_same_score(name: str) -> str:
             epochs = epochs_of(found[0][1], name)
             rows.append([title, epochs, given["error"], given["mean_l1"], *averages])
     header = "network | epochs | ID error | mean ‖h‖₁ | `msp`, average | `energy`, average"
-    return table(header, rows) if rows else NOTHING
+    return table(header, rows)
 
 
 def render_every(name: str) -> str:
@@ -256,4 +256,4 @@ def render_whole(name: str) -> str:
             rows.append([f"`{network['name']}`", *changed, *given, *fpr_cells(entry)])
             columns = set_names(entry)
     head = ["whole run", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁"]
-    return table([*head, *columns], rows) if rows else NOTHING
+    return table([*head, *columns], rows)

@@ -1,11 +1,14 @@
 """The result files that pages show, and which of test.py's enter the papers' tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from utils.evaluation import report
 from utils.evaluation.protocol import is_usual
 from utils.snapshots import is_complete
 from utils.training.recipes import departures
+
+from .markdown import NOTHING
 
 RECORDED = report.RESULTS / "recorded"
 
@@ -25,6 +28,16 @@ def recorded_file(name: str) -> dict | None:
     """The content of one recorded file, or None; ``name`` without suffix."""
     path = RECORDED / f"{name}.json"
     return report.read_result(path) if path.exists() else None
+
+
+def block_of(file: str, render: Callable[[dict], str]) -> Callable[..., str]:
+    """A page's block: the rendered content of one recorded file, in whose name {} is the data set."""
+
+    def block(*dataset: str) -> str:
+        record = recorded_file(file.format(*dataset))
+        return NOTHING if record is None else render(record)
+
+    return block
 
 
 def recorded() -> dict:

@@ -57,7 +57,7 @@ def rows_of(begin: str, unit: str) -> str:
             rows.append(cells)
             machines[name] = record
     head = f"measured in | part | what | {unit} | ratio | peak, MiB"
-    return table(head, rows, machines_of(machines)) if rows else NOTHING
+    return table(head, rows, machines_of(machines))
 
 
 def machines_of(records: dict[str, dict]) -> str:
@@ -96,7 +96,7 @@ def render_peers() -> str:
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     rows = [[*names, *(found.get(c, "") for c in columns)] for names, found in cells.items()]
     head = ["score", "held against", *columns]
-    return table(head, rows, machines_of(machines)) if rows else NOTHING
+    return table(head, rows, machines_of(machines))
 
 
 def other_machines(records: dict[str, dict]) -> str:

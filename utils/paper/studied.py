@@ -5,9 +5,8 @@
 import numpy as np
 from scipy.stats import rankdata
 
-from .markdown import NOTHING, both, fpr_cells, table
+from .markdown import both, fpr_cells, table
 from .published import set_names
-from .results import recorded_file
 
 SHOWN = 5  # scores that the sentence below the matrix names
 
@@ -34,11 +33,8 @@ def sweep_table(record: dict) -> str:
     return table(head, rows)
 
 
-def render_sweep(name: str) -> str:
-    """``sweep_table`` of the recorded sweep, with its rule."""
-    record = recorded_file(f"{name}_sweep_alpha")
-    if record is None:
-        return NOTHING
+def render_sweep(record: dict) -> str:
+    """``sweep_table``, with its rule."""
     return (
         f"{sweep_table(record)}\n\n{made_from(record)}; {record['id']['images']:,} held-out "
         f"training images against as many of each noise. Rule: {record['rule']}."
@@ -52,11 +48,8 @@ def ablation_table(record: dict) -> str:
     return table(head, rows)
 
 
-def render_ablation(name: str) -> str:
-    """``ablation_table`` of the recorded ablation."""
-    record = recorded_file(f"{name}_ablation")
-    if record is None:
-        return NOTHING
+def render_ablation(record: dict) -> str:
+    """``ablation_table``."""
     return (
         f"{ablation_table(record)}\n\n{made_from(record)}; {record['id']['images']:,} ID test "
         f"images, {record['num_to_avg']} draws."
@@ -102,11 +95,8 @@ def matrix_table(record: dict) -> str:
 TABLES = {"sweep_alpha": sweep_table, "ablation": ablation_table, "scores_matrix": matrix_table}
 
 
-def render_matrix(name: str) -> str:
-    """``matrix_table`` of the recorded matrix, with what is best."""
-    record = recorded_file(f"{name}_scores_matrix")
-    if record is None:
-        return NOTHING
+def render_matrix(record: dict) -> str:
+    """``matrix_table``, with what is best."""
     labels, names, fpr95, _ = arrays(record)
     best = ", ".join(
         f"`{labels[i]}` on `{short(network)}`" for network, i in zip(names, fpr95.argmin(axis=0))
@@ -123,11 +113,8 @@ def render_matrix(name: str) -> str:
     )
 
 
-def render_audit() -> str:
+def render_audit(record: dict) -> str:
     """The pairs of sets that share images, how near is meant, and what the hash finds again."""
-    record = recorded_file("audit")
-    if record is None:
-        return NOTHING
     sizes = {entry["title"]: entry["images"] for entry in record["sets"]}
     shared = [pair for pair in record["pairs"] if pair["exact"] + pair["near"]]
     rows = []
