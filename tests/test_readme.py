@@ -220,7 +220,7 @@ def test_recorded_results_were_made_with_the_recipes_of_the_code():
     name = next(iter(set(re.findall(r"<!-- seeds (\w+) -->", PAGES["CIFAR/README.md"]))))
     rows = rendered.result_rows(name)
     assert [title for title, *_ in rows] == [title for title, *_ in published.METHODS]
-    for title, _, result, _ in rows:
+    for title, _, result in rows:
         assert recipes.departures(result["snapshot"]) == {}, title
         loss = result["snapshot"].get("loss")
         assert (

@@ -24,7 +24,7 @@ def render_harmonised(name: str) -> str:
     usual, alike = {}, []
     for result in results.recorded_results(name):
         for entry in result["scores"]:
-            key = result["snapshot"]["sha256"], entry["score"], result["precision"]
+            key = result.sha256, entry["score"], result["precision"]
             if quality_of(result) is not None:
                 alike.append((key, result, entry))
             elif is_usual(result):
@@ -36,8 +36,8 @@ def render_harmonised(name: str) -> str:
                 ("as they are", usual[key]),
                 (f"harmonised, JPEG {quality_of(harmonised[0])}", harmonised),
             ):
-                names = [f"`{result['snapshot']['name']}`", f"`{entry['score']}`", how]
-                rows.append([*names, result["id"]["error"], *fpr_cells(entry)])
+                names = [f"`{result.name}`", f"`{entry['score']}`", how]
+                rows.append([*names, result.error, *fpr_cells(entry)])
                 columns = set_names(entry)
     head = ["network", "score", "images", "ID error", *columns]
     return table(head, rows)
@@ -53,11 +53,11 @@ def render_openood(name: str) -> str:
         kept.append(f"scored in {result['precision']}")
         kept.append(f"missing: {', '.join(result.get('missing', [])) or 'none'}")
         for entry in result["scores"]:
-            names = [f"`{result['snapshot']['name']}`", f"`{entry['score']}`"]
+            names = [f"`{result.name}`", f"`{entry['score']}`"]
             for row in printed.shown_rows(entry):
                 lacks = f" (lacks {', '.join(row['lacks'])})" if row.get("lacks") else ""
                 values = [row[metric] for metric in OPENOOD_METRICS]
-                rows.append([*names, result["id"]["error"], row["set"] + lacks, *values])
+                rows.append([*names, result.error, row["set"] + lacks, *values])
     head = "network | score | ID error | set or group | FPR95 | AUROC | AUPR-IN | AUPR-OUT"
     return table(head, rows, f"{'; '.join(kept)}.")
 

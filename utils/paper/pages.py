@@ -114,9 +114,9 @@ def record(name: str) -> None:
     """
     measured = results.measured_results((report.RESULTS,))
     measured = {key: found for key, found in measured.items() if key[0] == name}
-    paths = {path for _, _, path in measured.values()}
+    paths = {result.path for _, result in measured.values()}
     for path in report.RESULTS.glob(f"{name}_*.json"):
-        result = report.read_result(path)
+        result = results.Result(path)
         if others.quality_of(result) is not None or result.get("protocol") == "openood":
             paths.add(path)
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
@@ -139,20 +139,15 @@ def is_replaced(path: Path, measured: dict) -> bool:
     """Whether new results of the same stage and name of a run have all scores of a recorded one, or
     another snapshot.
     """
-    old = report.read_result(path)
+    old = results.Result(path)
     if not results.enters(old):
         return False
-    stage, run = results.stage_of(old["snapshot"]), snapshots.stem_of(old["snapshot"]["name"])
-    new = {
-        key[3]: result
-        for key, (_, result, _) in measured.items()
-        if key[:3] == stage and snapshots.stem_of(result["snapshot"]["name"]) == run
-    }
-    scores = {entry["score"] for entry in old["scores"]}
-    return bool(new) and (
-        scores <= set(new)
-        or next(iter(new.values()))["snapshot"]["sha256"] != old["snapshot"]["sha256"]
-    )
+    run = snapshots.stem_of(old.name)
+    new = [result for _, result in measured.values() if result.of == old.of]
+    new = [result for result in new if snapshots.stem_of(result.name) == run]
+    scores = {entry["score"] for result in new for entry in result["scores"]}
+    covered = all(entry["score"] in scores for entry in old["scores"])
+    return bool(new) and (covered or new[0].sha256 != old.sha256)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

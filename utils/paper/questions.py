@@ -4,15 +4,13 @@ Networks are compared within a family: a pre-trained network and what was fine-t
 one standard error.
 """
 
-from utils.evaluation import report
 from utils.losses import LOSSES
 from utils.training import recipes
 
 from . import published, results
 from .compared import SURE, error_of, gain, lower, mean
 from .markdown import NOTHING
-from .rendered import epochs_of, whole_sr_runs
-from .results import parent_of, recorded_file
+from .results import epochs_of, recorded_file, whole_sr_runs
 from .usual import USUAL
 
 
@@ -24,7 +22,7 @@ class Family(dict):
     def entry(self, stage: str) -> dict:
         """A stage's entry with the score of its paper; energy for the pre-trained network."""
         score = LOSSES[stage].score if stage in LOSSES else "energy"
-        return report.entry_of(self[stage], score)
+        return self[stage].entry(score)
 
     def mean(self, stage: str) -> str:
         return mean(self.entry(stage))
@@ -34,7 +32,7 @@ class Family(dict):
 
     def error(self, stage: str) -> float:
         """ID error in percent."""
-        return self[stage]["id"]["error"]
+        return self[stage].error
 
     def error_apart(self, *stages: str) -> float:
         """Standard error of the difference of two ID errors, in points."""
@@ -64,17 +62,16 @@ def families(name: str) -> list[Family]:
     wanted = [
         one
         for one in results.recorded_results(name)
-        if results.enters(one) and results.stage_of(one["snapshot"])[1] == USUAL["arch"]
+        if results.enters(one) and one.of[1] == USUAL["arch"]
     ]
-    wanted.sort(key=lambda one: one["snapshot"]["recipe"]["epochs"])
+    wanted.sort(key=lambda one: one.recipe["epochs"])
     found = {}
     for one in wanted:
-        if parent_of(one) is None and has(one, "energy"):
-            found[one["snapshot"]["sha256"]] = Family(pretrained=one)
+        if one.parent is None and one.has("energy"):
+            found[one.sha256] = Family(pretrained=one)
     for one in wanted:
-        loss = one["snapshot"].get("loss")
-        if parent_of(one) in found and has(one, LOSSES[loss].score):
-            found[parent_of(one)][loss] = one
+        if one.parent in found and one.has(LOSSES[one.stage].score):
+            found[one.parent][one.stage] = one
     return list(found.values())[::-1]
 
 
@@ -82,17 +79,13 @@ def first_with(found: list[Family], *stages: str) -> Family | None:
     return next((family for family in found if set(stages) <= set(family)), None)
 
 
-def has(result: dict, score: str) -> bool:
-    return any(entry["score"] == score for entry in result["scores"])
-
-
-def at_alpha(name: str, family: Family, alpha: float) -> dict | None:
+def at_alpha(name: str, family: Family, alpha: float) -> results.Result | None:
     """The whole run that differs from the family's of SR by this alpha alone."""
-    usual = family["sr"]["snapshot"]["recipe"]
+    usual = family["sr"].recipe
     for run in whole_sr_runs(name):
-        recipe = run["snapshot"]["recipe"]
+        recipe = run.recipe
         same = all(recipe[key] == usual[key] for key in ("epochs", "padding"))
-        if same and recipe["alpha"] == alpha and parent_of(run) == parent_of(family["sr"]):
+        if same and recipe["alpha"] == alpha and run.parent == family["sr"].parent:
             return run
     return None
 
@@ -111,12 +104,12 @@ def answer_sr(name: str, found: list[Family]) -> str:
         f"{verdict}: from {mean(before)} to {mean(after)} % in the mean over the sets, "
         f"{lower(before, after)}; ID error {family.error('pretrained'):.2f} % before and "
         f"{family.error('sr'):.2f} % after ({family.images('sr')}; "
-        f"{epochs_of(family['sr'], name)} epochs). "
+        f"{epochs_of(family['sr'])} epochs). "
     )
     run = at_alpha(name, family, 0)
     if run is None:
         return text + "The control, the same fine-tuning with alpha 0, has not been run on it."
-    control = report.entry_of(run, "energy")
+    control = run.entry()
     more, error = gain(control, after)
     return text + (
         f"The control, the same fine-tuning with alpha 0, comes to {mean(control)} %: "
@@ -139,7 +132,7 @@ def answer_same_images(name: str, found: list[Family]) -> str:
             numbers = " and ".join(f"{value:.2f}" for value in printed)
             lines.append(
                 f"{title} {row['fpr95']:.2f} ± {error_of(row):.2f} (published {numbers}; "
-                f"{epochs_of(family[stage], name)} epochs)"
+                f"{epochs_of(family[stage])} epochs)"
             )
             where = f"{published.display(row['set'])}, n {row['n']:,}"
             if row["fpr95"] <= max(printed) + SURE * error_of(row):
@@ -167,7 +160,7 @@ def answer_outliers(name: str, found: list[Family]) -> str:
         f"With {outliers['images']:,} images of {outliers['name']}, OE comes to "
         f"{family.mean('oe')} % and energy fine-tuning to {family.mean('energy')} %, SR, which needs "
         f"none, to {family.mean('sr')} % (mean FPR95, each with its paper's score; "
-        f"{epochs_of(family['oe'], name)} epochs). The ID error is {family.error('oe'):.2f}, "
+        f"{epochs_of(family['oe'])} epochs). The ID error is {family.error('oe'):.2f}, "
         f"{family.error('energy'):.2f} and {family.error('sr'):.2f} %, before fine-tuning "
         f"{family.error('pretrained'):.2f} % ({family.images('oe')}, standard error of a "
         f"difference {family.error_apart('oe', 'sr'):.2f})."
@@ -186,7 +179,7 @@ def answer_sroe(name: str, found: list[Family]) -> str:
     return (
         f"At {family.mean('sroe')} % mean FPR95 it is {' and '.join(words)}. Its ID error is "
         f"{family.error('sroe'):.2f} %, theirs {family.error('oe'):.2f} and "
-        f"{family.error('energy'):.2f} % ({epochs_of(family['sroe'], name)} epochs)."
+        f"{family.error('energy'):.2f} % ({epochs_of(family['sroe'])} epochs)."
     )
 
 
@@ -201,13 +194,13 @@ def answer_alpha(name: str, found: list[Family]) -> str:
         return f"The sweep chose the paper's, {usual:g}."
     for family in found:
         if "sr" in family and (run := at_alpha(name, family, chosen)):
-            after = report.entry_of(run, "energy")
+            after = run.entry()
             points, error = gain(family.entry("sr"), after)
             verdict = "Yes" if points > SURE * error else "No"
             return (
                 f"{verdict}: {chosen:g} comes to {mean(after)} %, the paper's {usual:g} to "
-                f"{family.mean('sr')} % mean FPR95, at ID errors of {run['id']['error']:.2f} and "
-                f"{family.error('sr'):.2f} % ({epochs_of(run, name)} epochs). How blind the "
+                f"{family.mean('sr')} % mean FPR95, at ID errors of {run.error:.2f} and "
+                f"{family.error('sr'):.2f} % ({epochs_of(run)} epochs). How blind the "
                 "choice was is told under *Which alpha?* and *What of SR does it?*"
             )
     return f"Not measured: no whole run at {chosen:g}, the sweep's choice, beside one at {usual:g}."

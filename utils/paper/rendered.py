@@ -4,9 +4,7 @@ each function gives one block as Markdown.
 
 import re
 
-from utils import runtime, snapshots
-from utils.evaluation import report
-from utils.evaluation.protocol import is_usual
+from utils import runtime
 from utils.losses import LOSSES
 from utils.scores import SCORES
 from utils.training import recipes
@@ -24,11 +22,11 @@ from .published import (
     published_rows,
     set_names,
 )
-from .results import made_of, measured_network, parent_of
+from .results import epochs_of, measured_network, whole_sr_runs
 
 
 def result_rows(name: str) -> list[tuple]:
-    """(title, result entry, result, path) of each measured method of a data set's table,
+    """(title, result entry, result) of each measured method of a data set's table,
     out of the recorded results.
     """
     measured = results.recorded()
@@ -42,39 +40,31 @@ def render_summary(name: str) -> str:
     and the methods with outliers; where these were made from another network, that one too.
     """
     printed, here = published_averages(name), {row[0]: row[1:] for row in result_rows(name)}
-    parent = here["Energy"][1]["snapshot"]["sha256"] if "Energy" in here else None
+    parent = here["Energy"][1].sha256 if "Energy" in here else None
     before, after = [], []
     for title, loss, score in TABLE_METHODS:
         if title in here and loss != "sr" and (loss or score in ("msp", "energy")):
-            row = (title, printed.get((loss or "pretrained", score)), *here[title][:2])
+            row = (title, printed.get((loss or "pretrained", score)), *here[title])
             (after if loss else before).append(row)
     every, runs = whole_sr_runs(name), []
     usual = recipes.resolve("tune", name, "sr")
-    for result in [one for one in every if parent_of(one) == parent] or every:
-        recipe = result["snapshot"]["recipe"]
+    for result in [one for one in every if one.parent == parent] or every:
+        recipe = result.recipe
         same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
         title = f"SR, alpha {recipe['alpha']:g}" + ", with the random crop" * (
             recipe["padding"] > 0
         )
         published = printed.get(("sr", "energy")) if same else None
-        runs.append((title, published, report.entry_of(result, "energy"), result))
-    for sha256 in dict.fromkeys(parent_of(result) for *_, result in (*runs, *after)):
+        runs.append((title, published, result.entry(), result))
+    for sha256 in dict.fromkeys(result.parent for *_, result in (*runs, *after)):
         network = measured_network(name, sha256) if sha256 != parent else None
         if network:
-            before.append(("Energy", None, report.entry_of(network, "energy"), network))
+            before.append(("Energy", None, network.entry(), network))
     rows = [
-        [title, both(entry["average"]), published, result["id"]["error"], epochs_of(result, name)]
+        [title, both(entry["average"]), published, result.error, epochs_of(result)]
         for title, published, entry, result in [*before, *runs, *after]
     ]
     return table("method | FPR95 / AUROC here | as published | ID error here | epochs here", rows)
-
-
-def epochs_of(result: dict, name: str) -> str:
-    """Epochs of the complete schedule, of a fine-tuned network after its parent's: ``100 + 10``."""
-    own = result["snapshot"]["recipe"]["epochs"]
-    if (parent := measured_network(name, parent_of(result))) is None:
-        return str(own)
-    return f"{parent['snapshot']['recipe']['epochs']} + {own}"
 
 
 def render_result(name: str) -> str:
@@ -82,20 +72,19 @@ def render_result(name: str) -> str:
     found, printed = result_rows(name), published_averages(name)
     if not found:
         return NOTHING
-    if len({tuple((row["set"], row["n"]) for row in entry["sets"]) for _, entry, *_ in found}) > 1:
+    if len({tuple((row["set"], row["n"]) for row in entry["sets"]) for _, entry, _ in found}) > 1:
         raise runtime.UserError(
             f"the recorded results of {name} are of different OOD images. Run: "
             f"python reproduce.py {name}{' --table all' * bool(printed)}, then: "
             f"python -m utils.paper.pages --record {name}"
         )
     rows = []
-    for title, entry, result, _ in found:
-        row = [title, epochs_of(result, name), result["id"]["error"]]
+    for title, entry, result in found:
+        row = [title, epochs_of(result), result.error]
         row += [f"{with_sd(one, 'fpr95')} / {one['auroc']:.2f}" for one in entry["sets"]]
         row.append(f"**{both(entry['average'])}**")
-        stage = result["snapshot"].get("loss", "pretrained")
-        rows.append(row + [printed.get((stage, entry["score"]))] * bool(printed))
-    _, entry, result, _ = found[-1]
+        rows.append(row + [printed.get((result.stage, entry["score"]))] * bool(printed))
+    _, entry, result = found[-1]
     network = result["snapshot"]
     sets = [f"{own_name(row)} (n {row['n']})" for row in entry["sets"]]
     head = ["method", "epochs", "ID error", *sets, "average"]
@@ -146,8 +135,8 @@ def render_same_score(name: str) -> str:
         found = [measured.get((name, "wrn", stage, score)) for score in ("msp", "energy")]
         if all(found):
             given = found[0][1]["id"]
-            averages = [both(entry["average"]) for entry, *_ in found]
-            epochs = epochs_of(found[0][1], name)
+            averages = [both(entry["average"]) for entry, _ in found]
+            epochs = epochs_of(found[0][1])
             rows.append([title, epochs, given["error"], given["mean_l1"], *averages])
     header = "network | epochs | ID error | mean ‖h‖₁ | `msp`, average | `energy`, average"
     return table(header, rows)
@@ -160,9 +149,7 @@ def render_every(name: str) -> str:
     order, networks = list(SCORES), {}
     for result in results.recorded_results(name):
         if results.enters(result):
-            found = networks.setdefault(
-                (*results.stage_of(result["snapshot"]), made_of(result)), {}
-            )
+            found = networks.setdefault((*result.of, result.made_of), {})
             for entry in result["scores"]:
                 if entry["score"].split(":")[0] in order:
                     found[entry["score"]] = (entry, result)
@@ -176,7 +163,7 @@ def render_every(name: str) -> str:
         entry, result = found[label]
         values = map(both, [*entry["sets"], entry["average"]])
         rows.append([f"`{label_of(entry, name)}`", *values])
-    note = f"On `{result['snapshot']['name']}`, {result['num_to_avg']} draws."
+    note = f"On `{result.name}`, {result['num_to_avg']} draws."
     return table(["`--score`", *set_names(entry)], rows, note)
 
 
@@ -187,15 +174,15 @@ def label_of(entry: dict, dataset: str) -> str:
 
 def render_answer(name: str) -> str:
     """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?"""
-    rows = {title: (entry, result) for title, entry, result, _ in result_rows(name)}
+    rows = {title: (entry, result) for title, entry, result in result_rows(name)}
     if not {"Energy", "SR"} <= set(rows):
         return (
             NOTHING[:-1] + " with the recipe of the code in its usual folder; "
             "the table of whole runs below has what there is."
         )
     after, second = rows["SR"]
-    first = measured_network(name, parent_of(second))
-    before = report.entry_of(first, "energy") if first else {"sets": []}
+    first = measured_network(name, second.parent)
+    before = first.entry() if first else {"sets": []}
     pairs = list(zip(before["sets"], after["sets"]))
     if not pairs or any(old["set"] != new["set"] for old, new in pairs):
         return (
@@ -211,30 +198,12 @@ def render_answer(name: str) -> str:
         line.insert(4, f"{error_of(old, new):.2f}" if "n" in old else "")
         lines.append(line)
     note = (
-        f"FPR95 is {lower(before, after)}; ID error {first['id']['error']:.2f} % before, "
-        f"{second['id']['error']:.2f} % after; mean ‖h‖₁ of the ID test images "
+        f"FPR95 is {lower(before, after)}; ID error {first.error:.2f} % before, "
+        f"{second.error:.2f} % after; mean ‖h‖₁ of the ID test images "
         f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after."
     )
     head = "OOD set | FPR95, energy | FPR95, SR | difference | standard error"
     return table(f"{head} | AUROC, energy | AUROC, SR | difference", lines, note)
-
-
-def whole_sr_runs(name: str) -> list[dict]:
-    """Recorded results of whole SR runs, whatever their recipe,
-    in the order of crop, alpha and epochs.
-    """
-    found = [
-        one
-        for one in results.recorded_results(name)
-        if (one["snapshot"]["arch"], one["snapshot"].get("loss")) == ("wrn", "sr")
-        and snapshots.is_complete(one["snapshot"])
-        and is_usual(one)  # no other protocol's numbers beside these
-        and any(entry["score"] == "energy" for entry in one["scores"])
-    ]
-    return sorted(
-        found,
-        key=lambda one: [one["snapshot"]["recipe"][key] for key in ("padding", "alpha", "epochs")],
-    )
 
 
 def render_whole(name: str) -> str:
@@ -242,17 +211,19 @@ def render_whole(name: str) -> str:
     made from, energy score.
     """
     runs = whole_sr_runs(name)
-    parents = [measured_network(name, sha256) for sha256 in dict.fromkeys(map(parent_of, runs))]
-    parents = sorted(filter(None, parents), key=lambda one: -one["snapshot"]["recipe"]["epochs"])
+    parents = [
+        measured_network(name, sha256) for sha256 in dict.fromkeys(run.parent for run in runs)
+    ]
+    parents = sorted(filter(None, parents), key=lambda one: -one.recipe["epochs"])
     rows, columns = [], []
     for before in parents:
-        made = [one for one in runs if parent_of(one) == before["snapshot"]["sha256"]]
+        made = [one for one in runs if one.parent == before.sha256]
         for result in [before, *made]:
-            network, entry = result["snapshot"], report.entry_of(result, "energy")
+            network, entry = result["snapshot"], result.entry()
             recipe = network["recipe"] if network.get("loss") else {}  # pre-training has neither
             changed = [str(recipe[key]) if key in recipe else None for key in ("padding", "alpha")]
             changed.append(str(network["recipe"]["epochs"]))
-            given = [result["id"]["error"], result["id"]["mean_l1"]]
+            given = [result.error, result["id"]["mean_l1"]]
             rows.append([f"`{network['name']}`", *changed, *given, *fpr_cells(entry)])
             columns = set_names(entry)
     head = ["whole run", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁"]

@@ -5,29 +5,85 @@ from pathlib import Path
 
 from utils.evaluation import report
 from utils.evaluation.protocol import is_usual
+from utils.losses import LOSSES
 from utils.snapshots import is_complete
 from utils.training.recipes import departures
 
 from .markdown import NOTHING
+from .usual import USUAL
 
 RECORDED = report.RESULTS / "recorded"
+STAGES = ("pretrained", *LOSSES)
 
 
-def recorded_files(pattern: str) -> dict[str, dict]:
-    """{name without suffix: content} of the recorded result files of this pattern, by name."""
-    found = sorted(RECORDED.glob(f"{pattern}.json"))
-    return {path.stem: report.read_result(path) for path in found}
+class Result(dict):
+    """A result file of test.py, or another record, and what the pages ask of it."""
+
+    def __init__(self, path: Path):
+        super().__init__(report.read_result(path))
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self["snapshot"]["name"]
+
+    @property
+    def sha256(self) -> str:
+        return self["snapshot"]["sha256"]
+
+    @property
+    def parent(self) -> str | None:
+        """Checksum of the network that the snapshot was fine-tuned from."""
+        return self["snapshot"].get("parent_sha256")
+
+    @property
+    def stage(self) -> str:
+        """The loss of fine-tuning, or "pretrained"."""
+        return self["snapshot"].get("loss", "pretrained")
+
+    @property
+    def recipe(self) -> dict:
+        return self["snapshot"]["recipe"]
+
+    @property
+    def error(self) -> float:
+        """ID error in percent."""
+        return self["id"]["error"]
+
+    @property
+    def of(self) -> tuple[str, str, str]:
+        """(id set, network, stage) of the snapshot."""
+        return self["snapshot"]["dataset"], self["snapshot"]["arch"], self.stage
+
+    @property
+    def made_of(self) -> tuple:
+        """What results must have in common to stand in one row of snapshots:
+        the snapshot, the images and the precision.
+        """
+        images = [(ood["name"], ood["images"], ood.get("fingerprint")) for ood in self["ood"]]
+        made = self.sha256, self["precision"], self["id"].get("fingerprint")
+        return *made, tuple(sorted(images))
+
+    def has(self, score: str) -> bool:
+        return any(entry["score"] == score for entry in self["scores"])
+
+    def entry(self, score: str = "energy") -> dict:
+        return report.entry_of(self, score)
 
 
-def recorded_results(name: str) -> list[dict]:
+def recorded_files(pattern: str) -> list[Result]:
+    """The recorded result files of this pattern, by name."""
+    return [Result(path) for path in sorted(RECORDED.glob(f"{pattern}.json"))]
+
+
+def recorded_results(name: str) -> list[Result]:
     """The recorded results of test.py of a data set, by file name."""
-    return [one for one in recorded_files(f"{name}_*").values() if "scores" in one]  # no studies
+    return [one for one in recorded_files(f"{name}_*") if "scores" in one]  # no studies
 
 
-def recorded_file(name: str) -> dict | None:
+def recorded_file(name: str) -> Result | None:
     """The content of one recorded file, or None; ``name`` without suffix."""
-    path = RECORDED / f"{name}.json"
-    return report.read_result(path) if path.exists() else None
+    return next(iter(recorded_files(name)), None)
 
 
 def block_of(file: str, render: Callable[[dict], str]) -> Callable[..., str]:
@@ -46,7 +102,7 @@ def recorded() -> dict:
 
 
 def measured_results(folders: tuple[Path, ...]) -> dict:
-    """{(id set, network, stage, score): (entry, result, path)} of the protocol's own results.
+    """{(id set, network, stage, score): (entry, result)} of the protocol's own results.
 
     Of each stage the newest result of the last folder that has one counts (of recorded ones that of
     the longest schedule), and those of the same snapshot, OOD images and precision. A fine-tuned
@@ -54,53 +110,34 @@ def measured_results(folders: tuple[Path, ...]) -> dict:
     measured one, which its note names. Only whole runs of the papers' recipes enter, not other
     files that test.py can score.
     """
-    groups = {}
+    ranked = []
     for rank, folder in enumerate(folders):
-        for path in folder.glob("*.json"):
-            result = report.read_result(path)
-            if enters(result):
-                snapshot = result["snapshot"]
-                # git keeps no times
-                written = path.stat().st_mtime_ns * (folder != RECORDED)
-                place = (rank, written, snapshot["recipe"]["epochs"], path.name)
-                groups.setdefault(stage_of(snapshot), []).append((place, path, result))
+        for result in filter(enters, map(Result, folder.glob("*.json"))):
+            # git keeps no times
+            written = result.path.stat().st_mtime_ns * (folder != RECORDED)
+            place = (rank, written, result.recipe["epochs"], result.path.name)
+            ranked.append((place, result))
+    groups = {}
+    for _, result in sorted(ranked, key=lambda one: one[0]):
+        groups.setdefault(result.of, []).append(result)
     found, pretrained = {}, {}
-    for key, entries in sorted(groups.items(), key=lambda group: group[0][2] != "pretrained"):
-        entries.sort(key=lambda entry: entry[0])
-        if key[2] == "pretrained":
-            pretrained[key[:2]] = [e[2]["snapshot"]["sha256"] for e in entries]
+    for of in sorted(
+        groups, key=lambda of: (STAGES.index(of[2]) > 0, *of[:2], STAGES.index(of[2]))
+    ):
+        group = groups[of]
+        if of[2] == "pretrained":
+            pretrained[of[:2]] = [result.sha256 for result in group]
         else:
-            parents = pretrained.get(key[:2], [])
-            entries = made_from(parents[-1:], entries) or made_from(parents, entries)
-        for _, path, result in entries:
-            if made_of(result) == made_of(entries[-1][2]):
-                for entry in result["scores"]:
-                    found[(*key, entry["score"])] = (entry, result, path)
+            parents = pretrained.get(of[:2], [])
+            from_last, from_any = (
+                [result for result in group if result.parent in some]
+                for some in (parents[-1:], parents)
+            )
+            group = from_last or from_any
+        for result in group:
+            if result.made_of == group[-1].made_of:
+                found |= {(*of, entry["score"]): (entry, result) for entry in result["scores"]}
     return found
-
-
-def made_from(parents: list[str], entries: list[tuple]) -> list[tuple]:
-    """Those (place, path, result) whose snapshot was fine-tuned from one of these networks."""
-    return [entry for entry in entries if parent_of(entry[2]) in parents]
-
-
-def parent_of(result: dict) -> str | None:
-    """Checksum of the network that a result's snapshot was fine-tuned from."""
-    return result["snapshot"].get("parent_sha256")
-
-
-def stage_of(snapshot: dict) -> tuple[str, str, str]:
-    """(id set, network, "pretrained" or the loss of fine-tuning) of a snapshot."""
-    return snapshot["dataset"], snapshot["arch"], snapshot.get("loss", "pretrained")
-
-
-def made_of(result: dict) -> tuple:
-    """What results must have in common to stand in one row of snapshots:
-    the snapshot, the images and the precision.
-    """
-    images = [(ood["name"], ood["images"], ood.get("fingerprint")) for ood in result["ood"]]
-    made = result["snapshot"]["sha256"], result["precision"], result["id"].get("fingerprint")
-    return *made, tuple(sorted(images))
 
 
 def enters(result: dict) -> bool:
@@ -119,6 +156,7 @@ def enters(result: dict) -> bool:
         return False
     return (
         is_usual(result)
+        and snapshot.get("loss", "pretrained") in STAGES
         and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"]
         and is_folder_of(snapshot["name"].split("/")[-2], usual_folder(snapshot.get("loss")))
         and not snapshot["name"].endswith("_best")
@@ -136,10 +174,32 @@ def is_folder_of(name: str, folder: str) -> bool:
     return name in (folder, f"{folder}_code")
 
 
-def measured_network(name: str, sha256: str | None, score: str = "energy") -> dict | None:
+def measured_network(name: str, sha256: str | None, score: str = "energy") -> Result | None:
     """The recorded result, with that score, of a network by its checksum; None where there is none."""
     for result in recorded_results(name):
-        scores = {entry["score"] for entry in result["scores"]}
-        if result["snapshot"]["sha256"] == sha256 and score in scores and is_usual(result):
+        if result.sha256 == sha256 and result.has(score) and is_usual(result):
             return result
     return None
+
+
+def whole_sr_runs(name: str) -> list[Result]:
+    """Recorded results of whole SR runs, whatever their recipe,
+    in the order of crop, alpha and epochs.
+    """
+    found = [
+        one
+        for one in recorded_results(name)
+        if one.of[1:] == (USUAL["arch"], "sr")
+        and is_complete(one["snapshot"])
+        and is_usual(one)  # no other protocol's numbers beside these
+        and one.has("energy")
+    ]
+    return sorted(
+        found, key=lambda one: [one.recipe[key] for key in ("padding", "alpha", "epochs")]
+    )
+
+
+def epochs_of(result: Result) -> str:
+    """Epochs of the complete schedule, of a fine-tuned network after its parent's: ``100 + 10``."""
+    parent, own = measured_network(result.of[0], result.parent), result.recipe["epochs"]
+    return f"{parent.recipe['epochs']} + {own}" if parent else str(own)

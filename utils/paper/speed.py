@@ -15,7 +15,7 @@ APART = ("step", "memory, ", "peers, ")  # parts with tables of their own
 def render_memory() -> str:
     """Seconds and peak memory of the scores that keep or pass over all training features."""
     rows, recorded = [], results.recorded_files("benchmark_scores*")
-    for record in (one for made in recorded.values() for one in made["records"]):
+    for record in (one for made in recorded for one in made["records"]):
         size = f"{record['images']:,} x {record['width']:,}"
         names = [f"`{record['score']}`", size, record["features_dtype"], f"{record['queries']:,}"]
         numbers = (record["fit_s"], record["score_s"], record["peak_mib"] / 1024)
@@ -26,15 +26,15 @@ def render_memory() -> str:
 
 def render_performance() -> str:
     """``benchmark.json`` row by row; what was recorded on other machines has a line each."""
-    records = {
-        name: {**record, "rows": rows}
-        for name, record, rows in recorded_parts(*APART, others=True)
+    found = [
+        (record, rows)
+        for record, rows in recorded_parts(*APART, others=True)
         if "rows" in record and (rows or record["accuracy"])
-    }
-    first = records.pop("benchmark", None)
-    parts = [performance_of(first)] if first else []
-    parts += [other_machines(records)] if records else []
-    return "\n\n".join(parts) or NOTHING
+    ]
+    first = [one for one in found if one[0].path.stem == "benchmark"]
+    parts = [performance_of(*one) for one in first]
+    rest = [one for one in found if one not in first]
+    return "\n\n".join(parts + [other_machines(rest)] * bool(rest)) or NOTHING
 
 
 def render_losses() -> str:
@@ -49,29 +49,31 @@ def render_kept() -> str:
 
 def rows_of(begin: str, unit: str) -> str:
     """The rows of every recorded machine whose part begins so."""
-    rows, machines = [], {}
-    for name, record, timed in recorded_parts(begin):
+    rows, machines = [], []
+    for record, timed in recorded_parts(begin):
         for row in timed:
             part, rate = row["part"].removeprefix("memory, "), f"{row['rate']:,.0f}"
-            cells = [f"`{name}.json`", part, row["what"], rate, row["ratio"], peak_of(row)]
+            cells = [f"`{record.path.name}`", part, row["what"], rate, row["ratio"], peak_of(row)]
             rows.append(cells)
-            machines[name] = record
+        machines += [record] * bool(timed)
     head = f"measured in | part | what | {unit} | ratio | peak, MiB"
     return table(head, rows, machines_of(machines))
 
 
-def machines_of(records: dict[str, dict]) -> str:
+def machines_of(records: list[results.Result]) -> str:
     """What each of the recorded benchmarks was measured on."""
-    return "; ".join(f"`{name}.json`: {machine_of(one)}" for name, one in records.items()) + "."
+    return "; ".join(f"`{one.path.name}`: {machine_of(one)}" for one in records) + "."
 
 
-def recorded_parts(*begins: str, others: bool = False) -> Iterator[tuple[str, dict, list[dict]]]:
-    """(name, record, rows) of every recorded benchmark: the rows of parts that begin so, or of the
+def recorded_parts(
+    *begins: str, others: bool = False
+) -> Iterator[tuple[results.Result, list[dict]]]:
+    """(record, rows) of every recorded benchmark: the rows of parts that begin so, or of the
     others.
     """
-    for name, record in results.recorded_files("benchmark*").items():
+    for record in results.recorded_files("benchmark*"):
         rows = record.get("rows", ())
-        yield name, record, [row for row in rows if row["part"].startswith(begins) != others]
+        yield record, [row for row in rows if row["part"].startswith(begins) != others]
 
 
 def peak_of(row: dict) -> str | None:
@@ -83,8 +85,8 @@ def render_peers() -> str:
     """Ratios of every score to its peers' (--parts peers), a line a score and library; what is
     below 0.9 is bold.
     """
-    cells, machines = {}, {}
-    for name, record, timed in recorded_parts("peers, "):
+    cells, machines = {}, []
+    for record, timed in recorded_parts("peers, "):
         seconds = {(row["part"], row["what"]): float(np.median(row["seconds"])) for row in timed}
         for part, what in seconds:
             if what != OURS:
@@ -92,21 +94,21 @@ def render_peers() -> str:
                 _, column, score = part.split(", ", 2)
                 shown = f"{ratio:.2f}" if ratio >= SLOWER else f"**{ratio:.2f}**"
                 cells.setdefault((f"`{score}`", what), {})[column] = shown
-                machines[name] = record
+        machines += [record] * bool(timed)
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     rows = [[*names, *(found.get(c, "") for c in columns)] for names, found in cells.items()]
     head = ["score", "held against", *columns]
     return table(head, rows, machines_of(machines))
 
 
-def other_machines(records: dict[str, dict]) -> str:
+def other_machines(found: list[tuple[results.Result, list[dict]]]) -> str:
     """A line a machine: this project's and OpenVINO's ratios to the first row of each part."""
     lines = []
-    for name, record in records.items():
+    for record, rows in found:
         machine, accuracy = record["machine"], record["accuracy"]
         what = f"{machine['device_name']}, {record['precision']}"
-        cells = {"machine": f"`{name}.json`: {what}, commit {str(machine['commit'])[:7]}"}
-        for row in record["rows"]:
+        cells = {"machine": f"`{record.path.name}`: {what}, commit {str(machine['commit'])[:7]}"}
+        for row in rows:
             what, part = row["what"].strip(), row["part"]
             if what.startswith((OURS, "OpenVINO")) and not what.endswith("eager"):
                 part = part if part.startswith("inference") else part.split(",")[0]
@@ -118,10 +120,10 @@ def other_machines(records: dict[str, dict]) -> str:
     return table(columns, [[cells.get(column, "") for column in columns] for cells in lines])
 
 
-def performance_of(record: dict) -> str:
+def performance_of(record: results.Result, timed: list[dict]) -> str:
     """The table of one run of ``utils.benchmark`` and what it was measured on."""
     rows = []
-    for row in record["rows"]:
+    for row in timed:
         spread = None if row["spread"] is None else f"{row['spread']:.0%}"
         what = [row["part"], row["what"].strip()]
         rows.append([*what, f"{row['rate']:,.0f}", row["ratio"], spread, peak_of(row)])

@@ -73,7 +73,7 @@ def build(name: str, id_set: str, measured: dict) -> list[Row]:
     rows = []
     for key, printed in published_rows(TABLES[name], id_set).items():
         _, network, score, stage = key
-        entry, result, _ = measured.get((id_set, network, stage, score), (None, None, None))
+        entry, result = measured.get((id_set, network, stage, score), (None, None))
         here, official = {}, set()
         if entry:
             here = {PLACES[row["set"]]: row for row in entry["sets"]}
@@ -141,7 +141,7 @@ def pair_of(cell: Cell | None, metric: str) -> tuple[str, str]:
 def describe_notes(measured: dict) -> list[str]:
     """What the numbers were made of: a numbered line a snapshot, then the OOD and ID images."""
     lines, ood_sets, id_sets = [], {}, {}
-    results = {key[:3]: result for key, (_, result, _) in measured.items()}
+    results = {key[:3]: result for key, (_, result) in measured.items()}
     for key, place in note_numbers(measured).items():
         result, one = results[key], results[key]["snapshot"]
         outliers = one.get("outliers")
