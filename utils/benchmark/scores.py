@@ -46,16 +46,16 @@ def parse_size(text: str, form: str = "IMAGESxWIDTH") -> tuple[int, ...]:
     return numbers
 
 
-def make_outputs(count: int, width: int, seed: int, dtype: type) -> Outputs:
+def make_outputs(count: int, width: int, seed: int, dtype: type, classes: int = CLASSES) -> Outputs:
     """Outputs of ``count`` images, made by blocks in ``dtype``:
     noisy class centres after a ReLU, head = centres.
     """
-    centres = np.random.default_rng(0).normal(size=(CLASSES, width)).astype(np.float32)
-    bias = np.zeros(CLASSES, dtype=np.float32)
+    centres = np.random.default_rng(0).normal(size=(classes, width)).astype(np.float32)
+    bias = np.zeros(classes, dtype=np.float32)
     rng = np.random.default_rng(seed)
-    labels = rng.integers(CLASSES, size=count)
+    labels = rng.integers(classes, size=count)
     features = np.empty((count, width), dtype=dtype)
-    logits = np.empty((count, CLASSES), dtype=np.float32)
+    logits = np.empty((count, classes), dtype=np.float32)
     for rows in slices(count):
         block = centres[labels[rows]] + rng.standard_normal(
             (rows.stop - rows.start, width), dtype=np.float32
