@@ -18,7 +18,8 @@ class Kind:
 
     def __init__(self, name: object, *_):
         if name not in ("u1", "|u1", "uint8", b"u1", b"|u1", b"uint8"):
-            raise pickle.UnpicklingError(f"its array is of {str(name)[:20]!r}, not of uint8")
+            shown = repr(name[:20]) if isinstance(name, (str, bytes)) else "another kind"
+            raise pickle.UnpicklingError(f"its array is of {shown}, not of uint8")
 
     def __setstate__(self, state: object) -> None:
         """Byte order and layout, which one byte does not have."""
@@ -102,19 +103,35 @@ def load_plain(file: BinaryIO) -> Any:
     """The content of a pickle of dicts, lists, text, numbers and uint8 arrays, text of Python 2 as
     bytes; UnpicklingError for anything else.
     """
-    return plain(PlainUnpickler(file).load())
+    unpickler = PlainUnpickler(file)
+    return Plain(unpickler.left).of(unpickler.load())
 
 
-def plain(value: Any) -> Any:
-    """A value with its arrays in the place of what stood for them."""
-    if isinstance(value, Array):
-        if value.values is None:
-            raise pickle.UnpicklingError("it holds an array without content")
-        return value.values
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if type(value) is list and any(isinstance(part, Array) for part in value):
-        return [plain(part) for part in value]
-    if not isinstance(value, (bytes, str, int, float, list, tuple, type(None))):
-        raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
-    return value
+class Plain:
+    """Values with their arrays in the place of what stood for them.
+
+    Each has bytes of its own in a file of plain values: a list that is part of another one twice,
+    and that one too, would be a million values in a hundred bytes. ``left``: how many more may come.
+    """
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def of(self, value: Any) -> Any:
+        self.left -= len(value) if isinstance(value, (bytes, str)) else 1
+        if self.left < 0:
+            raise pickle.UnpicklingError("it says that it holds more than its own length")
+        if isinstance(value, Array):
+            if value.values is None:
+                raise pickle.UnpicklingError("it holds an array without content")
+            self.left -= value.values.size
+            return value.values
+        if isinstance(value, dict):
+            return {key: self.of(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.of, value))
+        if not isinstance(value, (bytes, str, int, float, type(None))):
+            raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise pickle.UnpicklingError("it holds a number of more than 64 bits")
+        return value
