@@ -191,7 +191,7 @@ def read_images(
     """
     source = open_source(path, inside)
     parts = decoding_parts(source, path, size, crop_only)
-    cache = Cache(Path(data) / "cache")
+    cache = Cache(Path(data) / "cache", own=r".+-[0-9a-f]{16}")
     digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape")).hexdigest()
     name = f"{path.name}-{digest[:16]}"
     found = cached_images(cache.load(name), digest, source, crop_side(size))

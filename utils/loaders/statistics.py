@@ -32,6 +32,11 @@ def typed_statistics(mean: str | None, std: str | None) -> tuple[tuple, tuple] |
     """
     if mean is None and std is None:
         return None
+    for text in filter(None, (mean, std)):
+        try:  # a state may hold any text
+            channels(text)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"mean or std: {error}") from None
     if None in (mean, std) and (mean or std) not in STATISTICS:
         told = f"--mean {mean}" if mean else f"--std {std}"
         raise ValueError(f"{told} stands alone. Give each, --mean and --std, its own numbers")

@@ -29,7 +29,7 @@ def pick_device(name: str = "auto", ngpu: int = 1) -> torch.device:
     }
     if name == "auto":
         name = next((n for n in ("cuda", "mps") if there[n]), "cpu") if ngpu else "cpu"
-    if not there[name]:
+    if not there.get(name):
         raise UserError(
             f"device '{name}' is not available here. There is: "
             f"{', '.join(n for n in there if there[n])}"

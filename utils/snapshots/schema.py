@@ -29,6 +29,15 @@ def text(value: Any) -> bool:
     return isinstance(value, str) and len(value) < 10_000
 
 
+def statistics(value: Any) -> bool:
+    """One number for each of red, green and blue."""
+    return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(number(0, 1e6), value))
+
+
+def one_of(*words: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in words
+
+
 def flag(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -57,6 +66,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
 
 
 RECIPE = {
+    "arch": text,
     "epochs": whole(1, 10**6),
     "batch_size": whole(1, 10**6),
     "test_bs": whole(1, 10**6),
@@ -71,8 +81,11 @@ RECIPE = {
     "outlier_padding": whole(0, 10**4),
     "outlier_norm": text,
     "preset": text,
-    "precision": text,
+    "precision": one_of("auto", "fp32", "bf16"),
     "loss": text,
+    "auto_margins": flag,
+    "balance": flag,
+    "accumulate": whole(1, 10**6),
     "streams": whole(1, 1000),
     "seed": whole(0, 2**63),
 }
@@ -83,6 +96,9 @@ DESCRIPTION = {
     "widen_factor": RECIPE["widen_factor"],
     "droprate": RECIPE["droprate"],
     "image_size": whole(1, 10**4),
+    "mean": statistics,
+    "std": lambda value: statistics(value) and min(value) > 0,
+    "split": number(0, 1),
     "dataset": text,
     "data": text,
     "data_fingerprint": text,
@@ -116,9 +132,12 @@ STATE = {
     "parent": text,
     "outliers": text,
 }
-GIVEN = {"image_size": whole(1, 10**4), "skip_bad": flag, "deterministic": flag} | dict.fromkeys(
-    ("id", "data", "outliers", "load", "preset", "precision", "validation_ood"), text
-)
+GIVEN = {"image_size": whole(1, 10**4), "split": number(0, 1), "accumulate": whole(1, 10**6)}
+GIVEN |= dict.fromkeys(("skip_bad", "deterministic", "balance", "new_head"), flag)
+GIVEN |= dict.fromkeys(("id", "data", "outliers", "load", "preset", "validation_ood"), text)
+GIVEN |= {"device": one_of("auto", "cpu", "cuda", "mps"), "mean": text, "std": text}
+GIVEN |= {"precision": one_of("auto", "fp32", "bf16")}
+GIVEN |= dict.fromkeys(("compile", "stream"), one_of("auto", "on", "off"))
 COMPUTED = {"fused": flag, "deterministic": flag} | dict.fromkeys(
     ("threads", "ranks"), whole(1, 10**6)
 )

@@ -5,7 +5,7 @@ import os
 
 from utils import loaders, snapshots
 from utils.losses import Loss, losses_of, sampling
-from utils.runtime import DATA, STREAMS, UserError
+from utils.runtime import DATA, STREAMS, UserError, only_read
 
 from . import recipes
 from .margins import note_borrowed, wants_margins
@@ -108,7 +108,10 @@ def beside_recipe(typed: dict, parent: dict, state: dict) -> dict:
     """The options of a run that no recipe has: typed, as the interrupted run had them, or usual."""
     recorded = state.get("recipe", {})
     run = {**USUAL, **{key: recorded[key] for key in USUAL if key in recorded}}
-    run |= state.get("given", {})
+    given = state.get("given") or {}
+    run |= {key: given[key] for key in OF_A_RUN if key in given}
+    if "data" in given and "data" not in typed:
+        only_read(given["data"])
     run |= {key: typed[key] for key in OF_A_RUN if key in typed}
     # own images: the size the network was trained at
     if parent and run.get("id") and run.get("image_size") is None:
