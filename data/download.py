@@ -31,6 +31,7 @@ if not __package__:  # as a script: the project's folder is where ``data`` is fo
 from data.archives import DownloadError, write_members  # noqa: E402
 from data.there import check_all, file_path, inspect, list_all, list_published  # noqa: E402
 from data.transfer import FetchError, obtain, set_aside  # noqa: E402
+from utils.output import guard_streams  # noqa: E402
 
 
 def unpack(path: Path, entry: dict, data: Path) -> None:
@@ -186,6 +187,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 all well, 2 a set is missing or bad or the user erred, 130 after Ctrl-C."""
+    guard_streams()
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
     command = shlex.join(["python", os.path.relpath(__file__), *map(str, argv)])

@@ -13,6 +13,8 @@ def inspect(entry: dict, path: Path) -> tuple[str, str]:
     """("good" | "missing" | "bad", what was found) for a set whose layout lies at path."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return "missing", f"nothing at {path}"
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        return "bad", f"{path} is no file"
     if path.is_dir() == (entry["extract"] is None):
         return "bad", f"{path} should be a {'file' if path.is_dir() else 'folder'}"
     if entry["extract"] is None:

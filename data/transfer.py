@@ -99,6 +99,8 @@ def ask(url: str, have: int) -> http.client.HTTPResponse | None:
 
 def transfer(url: str, part: Path, limit: int) -> None:
     """Append to ``part`` what it lacks; start anew if the server does not serve ranges."""
+    if part.is_symlink() or (part.exists() and not part.is_file()):
+        raise DownloadError(f"{part} is no file. Remove it")
     have = part.stat().st_size if part.exists() else 0
     response = ask(url, have)
     if response is None:

@@ -6,7 +6,7 @@ from .allconv import AllConvNet
 from .densenet import DenseNet
 from .foreign import HEAD_ALIASES, check_contract, clean_name, infer, load_function
 from .layers import differentiate_twice, fold, has_kernels, use_kernels
-from .plain import PACKAGES, call_builder, feature_width, linear_head
+from .plain import PACKAGES, call_builder, count_numbers, feature_width, linear_head
 from .resnet import ResNet
 from .wrn import WideResNet
 

@@ -3,7 +3,9 @@ file tell of its network.
 """
 
 import importlib
+import os
 import re
+import sys
 from collections.abc import Callable
 
 import torch
@@ -20,11 +22,14 @@ HEAD_ALIASES = {"linear.": "fc.", "classifier.": "fc."}
 def load_function(arch: str) -> Callable:
     """The function that ``module:function`` names; ValueError when there is none.
 
-    The scripts add the current folder to Python's path (utils/runtime/errors.py).
+    Only then is the current folder on Python's path: a package that is not installed is not taken
+    from there because a file names it.
     """
     module_name, _, function_name = arch.partition(":")
     if module_name in PACKAGES:
         return package_function(arch)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
     except Exception as error:  # whatever the user's module raises

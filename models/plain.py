@@ -39,6 +39,19 @@ def package_function(arch: str) -> Callable:
     return getattr(module, name)
 
 
+def count_numbers(arch: str, num_classes: int) -> int:
+    """How many numbers a network of ``timm:NAME`` or ``torchvision:NAME`` has; none of them takes
+    memory. 0 where it cannot be made without.
+    """
+    function = package_function(arch)
+    try:
+        with torch.device("meta"):
+            model = call_builder(function, num_classes)
+        return sum(value.numel() for value in model.state_dict().values())
+    except Exception:  # it computes with what it has just made
+        return 0
+
+
 def call_builder(function: Callable, num_classes: int) -> Any:
     """What a function returns when it is told the number of classes in the way it takes it: by one
     of CLASS_NAMES, among its ``**keywords``, as its first argument, or not at all.

@@ -10,6 +10,7 @@ from conftest import ROOT
 # Rooms from left to right; those of one line may import one another only from left to right too.
 ORDER = (
     "utils.interrupt",
+    "utils.output",
     "models",
     "utils.runtime",
     "utils.metrics",

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from utils.runtime import ROOT, Printed, printable
-from utils.runtime.output import guard_streams
+from utils.output import guard_streams
 
 PROGRAM = """
 import sys

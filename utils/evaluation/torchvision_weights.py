@@ -4,7 +4,11 @@ from pathlib import Path
 
 import torch
 
+from data.archives import DownloadError
+from data.transfer import transfer
 from utils.runtime import UserError, sha256_file
+
+LARGEST = 4 << 30  # bytes of a file of weights
 
 
 def is_published(name: str) -> bool:
@@ -28,10 +32,12 @@ def find_weights(name: str, download: bool = False) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not path.is_file() and download:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
         try:
-            torch.hub.download_url_to_file(weights.url, str(path), progress=False)
-        except OSError as error:
+            transfer(weights.url, part, LARGEST)
+        except (DownloadError, OSError) as error:
             raise UserError(f"{weights.url} could not be fetched ({error})") from None
+        part.replace(path)
     if not path.is_file():
         raise UserError(
             f"--model {name}: there is no {path}. Put {weights.url} there, or have it fetched: "

@@ -7,9 +7,11 @@ off heads and directories; the limits are far above any image set in use.
 import io
 import math
 import os
+import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,14 +24,18 @@ from utils.runtime import UserError, open_regular
 PIXELS = 1 << 26  # of one image, as it is and after it is resized: 268 MB of four bytes each
 IMAGE_BYTES = 1 << 28  # of one image file
 FILES = 2_000_000  # of a folder
-MEMBERS = 500_000  # of an archive: each takes a kilobyte
+MEMBERS = 2_000_000  # of an archive: ImageNet has 1.4 million images, each takes half a kilobyte
 HEAD_BYTES = 1 << 20  # of a member's own head
+GLOBAL = 100  # values in the heads of a whole tar, of which each member has a copy
 PASSED_BYTES = 1 << 32  # of a member of a compressed tar, which is unpacked to be passed over
 SECONDS = 300  # to list a folder or an archive
 DIRECTORY_BYTES = 3 << 24  # of a .zip's list of members: as many with names of 50 bytes
 PACKED = 20  # an array of photographs is never packed to less than 1/20 of its size
 FREE_BYTES = 1 << 28  # but a small one of one colour may be
 CLASSES = 100_000
+MAT_PACKED = 15  # the kind of a .mat's variable that is packed by zlib
+NUMBERS = ("double", "single", "logical", "int8", "int16", "int32", "int64")
+NUMBERS += ("uint8", "uint16", "uint32", "uint64")
 WHOLE_BYTES = 1 << 30  # of a file that is read at once: a fixed form's, whose parts are smaller
 
 
@@ -164,6 +170,13 @@ def limited(archive: zipfile.ZipFile | tarfile.TarFile, path: str | Path) -> Ite
     packed = is_packed(archive)
     for count, member in enumerate(archive.infolist() if zipped else archive):
         name, size = (member.filename, member.file_size) if zipped else (member.name, member.size)
+        if not zipped:
+            if len(archive.pax_headers) > GLOBAL:
+                raise UserError(
+                    f"{path}: its head holds more than {GLOBAL} values, of which each member would "
+                    "have a copy. Make the archive anew"
+                )
+            member.pax_headers = {}
         if count == MEMBERS or time.monotonic() > end:
             raise UserError(
                 f"{path}: listing it ended after {count} members, at most {MEMBERS} in {SECONDS} "
@@ -204,10 +217,37 @@ def check_arrays(file: BinaryIO, path: str | Path) -> None:
 
 
 def check_matrices(file: BinaryIO, names: tuple[str, ...], path: str | Path) -> None:
-    """The same for the variables of a .mat that will be read."""
+    """The same for a .mat; those variables of it that will be read are arrays of numbers."""
     length = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    for name, shape, _ in whosmat(file):
+    check_unpacked(file, path)
+    for name, shape, kind in whosmat(file):
         if name in names:
+            if kind not in NUMBERS:
+                raise UserError(f"{path}: '{name}' is of {kind}, not an array of numbers")
             check_packed(math.prod(map(int, shape)), length, f"{path}: '{name}'")
+    file.seek(0)
+
+
+def check_unpacked(file: BinaryIO, path: str | Path) -> None:
+    """UserError where a packed variable of a .mat is longer than ``check_packed`` lets pass: each is
+    unpacked and counted, as what its head says of its size need not be true.
+    """
+    file.seek(0)
+    if 0 in file.read(4):  # version 4, which packs nothing
+        file.seek(0)
+        return
+    file.seek(124)
+    order = "<" if file.read(4)[2:] == b"IM" else ">"
+    while len(head := file.read(8)) == 8:
+        kind, packed = struct.unpack(f"{order}II", head)
+        start = file.tell()
+        if kind == MAT_PACKED:
+            unpacker, size = zlib.decompressobj(), 0
+            limit = max(FREE_BYTES, PACKED * packed)
+            while size <= limit and (piece := file.read(min(1 << 16, start + packed - file.tell()))):
+                while piece and size <= limit:
+                    size += len(unpacker.decompress(piece, 1 << 24))
+                    piece = unpacker.unconsumed_tail
+            check_packed(size, packed, f"{path}: a variable")
+        file.seek(start + packed)
     file.seek(0)

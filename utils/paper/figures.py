@@ -25,7 +25,8 @@ def load_vectors(path: Path, score: str) -> dict[str, np.ndarray]:
     """{"ID": scores, OOD set: scores} of one score out of the per-image file beside a result
     (``path`` without suffix).
     """
-    with np.load(path.with_name(path.name + "_scores.npz"), allow_pickle=False) as content:
+    with runtime.open_regular(path.with_name(path.name + "_scores.npz")) as file:
+        content = np.load(file, allow_pickle=False)
         names = [name.split("/", 1)[1] for name in content.files if name.startswith(f"{score}/")]
         return {"ID" if name == "id" else name: content[f"{score}/{name}"] for name in names}
 

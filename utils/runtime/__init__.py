@@ -1,7 +1,9 @@
 """Device, seeds, disk and exit status: what every other room stands on."""
 
+from utils.output import Printed, print_note, printable
+
 from . import ranks
-from .cache import Cache
+from .cache import Cache, only_read
 from .device import (
     autocast,
     compile_inference,
@@ -34,6 +36,5 @@ from .files import (
     write_text,
 )
 from .memory import keep_freed_memory, peak_memory, whole_memory
-from .output import Printed, print_note, printable
 from .regular import check_regular, open_regular, read_json, read_regular_text
 from .seeds import STREAMS, Streams, data_generator, derive_seed, seed_all

@@ -1,6 +1,5 @@
 """The errors a user sees, and how a script ends."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import TextIO
 
 import torch
 
+from utils.output import guard_streams, printable
+
 from . import ranks
 from .memory import keep_freed_memory
-from .output import guard_streams, printable
 
 
 class UserError(Exception):
@@ -28,9 +28,6 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
     """
     program = Path(sys.argv[0]).name
     guard_streams()
-    # where a user's own network, loss or score lies when the script is run from elsewhere
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     if keep_memory:
         keep_freed_memory()
     loud = sys.stderr

@@ -192,6 +192,38 @@ def check_arch(arch: object, place: str | Path) -> None:
         )
 
 
+def check_size(arch: str, num_classes: int, state: dict[str, Tensor], path: str | Path) -> None:
+    """UserError where a package's network, whose name a file may give, is much larger than the
+    weights: before any of its memory is asked for.
+    """
+    try:
+        wanted = models.count_numbers(arch, num_classes)
+    except ValueError as error:
+        raise UserError(f"network '{arch}': {error}") from None
+    there = sum(value.numel() for value in state.values())
+    if wanted > 2 * there:
+        raise UserError(
+            f"{path} is a snapshot of another network: it holds {there:,} numbers, and '{arch}' has "
+            f"{wanted:,}"
+        )
+
+
+def check_shape(state: dict, path: str | Path) -> dict:
+    """The state of an interrupted run; UserError where its recipe names a larger network than its
+    weights are of, before that one's memory is asked for.
+    """
+    recipe, weights = state["recipe"], state["model"]
+    arch = recipe.get("arch", "wrn")
+    if arch in models.MODELS:
+        shape = {key: recipe[key] for key in ("layers", "widen_factor") if key in recipe}
+        with torch.device("meta"):
+            model = build_model({"arch": arch, "num_classes": count_classes(weights), **shape})
+        matched(model, weights, path, note=False)
+    elif arch.partition(":")[0] in models.PACKAGES:
+        check_size(arch, count_classes(weights), weights, path)
+    return state
+
+
 def known_network(state: dict) -> dict:
     """What names and shapes tell of a file's network; {} where no network here fits."""
     return next(filter(None, map(models.infer, unwrap.spellings(state))), {})
@@ -240,6 +272,8 @@ def describe(path: str | Path, state: dict[str, Tensor], arch: str | None = None
         with torch.device("meta"):  # before any of its memory is asked for
             shape = build_model(description)
         matched(shape, state, path, note=False)
+    elif description["arch"].partition(":")[0] in models.PACKAGES:
+        check_size(description["arch"], description["num_classes"], state, path)
     return description
 
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import csv
+import io
 import os
 import re
 from pathlib import Path
 
 from utils.loaders import ID_SETS
-from utils.runtime import CIFAR, UserError, locked, make_folder, write_bytes
+from utils.runtime import CIFAR, UserError, locked, make_folder, read_regular_text, write_bytes
 
 from . import published
 from .files import read_description
@@ -129,12 +130,14 @@ def training_log(path: Path) -> Path:
 
 
 def read_training_log(path: Path) -> list[dict[str, str]]:
-    """The lines of the training log beside a snapshot, [] where there is none."""
+    """The lines of the training log beside a snapshot, [] where there is none. UserError: no log."""
     log = training_log(path)
-    if not log.exists():
+    try:
+        return list(csv.DictReader(io.StringIO(read_regular_text(log), newline="")))
+    except FileNotFoundError:
         return []
-    with log.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{log} is not the log of a training ({error}). Move it away") from None
 
 
 def epoch_of(path: str | Path) -> int:
