@@ -187,7 +187,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 all well, 2 a set is missing or bad or the user erred, 130 after Ctrl-C."""
-    guard_streams()
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
     command = shlex.join(["python", os.path.relpath(__file__), *map(str, argv)])
@@ -231,4 +230,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_streams()  # names of files and what servers say may hold anything
     sys.exit(main())

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import random
 import re
 import socket
@@ -545,3 +546,47 @@ def test_a_server_whose_bytes_drip_in_ends_in_time(head, tmp_path, monkeypatch):
     finally:
         ended.set()
         listening.close()
+
+
+def test_what_a_server_says_moves_no_cursor(server, tmp_path):
+    entry = entry_for(server, b"")
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        end, _ = listening.accept()
+        with end:
+            end.recv(1 << 16)
+            end.sendall(b"HTTP/1.1 404 \x1b[2J\x1b]0;title\x07\r\nContent-Length: 0\r\n\r\n")
+
+    threading.Thread(target=answer, daemon=True).start()
+    entry["url"] = f"http://127.0.0.1:{listening.getsockname()[1]}/x"
+    sources = tmp_path / "sources.json"
+    sources.write_text(json.dumps({"sets": {"toy": entry}, "groups": {}, "aliases": {}}))
+    words = ["toy", "--data", str(tmp_path / "data"), "--sources", str(sources)]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words],
+        env={**os.environ, "no_proxy": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    listening.close()
+    assert done.returncode == 2 and "tried: " in done.stderr
+    assert "404 \\x1b[2J\\x1b]0;title\\x07" in done.stderr and "\x1b" not in done.stderr
+
+
+def test_what_is_no_file_is_not_opened(server, run, tmp_path, capsys):
+    """Named pipes, at the place of a set of one file and of a beginning; a link to elsewhere."""
+    entry = entry_for(server, b"body", layout="one.mat", extract=None)
+    data = tmp_path / "data"
+    data.mkdir()
+    os.mkfifo(data / "one.mat")
+    assert run(entry, "--check") == 2 and "is no file" in capsys.readouterr().out
+    os.mkfifo(data / "one.mat.part")
+    assert run(entry) == 2 and "one.mat.part is no file" in capsys.readouterr().err
+    (data / "one.mat.part").unlink()
+    (tmp_path / "else").write_text("kept")
+    (data / "one.mat.part").symlink_to(tmp_path / "else")
+    assert run(entry) == 2 and (tmp_path / "else").read_text() == "kept"
+    (data / "one.mat.part").unlink()
+    assert run(entry) == 0 and (data / "one.mat").read_bytes() == b"body"

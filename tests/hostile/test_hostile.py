@@ -15,6 +15,7 @@ import struct
 import tarfile
 import time
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -164,6 +165,38 @@ def test_pickles_that_do_something(tmp_path, content):
     assert "test_batch" in refused(loaders.load, "x", path=tmp_path / "c")
 
 
+def folded(part, times=40):
+    """A list or dict that holds another one twice, which holds another one twice, ..."""
+    for _ in range(times):
+        part = [part, part] if isinstance(part, list) else {b"a": part, b"b": part}
+    return part
+
+
+@pytest.mark.parametrize(
+    "content",
+    (
+        {b"data": folded([0]), b"labels": [0]},
+        {b"data": folded({b"a": 0}), b"labels": [0]},
+        {b"data": bytes(3072), b"labels": folded([0])},
+        {b"data": [bytes(1 << 16)] * 10_000, b"labels": [0]},
+        {b"data": np.zeros((1, 3072), np.uint8), b"labels": [1 << (1 << 20)]},
+    ),
+)
+def test_pickles_that_unfold(tmp_path, content):
+    (tmp_path / "c").mkdir()
+    file = tmp_path / "c" / "test_batch"
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    assert file.stat().st_size < 1 << 19
+    assert "test_batch" in refused(loaders.load, "x", path=tmp_path / "c")
+
+
+def test_a_dtype_that_is_named_by_a_list_that_unfolds(tmp_path):
+    (tmp_path / "c").mkdir()
+    name = pickle.dumps(folded([0]), protocol=2)[2:-1]
+    (tmp_path / "c" / "test_batch").write_bytes(b"\x80\x02cnumpy\ndtype\n(" + name + b"tR.")
+    assert "not of uint8" in refused(loaders.load, "x", path=tmp_path / "c")
+
+
 # ---- what is no file
 
 
@@ -308,6 +341,44 @@ def test_heads_of_a_tar(tmp_path, kind):
     for name in ("a.tar", "b.tar.gz"):
         line = refused(loaders.load, "x", path=tmp_path / name, data=tmp_path)
         assert name in line and "Make the archive" in line
+
+
+def test_values_of_a_whole_tar(tmp_path):
+    """Each member would have a copy of them: gigabytes of a file of a few megabytes."""
+    values = {f"k{i}": "v" for i in range(2000)}
+    kind = {"format": tarfile.PAX_FORMAT, "pax_headers": values}
+    with tarfile.open(tmp_path / "a.tar", "w", **kind) as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+    assert "values" in refused(loaders.load, "x", path=tmp_path / "a.tar", data=tmp_path)
+
+
+def mat_variable(dims, size, kind=9):
+    """A .mat of one packed variable X whose head says ``dims``, and which holds so many bytes."""
+
+    def part(code, content):
+        return struct.pack("<II", code, len(content)) + content + bytes(-len(content) % 8)
+
+    head = part(6, struct.pack("<II", kind, 0)) + part(5, struct.pack(f"<{len(dims)}i", *dims))
+    head += part(1, b"X") + struct.pack("<II", 2, size)
+    packer = zlib.compressobj(1)
+    pieces = [packer.compress(struct.pack("<II", 14, len(head) + size) + head)]
+    pieces += [packer.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    packed = b"".join(pieces) + packer.flush()
+    start = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
+    return start + struct.pack("<II", 15, len(packed)) + packed
+
+
+def test_a_variable_that_is_longer_than_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounds, "FREE_BYTES", 1 << 22)
+    (tmp_path / "a.mat").write_bytes(mat_variable((32, 32, 3, 10), 1 << 26))
+    assert "packed into" in refused(loaders.load, "x", path=tmp_path / "a.mat")
+
+
+def test_a_variable_of_no_numbers(tmp_path):
+    cell = np.empty((1, 1), object)
+    cell[0, 0] = np.zeros((32, 32, 3, 2), np.uint8)
+    savemat(tmp_path / "a.mat", {"X": cell, "y": [1, 2]})
+    assert "of cell" in refused(loaders.load, "x", path=tmp_path / "a.mat")
 
 
 def test_a_map_of_a_sparse_file(tmp_path):

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
+import models
 from utils import runtime
 from utils.runtime import errors, memory
 
 FAULTS = """
 import resource, sys
+import models
 from utils import runtime
 sys.argv[0] = "script"
 def main():
@@ -46,11 +48,14 @@ def test_a_script_keeps_memory_before_its_work(monkeypatch):
     assert calls == ["main"]
 
 
-def test_the_current_folder_is_searched_once_and_last(monkeypatch, tmp_path):
+def test_the_current_folder_is_searched_last_and_for_a_function_of_ones_own(monkeypatch, tmp_path):
+    (tmp_path / "a_net_of_my_own.py").write_text("def net(classes): return classes\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(errors.sys, "path", ["first"])
+    assert runtime.run(lambda: 0, keep_memory=False) == 0
+    assert errors.sys.path == ["first"]  # a package that a file names is not taken from there
     for _ in range(2):
-        assert runtime.run(lambda: 0, keep_memory=False) == 0
+        assert models.load_function("a_net_of_my_own:net")(3) == 3
     assert errors.sys.path == ["first", str(tmp_path)]
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from utils.runtime import ROOT, Printed, printable
 from utils.output import guard_streams
+from utils.runtime import ROOT, Printed, printable
 
 PROGRAM = """
 import sys

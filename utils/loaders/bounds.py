@@ -244,7 +244,9 @@ def check_unpacked(file: BinaryIO, path: str | Path) -> None:
         if kind == MAT_PACKED:
             unpacker, size = zlib.decompressobj(), 0
             limit = max(FREE_BYTES, PACKED * packed)
-            while size <= limit and (piece := file.read(min(1 << 16, start + packed - file.tell()))):
+            while size <= limit and (
+                piece := file.read(min(1 << 16, start + packed - file.tell()))
+            ):
                 while piece and size <= limit:
                     size += len(unpacker.decompress(piece, 1 << 24))
                     piece = unpacker.unconsumed_tail

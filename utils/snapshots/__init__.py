@@ -3,6 +3,7 @@
 from .files import (
     build_model,
     check_arch,
+    check_shape,
     describe,
     is_complete,
     load_model,

@@ -75,7 +75,7 @@ RECIPE = {
     "momentum": number(0, 1),
     "decay": number(0, 1e6),
     "droprate": number(0, 1),
-    "layers": whole(1, 10**4),
+    "layers": whole(1, 1500),  # more take too long to be made
     "widen_factor": whole(1, 10**4),
     "padding": whole(0, 10**4),
     "outlier_padding": whole(0, 10**4),

@@ -289,7 +289,7 @@ def load_state(folder: str | Path, stem: str) -> dict:
             f"nothing to resume: {stem}.resume.pt does not exist in {folder}. "
             f"There is: {there}. {advice}"
         )
-    return snapshots.check_shape(check_state(snapshots.read_pt(path), path), path)
+    return check_state(snapshots.read_pt(path), path)
 
 
 def goes_on(folder: str | Path, stem: str, recipe: dict, sources: dict) -> bool:

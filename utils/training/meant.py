@@ -114,7 +114,8 @@ def find_interrupted(args: Namespace, stage: str) -> tuple[dict, str]:
     seed = 1 if args.seed is None else args.seed
     stem = found[0] if found else ended(folder, of_any_seed, typed)
     stem = stem or usual_stem(stage, args.dataset, args.arch or "wrn", seed)
-    return there.get(stem) or files.load_state(folder, stem), stem
+    state = there.get(stem) or files.load_state(folder, stem)
+    return snapshots.check_shape(state, files.find_state(folder, stem)), stem
 
 
 def is_of(pattern: re.Pattern, stem: str, arch: str | None) -> bool:
