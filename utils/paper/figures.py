@@ -44,21 +44,24 @@ def roc_points(id_scores: np.ndarray, ood_scores: np.ndarray, count: int = 400) 
     )
 
 
+def draw_densities(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
+    """The densities of the rows of ``draw`` that the energy scores, if there are any: its files."""
+    energies = [row for row in rows if row[3] == "energy"][:4]
+    groups = [(method, vectors_to_show(*given)) for method, *given in energies]
+    place = FOLDER / file_name(args, "densities")
+    return list(plots.plot_densities(groups, place, ENERGY_LABEL)) if groups else []
+
+
 def draw(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
     """Write every figure that the measured rows allow; returns the paths without suffix.
 
     rows: (method, result, path of its files without suffix, score).
-    Densities are of the methods that the energy scores.
     """
 
     def place(kind: str) -> Path:
         return FOLDER / file_name(args, kind)
 
-    made = []
-    energies = [row for row in rows if row[3] == "energy"][:4]
-    if energies:
-        groups = [(method, vectors_to_show(*given)) for method, *given in energies]
-        made += plots.plot_densities(groups, place("densities"), ENERGY_LABEL)
+    made = draw_densities(rows, args)
     entries = {method: report.entry_of(result, score) for method, result, _, score in rows}
     bars = {
         method: {

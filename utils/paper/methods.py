@@ -8,7 +8,7 @@ from utils.evaluation import printed, report
 from utils.losses import LOSSES
 from utils.training import options
 
-from . import figures, pages, plots, results, tables
+from . import figures, pages, results, tables
 from .commands import evaluate
 from .published import ID_SETS, METHODS, TABLE_METHODS, TABLES, published_rows
 from .trained import snapshot_of, train
@@ -29,11 +29,7 @@ def chain(args: argparse.Namespace) -> None:
         measured[loss] = evaluate(file, [LOSSES[loss].score], words)
     rows = [(method, *measured[loss], score) for method, loss, score in METHODS]
     write_table(args, rows)
-    groups = [
-        (method, figures.vectors_to_show(*given)) for method, *given in rows if given[2] == "energy"
-    ]
-    place = figures.FOLDER / file_name(args, "densities")
-    figure, _ = plots.plot_densities(groups, place, figures.ENERGY_LABEL)
+    figure, _ = figures.draw_densities(rows, args)
     print(f"figure: {runtime.short_path(figure)}")
     print(f"{time.perf_counter() - start:.0f} seconds in all")
 

@@ -235,11 +235,10 @@ def plot_training_curves(
     right.set(xlabel="Epoch", ylabel="ID test error (%)")
     if label:
         right.legend()
-    for ax, drawn in ((left, [curve[0] for curve in curves]), (right, [error])):
+    for ax in (left, right):
         ax.grid(True)
-        values = np.concatenate([*drawn, [0.0]])
-        low, high = np.nanmin(values), np.nanmax(values)
-        ax.set_ylim(1.1 * low, (1.6 if len(drawn) > 4 else 1.3) * high or 1)  # room for the legend
+        ax.margins(y=0.1)
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
         ax.xaxis.get_major_locator().set_params(integer=True)
     spent = f"{np.nanmean(seconds):.0f} s an epoch" if np.isfinite(seconds).any() else None
     fig.suptitle(", ".join(filter(None, (title, spent))), fontsize=10)

@@ -1,7 +1,7 @@
 """The papers' numbers, CIFAR/published.json, and which of their tables are shown."""
 
 import json
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import NamedTuple
 
 from utils.loaders import SIX_SETS, SOURCES
@@ -20,43 +20,20 @@ METHODS = tuple(m for m, entry in zip(TABLE_METHODS, PUBLISHED["methods"]) if en
 
 
 class Table(NamedTuple):
-    """A published table: its title, its source in published.json, its metrics,
-    and the records that are its rows.
+    """A published table: its title, its source in published.json, its metrics, and the values that
+    the fields of the records that are its rows have.
     """
 
     title: str
     source: str
-    metrics: tuple
-    has: Callable = lambda record: True
+    metrics: list
+    rows: dict = {}
+
+    def has(self, record: dict) -> bool:
+        return all(record[field] in values for field, values in self.rows.items())
 
 
-def is_mean(record: dict) -> bool:
-    """Whether a record is a mean over the sets, or the ID error, which is of no set."""
-    return record["ood_set"] in (None, "average")
-
-
-TABLES = {
-    "sr": Table("SR, PAKDD 2022: mean FPR95 over the six sets", "sr", ("fpr95",)),
-    "srf1": Table(
-        "SR framework, Sci. Rep. 2024: all methods, means over the six sets",
-        "srf",
-        ("fpr95", "auroc", "aupr"),
-        lambda r: is_mean(r) and r["network"] == "wrn" and r["method"] != "Baseline",
-    ),
-    "srf3": Table(
-        "SR framework, Sci. Rep. 2024: SR on four networks, means over the six sets",
-        "srf",
-        ("fpr95", "auroc", "aupr"),
-        lambda r: is_mean(r) and r["method"] in ("Baseline", "SR"),
-    ),
-    "srf4": Table(
-        "SR framework, Sci. Rep. 2024: SR on each set",
-        "srf",
-        ("fpr95", "auroc"),
-        lambda r: r["network"] == "wrn" and r["method"] in ("Baseline", "SR"),
-    ),
-    "energy": Table("Energy, NeurIPS 2020: each set", "energy", ("fpr95", "auroc", "aupr")),
-}
+TABLES = {name: Table(**entry) for name, entry in PUBLISHED["tables"].items()}
 
 
 def published_rows(table: Table, id_set: str) -> dict:
