@@ -7,7 +7,6 @@ CIFAR/README.md shows the tables, RESULTS.tex has them for LaTeX, and RESULTS.cs
 each number, with what it was made of.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from utils.evaluation import report
@@ -144,16 +143,19 @@ def describe_notes(measured: dict) -> list[str]:
     results = {key[:3]: result for key, (_, result) in measured.items()}
     for key, place in note_numbers(measured).items():
         result, one = results[key], results[key]["snapshot"]
-        outliers = one.get("outliers")
-        lines.append(
-            f"[{place}] `{one['name']}`"
-            + (f", from `{one['parent'].removesuffix('.pt')}`" if "parent" in one else "")
-            + f": {display(key[0])}, seed {one['seed']}, "
-            f"{one['recipe']['epochs']} epochs, {one['train_images']:,} training images, "
-            + (f"{outliers['images']:,} outliers of {outliers['name']}, " if outliers else "")
-            + f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}, "
-            f"scored in {result['precision']}, sha256 {one['sha256'][:12]}."
-        )
+        parent, outliers = one.get("parent", "").removesuffix(".pt"), one.get("outliers")
+        told = [
+            display(key[0]),
+            f"seed {one['seed']}",
+            f"{one['recipe']['epochs']} epochs",
+            f"{one['train_images']:,} training images",
+            outliers and f"{outliers['images']:,} outliers of {outliers['name']}",
+            f"ID accuracy {result['id']['accuracy']:.2f} % of {result['id']['images']:,}",
+            f"scored in {result['precision']}",
+            f"sha256 {one['sha256'][:12]}",
+        ]
+        name = f"`{one['name']}`" + f", from `{parent}`" * bool(parent)
+        lines.append(f"[{place}] {name}: {', '.join(filter(None, told))}.")
         images = tuple((ood["name"], ood["images"]) for ood in result["ood"])
         ood_sets.setdefault(images, []).append(f"[{place}]")
         id_sets.setdefault(result["id"].get("fingerprint"), []).append(f"[{place}]")
@@ -200,63 +202,56 @@ def render_markdown(measured: dict) -> str:
 def render_csv(measured: dict) -> str:
     """RESULTS.csv: a line for each row, OOD set and metric of every table."""
     lines = [
-        {"table": name, "id_set": id_set, **line_of(row, place, metric)}
+        {"table": name, "id_set": id_set, **line_of(row, metric, *place)}
         for id_set in shown_sets(measured)
         for name, table in TABLES.items()
         for row in build(name, id_set, measured)
-        for place in lines_of(row)
+        for place in places_of(row)
         for metric in table.metrics
     ]
     return report.csv_text(lines, "\n")
 
 
-def line_of(row: Row, place: tuple, metric: str) -> dict:
-    """A line of RESULTS.csv, without its first columns, of a place that ``lines_of`` gives."""
-    ood_set, printed, here, error, note = place
-    record, value = printed.get(metric), here.get(KEYS[metric])
+def places_of(row: Row) -> list[tuple[str, dict, dict, str]]:
+    """(OOD set, published records, measured row or {}, note) of the lines of a row: the paper's
+    sets, then the other images.
+    """
+    papers, others = [], []
+    for place, cell in row.cells.items():
+        note = row.note or "paper's images not at hand" * (not cell.official)
+        papers.append((place, cell.printed, cell.row if cell.official else {}, note))
+        if cell.row and not cell.official:
+            name = MEAN if place == "average" else own_name(cell.row)
+            others.append((name, {}, cell.row, "not the paper's images"))
+    return papers + others
+
+
+def line_of(row: Row, metric: str, ood_set: str, printed: dict, here: dict, note: str) -> dict:
+    """A line of RESULTS.csv, without its first columns."""
+    record, value, key = printed.get(metric), here.get(KEYS[metric]), KEYS[metric]
+    compared = record and value is not None and flag_of(record) != "misprint"
+    first = row.error if ood_set == next(iter(row.cells)) else None  # once a row
+    own = row.result if row.result and (first or ood_set == MEAN) else None
     result = row.result if here else {}
     snapshot = result.get("snapshot", {})
-    own_error = row.result["id"]["error"] if row.result and (error or ood_set == MEAN) else None
-    counted = here if "n" in here else {}
     return {
-        **{key: getattr(row, key) for key in ("method", "network", "score", "stage")},
+        **{field: getattr(row, field) for field in ("method", "network", "score", "stage")},
         "ood_set": ood_set,
         "metric": metric,
         "published": number(record and record["value"]),
         "flag": flag_of(record),
         "measured": number(value),
-        "sd": number(markdown.sd_of(here, KEYS[metric])),
-        "difference": number(difference(record, value), sign=True),
-        **{key: counted.get(key, "") for key in ("n", "drawn", "draws")},
-        "id_error_published": number(error and error["value"]),
-        "id_error": number(own_error),
+        "sd": number(markdown.sd_of(here, key)),
+        "difference": number(value - record["value"], sign=True) if compared else "",
+        **{field: here.get(field, "") if "n" in here else "" for field in ("n", "drawn", "draws")},
+        "id_error_published": number(first and first["value"]),
+        "id_error": number(own and own["id"]["error"]),
         "epochs": snapshot.get("recipe", {}).get("epochs", ""),
         "seed": snapshot.get("seed", ""),
         "precision": result.get("precision", ""),
         "snapshot_sha256": snapshot.get("sha256", ""),
         "note": note,
     }
-
-
-def lines_of(row: Row) -> Iterator[tuple]:
-    """(OOD set, published records, measured row or {}, published ID error, note):
-    the paper's sets, then the other images.
-    """
-    for at, (place, cell) in enumerate(row.cells.items()):
-        note = row.note or ("" if cell.official else "paper's images not at hand")
-        error = row.error if at == 0 else None
-        yield place, cell.printed, cell.row if cell.official else {}, error, note
-    for place, cell in row.cells.items():
-        if cell.row and not cell.official:
-            name = MEAN if place == "average" else own_name(cell.row)
-            yield name, {}, cell.row, None, "not the paper's images"
-
-
-def difference(record: dict | None, value: float | None) -> float | None:
-    """Measured minus published, None where they are not to be compared."""
-    if record is None or value is None or flag_of(record) == "misprint":
-        return None
-    return value - record["value"]
 
 
 def tabular(head: list[str], rows: list[list[str]], columns: str = "") -> str:
