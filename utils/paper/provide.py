@@ -24,19 +24,9 @@ MANIFEST = snapshots.SNAPSHOTS / "manifest.json"
 # test images, evenly spread, whose number of correct ones is recorded for a quick check of a copy
 PART = 1000
 REFERENCE = 20  # patches whose scores are recorded
-LISTED = (
-    "dataset",
-    "arch",
-    "layers",
-    "widen_factor",
-    "num_classes",
-    "loss",
-    "outliers",
-    "seed",
-    "train_images",
-    "id_accuracy",
-    "part",
-)
+# what manifest.json has of a snapshot's description
+LISTED = ("dataset", "arch", "layers", "widen_factor", "num_classes", "loss", "outliers", "seed")
+LISTED += ("train_images", "id_accuracy", "part")
 
 
 def part(count: int) -> np.ndarray:
@@ -146,29 +136,16 @@ def render_snapshots() -> str:
         return "None yet."
     rows = []
     for entry in report.read_result(MANIFEST)["snapshots"]:
-        file = MANIFEST.parent / entry["file"]
-        outliers = entry.get("outliers")
+        file, outliers = MANIFEST.parent / entry["file"], entry["outliers"]
         seconds = [float(line["time(s)"]) for line in snapshots.read_training_log(file)]
-        rows.append(
-            [
-                f"`{file.parent.name}/{file.stem}`",
-                entry["dataset"],
-                network_of(entry),
-                entry["loss"] or "cross-entropy",
-                outliers and f"{outliers['name']} ({outliers['images']:,})",
-                entry["epochs"],
-                f"{statistics.median(seconds):,.0f}" if seconds else None,
-                entry["seed"],
-                entry["id_accuracy"],
-                trained_in(file),
-                f"{entry['bytes'] / 1e6:.1f}",
-            ]
-        )
-    return table(
-        "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, % | "
-        "trained in | MB",
-        rows,
-    )
+        names = [f"`{file.parent.name}/{file.stem}`", entry["dataset"], network_of(entry)]
+        names.append(entry["loss"] or "cross-entropy")
+        names.append(outliers and f"{outliers['name']} ({outliers['images']:,})")
+        spent = f"{statistics.median(seconds):,.0f}" if seconds else None
+        made = [entry["epochs"], spent, entry["seed"], entry["id_accuracy"], trained_in(file)]
+        rows.append([*names, *made, f"{entry['bytes'] / 1e6:.1f}"])
+    head = "snapshot | ID | network | loss | outliers | epochs | s an epoch | seed | ID accuracy, %"
+    return table(f"{head} | trained in | MB", rows)
 
 
 def trained_in(file: Path) -> str:

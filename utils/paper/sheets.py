@@ -31,28 +31,18 @@ def draw_sheet(found: Verdicts) -> Path:
     probability and score; returns the .png.
     """
     order, half = found.order, COLUMNS * ROWS
-    blocks = [("in", order[:half]), ("out", order[-half:])]
+    blocks = {f"The {half} most in": order[:half], f"The {half} most out": order[-half:]}
     if len(order) <= 2 * half:
-        blocks = [("all", order)]
-    columns = min(COLUMNS, max(len(places) for _, places in blocks))
-    rows = [-(-len(places) // columns) for _, places in blocks]
+        blocks = {"All images, the most in first": order}
+    columns = min(COLUMNS, max(map(len, blocks.values())))
+    rows = [-(-len(places) // columns) for places in blocks.values()]
     fig = new_figure(0.6 + 1.95 * sum(rows) + 0.35 * len(blocks))
-    titles = {
-        "all": "All images, the most in first",
-        "in": f"The {half} most in",
-        "out": f"The {half} most out",
-    }
-    fig.suptitle(
-        (
-            f"{found.label} on {shorten(found.images.name, 40)}: in where the score is at most "
-            f"{found.threshold.value:.5g}"
-        ),
-        fontsize=10,
-        parse_math=False,
-    )
+    told = f"in where the score is at most {found.threshold.value:.5g}"
+    title = f"{found.label} on {shorten(found.images.name, 40)}: {told}"
+    fig.suptitle(title, fontsize=10, parse_math=False)
     parts = np.atleast_1d(fig.subfigures(len(blocks), 1, height_ratios=rows))
-    for part, count, (kind, places) in zip(parts, rows, blocks):
-        part.suptitle(titles[kind], fontsize=10, fontweight="bold")
+    for part, count, (title, places) in zip(parts, rows, blocks.items()):
+        part.suptitle(title, fontsize=10, fontweight="bold")
         grid = part.subplots(count, columns, squeeze=False).ravel()
         for ax in grid:
             ax.set_axis_off()
@@ -107,14 +97,9 @@ def draw_shared(found: list, stem: Path) -> Path:
         near = near[np.argsort(shared.difference[near], kind="stable")]
         few = exact[: COLUMNS // 2 if len(near) else COLUMNS]
         places = np.linspace(0, len(near) - 1, min(COLUMNS - len(few), len(near))).astype(int)
-        part.suptitle(
-            (
-                f"{shorten(pair['second'], 30)} above, {shorten(pair['first'], 30)} below: "
-                f"{pair['exact']} exact, {pair['near']} near"
-            ),
-            fontsize=9,
-            parse_math=False,
-        )
+        sides = f"{shorten(pair['second'], 30)} above, {shorten(pair['first'], 30)} below"
+        title = f"{sides}: {pair['exact']} exact, {pair['near']} near"
+        part.suptitle(title, fontsize=9, parse_math=False)
         grid = part.subplots(2, COLUMNS, squeeze=False)
         for ax in grid.ravel():
             ax.set_axis_off()
