@@ -11,7 +11,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from utils.paper import drawing, plots
-from utils.runtime import UserError
 
 RANDOM = np.random.default_rng(0)
 ID, OOD = RANDOM.normal(-8, 2, 300), RANDOM.normal(-4, 2, 100)
@@ -261,26 +260,6 @@ def test_a_sweep_is_sorted_by_its_values(figure):
     assert fig.axes[0].lines[1].get_xdata()[0] == 2
     with pytest.raises(ValueError, match="3 values for 2 alphas"):
         plots.plot_sweep([0, 1], {"L1": [1, 2, 3]}, "unused")
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: plots.plot_densities([], "unused", "score"),
-        lambda: plots.plot_densities([("a", {"ID": ID})], "unused", "score"),
-        lambda: plots.plot_roc({}, "unused"),
-        lambda: plots.plot_bars({}, "unused"),
-        lambda: plots.plot_bars({"MSP": {}}, "unused"),
-        lambda: plots.plot_sparsity(np.empty((0, 4)), FEATURES, "unused"),
-        lambda: plots.plot_training_curves([], "unused"),
-        lambda: plots.plot_heat([], [], [], "unused"),
-        lambda: plots.plot_sweep([], {"L1": []}, "unused"),
-        lambda: plots.plot_sweep([1], {}, "unused"),
-    ],
-)
-def test_nothing_to_plot_is_a_users_error(draw):
-    with pytest.raises(UserError, match="nothing to plot"):
-        draw()
 
 
 def visible_texts(fig):

@@ -4,16 +4,15 @@ No pyplot: a Figure of its own needs no display and leaves the caller's matplotl
 """
 
 import io
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.runtime import UserError, write_bytes
+from utils.runtime import write_bytes
 
 # Okabe & Ito: told apart with every common colour blindness;
 # without yellow, too pale on white, and grey for black.
@@ -46,7 +45,6 @@ STYLE = {
     "svg.hashsalt": "ood",
 }
 styled = matplotlib.rc_context(STYLE)  # as a decorator: the settings hold during the call only
-Some = TypeVar("Some", bound=Sized)
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
@@ -71,13 +69,6 @@ def save_figure(
         paths.append(Path(f"{path_stem}{suffix}"))
         write_bytes(paths[-1], buffer.getvalue())
     return tuple(paths)
-
-
-def need(values: Some, what: str) -> Some:
-    """``values``, or UserError when there is nothing to draw."""
-    if not len(values):
-        raise UserError(f"nothing to plot: {what} is empty")
-    return values
 
 
 def as_numbers(values: Iterable) -> np.ndarray:

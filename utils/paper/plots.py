@@ -21,7 +21,6 @@ from .drawing import (
     as_numbers,
     draw_scores,
     draw_stairs,
-    need,
     new_figure,
     save_figure,
     score_window,
@@ -72,9 +71,8 @@ def plot_densities(
         (title, {k: np.asarray(v, dtype=np.float64).ravel() for k, v in sets.items()})
         for title, sets in groups
     ]
-    need(groups, "the list of methods")
     names = list(dict.fromkeys(k for _, sets in groups for k in sets if k != "ID"))
-    fig = new_figure(1.15 * len(need(names, "the list of OOD sets")) + 1.1)
+    fig = new_figure(1.15 * len(names) + 1.1)
     axes, labelled = fig.subplots(len(names), len(groups), squeeze=False), set()
     for column, (title, sets) in zip(axes.T, groups):
         window, last = score_window(sets.values()), None
@@ -109,7 +107,7 @@ def plot_roc(
     """
     fig = new_figure(5.0, 6.4)
     ax = fig.subplots()
-    for k, (label, shares) in enumerate(need(curves, "the dict of curves").items()):
+    for k, (label, shares) in enumerate(curves.items()):
         fpr, tpr = (100 * np.asarray(share, dtype=float) for share in shares)
         dash = DASHES[k // len(COLOURS) % len(DASHES)]
         style = {"color": COLOURS[k % len(COLOURS)], "linestyle": dash, "clip_on": False}
@@ -144,9 +142,9 @@ def plot_bars(table: Mapping[str, Mapping[str, tuple]], path_stem: str | Path) -
     table: {method: {set: (mean, sd)}} in percent; sd may be None or NaN (no error bar),
     a set may be missing.
     """
-    methods = list(need(table, "the table of methods"))
+    methods = list(table)
     names = list(dict.fromkeys(k for cells in table.values() for k in cells))
-    columns = min(len(need(names, "the list of OOD sets")), 8)
+    columns = min(len(names), 8)
     rows = -(-len(names) // columns)
     fig = new_figure(rows * (0.62 + 0.25 * len(methods)) + 0.25)
     axes = fig.subplots(rows, columns, squeeze=False, sharey=True)
@@ -179,7 +177,6 @@ def plot_sparsity(before: Values, after: Values, path_stem: str | Path) -> tuple
     arrays = (("Pretrained", before, BLUE, "-"), ("SR", after, ORANGE, "--"))
     for label, features, colour, dash in arrays:
         features = np.atleast_2d(np.asarray(features, dtype=np.float64))
-        need(features.ravel(), f"the array of features '{label}'")
         share = 100 * (np.abs(features) < NEAR_ZERO).mean(axis=1)
         heights, edges = np.histogram(share, np.linspace(0, 100, 51))
         told = f"{label}: {share.mean():.1f} % on average"
@@ -210,7 +207,6 @@ def plot_training_curves(
     gap. Every further column is a term of the training loss, and a line; of them cross-entropy
     alone is what the test loss is.
     """
-    need(rows, "the training CSV")
     columns = ("epoch", "time(s)", "train_loss", "test_loss", "test_error(%)")
     epoch, seconds, train, test, error = (
         as_numbers([row.get(column) for row in rows]) for column in columns
@@ -254,12 +250,12 @@ def plot_sweep(
     alphas (A,); curves: {name with unit: (A,)}, for instance ID accuracy (%), mean L1, validation
     FPR95 (%); a NaN leaves a gap; chosen: the value to mark. No axis is shorter than 1.
     """
-    values = need(np.asarray(alphas, dtype=np.float64), "the list of alphas")
+    values = np.asarray(alphas, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     values = values[order]
     turned = 45 if len(values) * len(curves) > 16 else 0
     fig = new_figure(3.0)
-    panels = fig.subplots(1, len(need(curves, "the dict of curves")), squeeze=False)[0]
+    panels = fig.subplots(1, len(curves), squeeze=False)[0]
     for k, (ax, (name, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
         if len(curve) != len(values):
             raise ValueError(f"curve '{name}' has {len(curve)} values for {len(values)} alphas")
@@ -287,7 +283,7 @@ def plot_heat(
 
     values (R,C) in percent; a NaN is an empty cell. columns, rows: the labels.
     """
-    values = need(np.asarray(values, dtype=np.float64), "the matrix")
+    values = np.asarray(values, dtype=np.float64)
     fig = new_figure(0.9 + 0.26 * len(rows))
     ax = fig.subplots()
     ax.imshow(values, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")

@@ -174,10 +174,10 @@ def is_folder_of(name: str, folder: str) -> bool:
     return name in (folder, f"{folder}_code")
 
 
-def measured_network(name: str, sha256: str | None, score: str = "energy") -> Result | None:
-    """The recorded result, with that score, of a network by its checksum; None where there is none."""
+def measured_network(name: str, sha256: str | None) -> Result | None:
+    """The recorded result, with the energy score, of a network by its checksum, or None."""
     for result in recorded_results(name):
-        if result.sha256 == sha256 and result.has(score) and is_usual(result):
+        if result.sha256 == sha256 and result.has("energy") and is_usual(result):
             return result
     return None
 
