@@ -7,6 +7,8 @@ from pathlib import Path
 from utils import runtime, snapshots
 from utils.evaluation import report
 
+from .results import Result
+
 
 def run_script(command: list) -> None:
     """Print and run a script of the project, [script, word, ...]; SystemExit with its status if it
@@ -24,19 +26,14 @@ def run_script(command: list) -> None:
         raise SystemExit(status)
 
 
-def evaluate(
-    file: Path, labels: list[str], words: list, place: Path | None = None
-) -> tuple[dict, Path]:
-    """Run test.py with these scores and options on a snapshot, in CIFAR/results or another place;
-    returns (its result, the path of its files without suffix).
+def evaluate(file: Path, labels: list[str], words: list, place: Path | None = None) -> Result:
+    """The result of test.py with these scores and options on a snapshot, written in CIFAR/results
+    or another place.
     """
     where = ["--save", place] if place else []
     model = file if place else snapshots.short_name(file)
     run_script(["test.py", "--model", model, "--score", ",".join(labels), *words, *where])
-    found = [
-        path
-        for path in (place or report.RESULTS).glob(f"{report.result_name(file, labels)}*.json")
-        if report.read_result(path, True)["snapshot"]["sha256"] == runtime.sha256_file(file)
-    ]
-    path = max(found, key=lambda path: path.stat().st_mtime_ns)
-    return report.read_result(path), path.with_suffix("")
+    name, sha256 = report.result_name(file, labels), runtime.sha256_file(file)
+    found = map(Result, (place or report.RESULTS).glob(f"{name}*.json"))
+    made = [result for result in found if result.sha256 == sha256]
+    return max(made, key=lambda result: result.path.stat().st_mtime_ns)

@@ -8,24 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from utils import runtime, snapshots
-from utils.evaluation import report
 from utils.evaluation.case import load_id_set
 from utils.evaluation.load import load_network
 
 from . import plots
 from .markdown import sd_of
 from .published import display, is_official, own_name
+from .results import Result
 from .usual import file_name
 
 FOLDER = runtime.CIFAR / "figures"
 ENERGY_LABEL = "Energy score (larger = more OOD)"
 
 
-def load_vectors(path: Path, score: str) -> dict[str, np.ndarray]:
-    """{"ID": scores, OOD set: scores} of one score out of the per-image file beside a result
-    (``path`` without suffix).
-    """
-    with runtime.open_regular(path.with_name(path.name + "_scores.npz")) as file:
+def load_vectors(result: Result, score: str) -> dict[str, np.ndarray]:
+    """{"ID": scores, OOD set: scores} of one score out of the per-image file beside a result."""
+    with runtime.open_regular(result.path.with_name(f"{result.path.stem}_scores.npz")) as file:
         content = np.load(file, allow_pickle=False)
         names = [name.split("/", 1)[1] for name in content.files if name.startswith(f"{score}/")]
         return {"ID" if name == "id" else name: content[f"{score}/{name}"] for name in names}
@@ -46,7 +44,7 @@ def roc_points(id_scores: np.ndarray, ood_scores: np.ndarray, count: int = 400) 
 
 def draw_densities(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
     """The densities of the rows of ``draw`` that the energy scores, if there are any: its files."""
-    energies = [row for row in rows if row[3] == "energy"][:4]
+    energies = [row for row in rows if row[2] == "energy"][:4]
     groups = [(method, vectors_to_show(*given)) for method, *given in energies]
     place = FOLDER / file_name(args, "densities")
     return list(plots.plot_densities(groups, place, ENERGY_LABEL)) if groups else []
@@ -55,14 +53,14 @@ def draw_densities(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
 def draw(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
     """Write every figure that the measured rows allow; returns the paths without suffix.
 
-    rows: (method, result, path of its files without suffix, score).
+    rows: (method, result, score).
     """
 
     def place(kind: str) -> Path:
         return FOLDER / file_name(args, kind)
 
     made = draw_densities(rows, args)
-    entries = {method: report.entry_of(result, score) for method, result, _, score in rows}
+    entries = {method: result.entry(score) for method, result, score in rows}
     bars = {
         method: {
             shown_name(row): (row["fpr95"], sd_of(row, "fpr95"))
@@ -74,24 +72,20 @@ def draw(rows: list[tuple], args: argparse.Namespace) -> list[Path]:
     sets = next(iter(entries.values()))["sets"]
     one = [sets[0], *filter(is_official, sets)][-1]
     curves = {}
-    for method, _, path, score in rows:
-        vectors = load_vectors(path, score)
+    for method, result, score in rows:
+        vectors = load_vectors(result, score)
         curves[method] = roc_points(vectors["ID"], vectors[one["set"]])
     title = f"ID {display(args.dataset)} against {shown_name(one)}"
     made += plots.plot_roc(curves, place("roc"), title)
-    results = {method: result for method, result, _, _ in rows}
+    results = {method: result for method, result, _ in rows}
     if {"Energy", "SR"} <= set(results):
         before, after = (id_features(results[method], args) for method in ("Energy", "SR"))
         made += plots.plot_sparsity(before, after, place("sparsity"))
-    stages = {}
-    for method, result in results.items():
-        stages.setdefault(result["snapshot"].get("loss", "pretrained"), (method, result))
+    stages = {result.stage: (method, result) for method, result in reversed(results.items())}
     for stage, (method, result) in stages.items():
-        log = snapshots.read_training_log(snapshots.find_one(result["snapshot"]["name"]))
-        if log:
-            title = (
-                f"{display(args.dataset)}, {'pre-training' if stage == 'pretrained' else method}"
-            )
+        if log := snapshots.read_training_log(snapshots.find_one(result.name)):
+            what = "pre-training" if stage == "pretrained" else method
+            title = f"{display(args.dataset)}, {what}"
             made += plots.plot_training_curves(log, place(f"training_{stage}"), title)
     return sorted({path.with_suffix("") for path in made})
 
@@ -104,10 +98,10 @@ def shown_name(row: dict) -> str:
     return display(row["set"]) + ", part" * part
 
 
-def vectors_to_show(result: dict, path: Path, score: str) -> dict[str, np.ndarray]:
+def vectors_to_show(result: Result, score: str) -> dict[str, np.ndarray]:
     """``load_vectors`` under the names that figures show."""
     shown = {row["set"]: shown_name(row) for entry in result["scores"] for row in entry["sets"]}
-    return {shown.get(name, name): values for name, values in load_vectors(path, score).items()}
+    return {shown.get(name, name): values for name, values in load_vectors(result, score).items()}
 
 
 def id_features(result: dict, args: argparse.Namespace) -> np.ndarray:

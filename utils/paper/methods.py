@@ -27,7 +27,7 @@ def chain(args: argparse.Namespace) -> None:
     measured = {None: evaluate(pretrained, [s for _, loss, s in METHODS if not loss], words)}
     for loss, file in tuned.items():
         measured[loss] = evaluate(file, [LOSSES[loss].score], words)
-    rows = [(method, *measured[loss], score) for method, loss, score in METHODS]
+    rows = [(method, measured[loss], score) for method, loss, score in METHODS]
     write_table(args, rows)
     figure, _ = figures.draw_densities(rows, args)
     print(f"figure: {runtime.short_path(figure)}")
@@ -63,11 +63,11 @@ def paper_table(args: argparse.Namespace) -> None:
         )
     made = pages.write_published((results.RECORDED, report.RESULTS))
     rows = [
-        (method, *measured["wrn", loss or "pretrained"], score)
+        (method, measured["wrn", loss or "pretrained"], score)
         for method, loss, score in TABLE_METHODS
         if ("wrn", loss or "pretrained") in measured
     ]
-    rows = [row for row in rows if any(entry["score"] == row[3] for entry in row[1]["scores"])]
+    rows = [(method, result, score) for method, result, score in rows if result.has(score)]
     if rows:
         write_table(args, rows)
         made += [f"{path}.png" for path in figures.draw(rows, args)]
@@ -91,11 +91,11 @@ def wanted_scores(names: list[str], dataset: str) -> dict[tuple[str, str], dict]
 def write_table(args: argparse.Namespace, rows: list[tuple]) -> None:
     """Print the final table (rows: methods; columns: the sets and their mean) and write it as CSV.
 
-    rows: (method, result, path of its files without suffix, score).
+    rows: (method, result, score).
     """
     table = [
-        {**report.entry_of(result, score), "score": method, "error": result["id"]["error"]}
-        for method, result, _, score in rows
+        {**result.entry(score), "score": method, "error": result.error}
+        for method, result, score in rows
     ]
     for metric, title in (("fpr95", "FPR95"), ("auroc", "AUROC")):
         print("\n" + printed.format_summary(table, metric, title))

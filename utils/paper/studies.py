@@ -19,6 +19,7 @@ from utils.training import options, recipes
 
 from . import plots, studied
 from .commands import evaluate
+from .results import Result
 from .short_runs import EPOCHS, PREPARED, find_parent, fine_tune, prepare, recipe_of
 from .trained import whole_runs
 from .usual import file_name
@@ -105,12 +106,12 @@ def matrix(args: argparse.Namespace) -> None:
     draw(plots.plot_heat, fpr95, [studied.short(name) for name in names], labels, path)
 
 
-def scored(file: Path, labels: list[str], words: list, keys: tuple) -> tuple[dict, dict]:
+def scored(file: Path, labels: list[str], words: list, keys: tuple) -> tuple[dict, Result]:
     """(what a row says of a snapshot and its making, the result of test.py): these of its ID images'
     numbers, how and when it was trained, what it was scored on and by what.
     """
     sha256 = runtime.sha256_file(file)
-    result, _ = evaluate(file, labels, words, CACHE / sha256[:16])
+    result = evaluate(file, labels, words, CACHE / sha256[:16])
     made = snapshots.read_description(file) or {}
     row = {key: result["id"][key] for key in keys}
     row |= {"snapshot": sha256, **{key: result[key] for key in ("precision", "machine", "seconds")}}

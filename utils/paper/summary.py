@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from utils.evaluation import printed, report
 from utils.evaluation.protocol import PROTOCOLS
 
 from .markdown import mean_and_sd, plus_minus, table
+from .results import Result
 from .tables import tabular
 
 METRICS = ("fpr95", "auroc", "aupr_in")
@@ -19,8 +19,8 @@ NAMES = ("run", "protocol", "score", "set")
 HEAD = [*NAMES, "seeds", "FPR95", "AUROC", "AUPR", "ID error"]
 
 
-class Result(NamedTuple):
-    """One score of one run, as test.py has written it."""
+class Measured(NamedTuple):
+    """One score of one run."""
 
     run: str  # folder/name, the seed left out
     seed: int
@@ -35,11 +35,10 @@ def summarise(name: str) -> list[Path]:
     them as CSV and LaTeX, whose paths are returned; ``DIR/name`` for results that test.py --save DIR
     has written. UserError where no result is of such a run.
     """
-    place, results = Path(name).expanduser().parent, list(read_results(report.RESULTS))
-    if "/" in name and place.is_dir() and (there := list(read_results(place))):
-        folder, name, results = place, Path(name).name, there
-    else:
-        folder = report.RESULTS
+    folder, place = report.RESULTS, Path(name).expanduser().parent
+    if "/" in name and place.is_dir() and read_results(place):
+        folder, name = place, Path(name).name
+    results = read_results(folder)
     lines = lines_of(choose(results, name))
     rows = [printed_line(line) for line in lines if line["mean"]]
     print(f"\n{table(HEAD, rows)}\n")
@@ -57,41 +56,29 @@ def summarise(name: str) -> list[Path]:
     return paths
 
 
-def read_results(folder: Path) -> Iterator[Result]:
+def read_results(folder: Path) -> list[Measured]:
     """The results of whole runs in a folder, an older one of the same run and score left out."""
     newest = {}
     for file in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
         try:
-            record = report.read_result(file)
-            found = [(key_of(result), result) for result in results_of(record)]
+            for one in measured_in(Result(file)):
+                newest[one[:4], one.entry["score"]] = one
         except (runtime.UserError, KeyError, TypeError, AttributeError):
             continue  # a table, a study, or a file of someone else's
-        newest |= dict(found)
-    yield from newest.values()
+    return list(newest.values())
 
 
-def key_of(result: Result) -> tuple:
-    return (*result[:4], result.entry["score"])
-
-
-def results_of(record: Mapping[str, Any]) -> Iterator[Result]:
-    """A result for each score of a record; none of a run that is not at its end."""
-    snapshot = record["snapshot"]
-    path = Path(snapshot["name"])
+def measured_in(result: Result) -> list[Measured]:
+    """What a result has of each score; nothing of a run that is not at its end."""
+    seed, path = result["snapshot"].get("seed"), Path(result.name)
+    if seed is None or not snapshots.is_complete(result["snapshot"]):
+        return []
     stem = re.sub(r"_epoch_\d+$", "", path.name.removesuffix(".pt"))
-    if snapshot.get("seed") is None or not snapshots.is_complete(snapshot):
-        return
-    settings = {k: v for k, v in report.settings_of(record).items() if k not in ("scores", "train")}
     start = re.search(r"_from-s(\d+)(?=-|$)", stem)
-    for entry in record["scores"]:
-        yield Result(
-            f"{without_seed(path.parent.name)}/{without_seed(stem)}",
-            snapshot["seed"],
-            int(start.group(1)) if start else None,
-            json.dumps(settings, sort_keys=True),
-            entry,
-            record["id"]["error"],
-        )
+    run = f"{without_seed(path.parent.name)}/{without_seed(stem)}"
+    settings = {k: v for k, v in report.settings_of(result).items() if k not in ("scores", "train")}
+    told = (run, seed, int(start.group(1)) if start else None, json.dumps(settings, sort_keys=True))
+    return [Measured(*told, entry, result.error) for entry in result["scores"]]
 
 
 def without_seed(name: str) -> str:
@@ -102,7 +89,7 @@ def without_seed(name: str) -> str:
     return re.sub(r"_from-s[\d*]+(-)?", lambda m: "_from-" if m.group(1) else "", name)
 
 
-def choose(results: list[Result], name: str) -> list[Result]:
+def choose(results: list[Measured], name: str) -> list[Measured]:
     """The results of the runs of this name; where there is none, of those that depart from it."""
     wanted = without_seed(name)
     runs = [one.run if "/" in wanted else one.run.partition("/")[2] for one in results]
@@ -118,7 +105,7 @@ def choose(results: list[Result], name: str) -> list[Result]:
     return found
 
 
-def lines_of(results: list[Result]) -> list[dict[str, Any]]:
+def lines_of(results: list[Measured]) -> list[dict[str, Any]]:
     """A line for each series of runs that differ in the seed only, score and set: the sets, then
     their groups or their mean. ``mean``: whether it is over sets; of COLUMNS it has (mean, sd) over
     the seeds.
@@ -144,7 +131,7 @@ def lines_of(results: list[Result]) -> list[dict[str, Any]]:
     return lines
 
 
-def series_of(results: list[Result]) -> list[tuple[int | None, list[Result]]]:
+def series_of(results: list[Measured]) -> list[tuple[int | None, list[Measured]]]:
     """[(None, the runs that began with the network of their own seed), (seed, those that all began
     with the network of this seed), ...]. A run that is of two series is in both; one that would be
     alone in the first is in the other only.
@@ -164,7 +151,7 @@ def shown_run(run: str, start: int | None) -> str:
     return name if start is None else f"{name} from-s{start}"
 
 
-def told(settings: str, results: list[Result]) -> str:
+def told(settings: str, results: list[Measured]) -> str:
     """What tells results of these settings from the others of a summary: the protocol, and what is
     not the same everywhere.
     """
