@@ -63,7 +63,10 @@ def test_the_answer_is_of_one_network_alone(recorded):
     assert "Not measured" in rendered.render_answer("cifar10")
     put(recorded, "sr", value=30.0)
     assert "lower on 6 of 6 sets" in rendered.render_answer("cifar10")
-    change(recorded / "cifar10_sr.json", snapshot__parent_sha256="q" * 64)
+    sets = json.loads((recorded / "cifar10_sr.json").read_text())["ood"]
+    change(recorded / "cifar10_sr.json", ood=sets[1:])
+    assert "Not measured" in rendered.render_answer("cifar10")
+    change(recorded / "cifar10_sr.json", ood=sets, snapshot__parent_sha256="q" * 64)
     assert "Not measured" in rendered.render_answer("cifar10")
 
 

@@ -22,11 +22,7 @@ from .measure import peak_memory
 from .scores import make_outputs
 
 BASE = {"images": 20_000, "width": 256, "classes": 100}
-AXES = {
-    "images": (5_000, 20_000, 80_000),
-    "width": (64, 256, 1024),
-    "classes": (10, 100, 1000),
-}
+AXES = {"images": (5_000, 20_000, 80_000), "width": (64, 256, 1024), "classes": (10, 100, 1000)}
 MEASURED = {
     "fit_s": "fit, seconds",
     "score_ms": "score, ms an image",

@@ -1,47 +1,15 @@
-"""The questions that the papers raise, each answered in two sentences out of the recorded results.
-
-Networks are compared within a family: a pre-trained network and what was fine-tuned from it. ± is
-one standard error.
+"""The questions that the papers raise, each answered in two sentences out of the recorded results;
+± is one standard error.
 """
 
 from utils.losses import LOSSES
 from utils.training import recipes
 
-from . import published, results
-from .compared import SURE, error_of, gain, lower, mean
+from . import published
+from .compared import SURE, Family, at_alpha, error_of, families, first_with, gain, lower, mean
 from .markdown import NOTHING
-from .results import epochs_of, recorded_file, whole_sr_runs
+from .results import epochs_of, recorded_file
 from .usual import USUAL
-
-
-class Family(dict):
-    """{"pretrained" or the loss: result} of a pre-trained network and of what came of it by the
-    papers' recipes.
-    """
-
-    def entry(self, stage: str) -> dict:
-        """A stage's entry with the score of its paper; energy for the pre-trained network."""
-        score = LOSSES[stage].score if stage in LOSSES else "energy"
-        return self[stage].entry(score)
-
-    def mean(self, stage: str) -> str:
-        return mean(self.entry(stage))
-
-    def gain(self, before: str, after: str) -> tuple[float, float]:
-        return gain(self.entry(before), self.entry(after))
-
-    def error(self, stage: str) -> float:
-        """ID error in percent."""
-        return self[stage].error
-
-    def error_apart(self, *stages: str) -> float:
-        """Standard error of the difference of two ID errors, in points."""
-        counts = [self[stage]["id"]["images"] for stage in stages]
-        errors = [self.error(stage) for stage in stages]
-        return sum(e * (100 - e) / n for e, n in zip(errors, counts)) ** 0.5
-
-    def images(self, stage: str) -> str:
-        return f"n {self[stage]['id']['images']:,}"
 
 
 def render_questions(name: str) -> str:
@@ -55,39 +23,6 @@ def render_questions(name: str) -> str:
         "Does the alpha chosen without OOD images beat the paper's?": answer_alpha,
     }
     return "\n\n".join(f"**{text}** {answer(name, found)}" for text, answer in asked.items())
-
-
-def families(name: str) -> list[Family]:
-    """The families of a data set, the longest trained network first."""
-    wanted = [
-        one
-        for one in results.recorded_results(name)
-        if results.enters(one) and one.of[1] == USUAL["arch"]
-    ]
-    wanted.sort(key=lambda one: one.recipe["epochs"])
-    found = {}
-    for one in wanted:
-        if one.parent is None and one.has("energy"):
-            found[one.sha256] = Family(pretrained=one)
-    for one in wanted:
-        if one.parent in found and one.has(LOSSES[one.stage].score):
-            found[one.parent][one.stage] = one
-    return list(found.values())[::-1]
-
-
-def first_with(found: list[Family], *stages: str) -> Family | None:
-    return next((family for family in found if set(stages) <= set(family)), None)
-
-
-def at_alpha(name: str, family: Family, alpha: float) -> results.Result | None:
-    """The whole run that differs from the family's of SR by this alpha alone."""
-    usual = family["sr"].recipe
-    for run in whole_sr_runs(name):
-        recipe = run.recipe
-        same = all(recipe[key] == usual[key] for key in ("epochs", "padding"))
-        if same and recipe["alpha"] == alpha and run.parent == family["sr"].parent:
-            return run
-    return None
 
 
 def answer_sr(name: str, found: list[Family]) -> str:

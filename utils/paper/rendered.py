@@ -10,7 +10,7 @@ from utils.scores import SCORES
 from utils.training import recipes
 
 from . import results, seeds
-from .compared import error_of, lower
+from .compared import error_of, families, first_with, lower
 from .markdown import NOTHING, both, fpr_cells, network_of, table, with_sd
 from .published import (
     ID_SETS,
@@ -174,21 +174,11 @@ def label_of(entry: dict, dataset: str) -> str:
 
 def render_answer(name: str) -> str:
     """Energy score before and after SR, set by set: does SR lower FPR95 at equal ID accuracy?"""
-    rows = {title: (entry, result) for title, entry, result in result_rows(name)}
-    if not {"Energy", "SR"} <= set(rows):
-        return (
-            NOTHING[:-1] + " with the recipe of the code in its usual folder; "
-            "the table of whole runs below has what there is."
-        )
-    after, second = rows["SR"]
-    first = measured_network(name, second.parent)
-    before = first.entry() if first else {"sets": []}
+    family = first_with(families(name), "sr")
+    if family is None:
+        return NOTHING
+    before, after = family.entry("pretrained"), family.entry("sr")
     pairs = list(zip(before["sets"], after["sets"]))
-    if not pairs or any(old["set"] != new["set"] for old, new in pairs):
-        return (
-            NOTHING[:-1]
-            + ": the recorded results before and after SR are not of one network and the same sets."
-        )
     lines = []
     for old, new in [*pairs, (before["average"], after["average"])]:
         line = [own_name(old)]
@@ -197,10 +187,11 @@ def render_answer(name: str) -> str:
             line.append(f"{new[metric] - old[metric]:+.2f}")
         line.insert(4, f"{error_of(old, new):.2f}" if "n" in old else "")
         lines.append(line)
+    l1 = [family[stage]["id"]["mean_l1"] for stage in ("pretrained", "sr")]
     note = (
-        f"FPR95 is {lower(before, after)}; ID error {first.error:.2f} % before, "
-        f"{second.error:.2f} % after; mean ‖h‖₁ of the ID test images "
-        f"{first['id']['mean_l1']:.2f} before, {second['id']['mean_l1']:.2f} after."
+        f"FPR95 is {lower(before, after)}; ID error {family.error('pretrained'):.2f} % before, "
+        f"{family.error('sr'):.2f} % after; mean ‖h‖₁ of the ID test images {l1[0]:.2f} before, "
+        f"{l1[1]:.2f} after."
     )
     head = "OOD set | FPR95, energy | FPR95, SR | difference | standard error"
     return table(f"{head} | AUROC, energy | AUROC, SR | difference", lines, note)

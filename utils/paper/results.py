@@ -56,6 +56,11 @@ class Result(dict):
         return self["snapshot"]["dataset"], self["snapshot"]["arch"], self.stage
 
     @property
+    def sets(self) -> list[tuple[str, int]]:
+        """The OOD sets and their numbers of images."""
+        return [(ood["name"], ood["images"]) for ood in self["ood"]]
+
+    @property
     def made_of(self) -> tuple:
         """What results must have in common to stand in one row of snapshots:
         the snapshot, the images and the precision.
