@@ -260,6 +260,8 @@ def test_members_with_a_leading_dot(tmp_path, data):
     (
         ({"images": noise(2, 8, 0) / 255, "labels": [0, 1]}, r"\(255 \* images\)"),
         ({"images": noise(2, 8, 0), "labels": np.eye(2)}, r"labels.argmax\(1\)"),
+        ({"images": noise(2, 8, 0), "labels": np.array(["a", "b"])}, "return_inverse=True"),
+        ({"images": noise(2, 8, 0), "labels": np.array([0.0, 1.0])}, r"labels.astype\(int\)"),
     ),
 )
 def test_what_to_write_instead_is_said(arrays, advice, tmp_path, data):

@@ -530,3 +530,12 @@ def test_an_unknown_network_is_said_to_be_so_with_and_without_a_description(tmp_
     torch.save(state, path)
     with pytest.raises(UserError, match="and odd.json names none. Name its network"):
         snapshots.describe(path, state)
+
+
+def test_a_path_that_is_no_snapshot_is_said_to_be_none(tmp_path):
+    for name in ("a.pt", "b.ckpt", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    for text in (tmp_path / "c.pth", tmp_path):
+        with pytest.raises(UserError) as told:
+            snapshots.find_snapshots(str(text))
+        assert "there is: a.pt, b.ckpt" in str(told.value) and "notes" not in str(told.value)

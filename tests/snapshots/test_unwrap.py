@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import io
 import pickle
 from collections import OrderedDict
 
@@ -224,3 +225,100 @@ def test_contrastive_files_load_without_a_classifier(arch, body, tmp_path, capsy
     assert about["num_classes"] == 100 and "no classifier" in capsys.readouterr().err
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(loaded(x)[1], net.eval()(x)[1])
+
+
+NORMALISING = {
+    "buffers (1,3,1,1)": lambda s, m, d: {
+        **s,
+        "normalize.mean": m.view(1, 3, 1, 1),
+        "normalize.std": d.view(1, 3, 1, 1),
+    },
+    "of the whole": lambda s, m, d: {**prefixed(s, "model."), "mu": m, "sigma": d},
+    "a sequence": lambda s, m, d: {**prefixed(s, "1."), "0.mean": m, "0.std": d},
+    "of 0 to 255": lambda s, m, d: {"net": {**s, "norm.std": 255 * d, "norm.mean": 255 * m}},
+}
+
+
+@pytest.mark.parametrize("kind", NORMALISING)
+def test_a_network_that_normalises_images_itself(kind, net, tmp_path, capsys):
+    mean, std = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.25, 0.5, 0.75])
+    torch.save(NORMALISING[kind](net.state_dict(), mean, std), tmp_path / "theirs.pt")
+    loaded, about = snapshots.load_model(tmp_path / "theirs.pt")
+    assert about["arch"] == "wrn" and "normalises images itself" in capsys.readouterr().err
+    assert (about["mean"], about["std"]) == ([0.5, 0.25, 0.125], [0.25, 0.5, 0.75])
+    assert torch.equal(loaded.fc.weight, net.fc.weight)
+
+
+def test_one_mean_for_all_channels(net, tmp_path):
+    numbers = {"mean": torch.tensor([0.5]), "std": torch.tensor(0.25)}
+    torch.save({**net.state_dict(), **numbers}, tmp_path / "theirs.pt")
+    about = snapshots.load_model(tmp_path / "theirs.pt")[1]
+    assert (about["mean"], about["std"]) == ([0.5] * 3, [0.25] * 3)
+
+
+def test_an_own_network_that_normalises_is_said_to(tmp_path, monkeypatch, capsys):
+    (tmp_path / "normnet.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, n):\n"
+        "        super().__init__()\n"
+        "        self.register_buffer('mean', torch.zeros(3, 1, 1))\n"
+        "        self.register_buffer('std', torch.ones(3, 1, 1))\n"
+        "        self.fc = nn.Linear(3, n)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(((x - self.mean) / self.std).mean((2, 3)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    net = models.build("normnet:Net", 4)
+    torch.save(net.state_dict(), tmp_path / "theirs.pt")
+    loaded, about = snapshots.load_model(tmp_path / "theirs.pt", "normnet:Net")
+    assert "--mean 0 --std 1" in capsys.readouterr().err and "mean" not in about
+    assert set(loaded.state_dict()) == set(net.state_dict())
+
+
+def npz_bytes():
+    buffer = io.BytesIO()
+    np.savez(buffer, weight=np.zeros(3))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "an empty file"),
+        (b"12345\n", "a text, which begins with '12345'"),
+        (b"Weights are\nelsewhere\n", "'Weights are'"),
+        (" Größe\n".encode() * 40, "a text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+        (b"<!DOCTYPE html>\n<html>", "an HTML page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "an image"),
+        (npz_bytes(), "an archive of weight.npy"),
+        (npz_bytes()[:-30], "its end is missing"),
+    ],
+)
+def test_a_file_that_is_not_of_torch_is_called_what_it_is(content, words, tmp_path):
+    (tmp_path / "theirs.pt").write_bytes(content)
+    with pytest.raises(UserError) as told:
+        snapshots.load_model(tmp_path / "theirs.pt")
+    assert words in str(told.value) and "Weights only" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda s: s.pop("bn1.bias"), "most like wrn, but lacks bn1.bias."),
+        (lambda s: s.update({"extra.weight": torch.zeros(2, 2)}), "has extra.weight besides"),
+        (
+            lambda s: s.update({"conv1.weight": torch.zeros(16, 3, 5, 5)}),
+            "conv1.weight of shape (16, 3, 5, 5) instead of (16, 3, 3, 3)",
+        ),
+    ],
+)
+def test_where_a_file_differs_from_a_network_known_here(change, words, net, tmp_path):
+    state = OrderedDict(net.state_dict())
+    change(state)
+    torch.save({"net": prefixed(state, "module.")}, tmp_path / "theirs.pt")
+    with pytest.raises(UserError) as told:
+        snapshots.load_model(tmp_path / "theirs.pt")
+    assert words in str(told.value) and "--arch" in str(told.value)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils import loaders
+from utils.losses import LOSSES
 from utils.runtime import DATA, UserError, print_note
 from utils.scores import SCORES, Score, choose, names_all
 
@@ -117,10 +118,16 @@ def choose_scores(description: Mapping[str, Any], file: Path, args: Namespace) -
             name for name, kind in SCORES.items() if not set(kind.needs) - {"features", "train"}
         ]
         raise UserError(
-            f"score '{missing.label}' needs a classifier; {file.name} was trained with --loss "
-            f"{description.get('loss')}, without one. Scores of its features: {', '.join(there)}"
+            f"score '{missing.label}' needs a classifier; {file.name}{without_one(description)}. "
+            f"Scores of its features: {', '.join(there)}"
         )
     return fitting
+
+
+def without_one(description: Mapping[str, Any]) -> str:
+    """That a snapshot has no classifier, and why where its description tells."""
+    loss = description.get("loss")
+    return f" was trained with --loss {loss}, without one" if loss in LOSSES else " has none"
 
 
 def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> str:

@@ -125,10 +125,19 @@ def check_labels(labels: np.ndarray | None, count: int, where: str | Path) -> np
     if labels.shape == (count, 1):  # as Keras and MedMNIST write them
         labels = labels[:, 0]
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        one_hot = labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1
+        advice = ""
+        if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1:  # one-hot
+            advice = ". Write the numbers of the classes: labels.argmax(1)"
+        elif labels.shape == (count,) and labels.dtype.kind in "US":
+            advice = (
+                ". Write numbers and, as 'classes', their names: "
+                "classes, labels = np.unique(labels, return_inverse=True)"
+            )
+        elif labels.shape == (count,) and labels.dtype.kind in "fb":
+            advice = ". Write whole numbers: labels.astype(int)"
         raise UserError(
             f"{where}: labels are {labels.dtype} of shape {labels.shape}, not {count} integers"
-            + (". Write the numbers of the classes: labels.argmax(1)" if one_hot else "")
+            + advice
         )
     if labels.size and labels.max() > np.iinfo(np.int64).max:
         raise UserError(f"{where}: labels reach {labels.max()}, which numbers no class")

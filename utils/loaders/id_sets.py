@@ -59,9 +59,10 @@ def load_id(
     # a set that does not say how many classes it has: no absurd labels
     named, expected = expected, expected or max(len(images), 1000)
     if low < 0 or high >= expected:
+        told = f". Its classes are {', '.join(images.classes)}" if images.classes else ""
         raise UserError(
             f"data set '{name}' ({images.source}): labels go from {low} to {high}, "
-            f"outside 0 to {expected - 1}"
+            f"outside 0 to {expected - 1}{told}"
         )
     used = len(set(images.labels.tolist()))
     if not named and high >= 100 and 2 * used <= high:  # fewer are noted by load_id_pair

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import models
-from models.foreign import clean_name, count_classes, strip_prefix
+from models.foreign import clean_name, count_classes, guess, strip_prefix
 from utils.loaders import DATASETS, ID_SETS
 from utils.runtime import UserError, json_bytes, print_note, read_json, sha256_file, write_files
 
@@ -99,6 +99,31 @@ def align_names(state: dict, own: dict) -> dict:
     return max(tries, key=lambda names: len(names.keys() & own.keys()))  # the first of equal ones
 
 
+def difference(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """What weights lack, have besides or have otherwise than a network's ``own``; "" of the same."""
+    missing, extra = ([n for n in a if n not in b] for a, b in ((own, state), (state, own)))
+    shapes = [
+        f"has {n} of shape {tuple(state[n].shape)} instead of {tuple(own[n].shape)}"
+        for n in own
+        if n in state and state[n].shape != own[n].shape
+    ] + [
+        f"has {n} of {str(state[n].dtype).removeprefix('torch.')} numbers"
+        for n in own
+        if n in state and own[n].is_floating_point() and not state[n].is_floating_point()
+    ]
+    what = [
+        f"lacks {and_more(missing)}" if missing else "",
+        f"has {and_more(extra)} besides" if extra else "",
+        shapes[0] if shapes else "",
+    ]
+    return "; ".join(filter(None, what))
+
+
+def and_more(names: list[str]) -> str:
+    """The first of some names, and how many there are."""
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
 def matched(
     model: torch.nn.Module, state: dict[str, Tensor], path: str | Path, note: bool = True
 ) -> dict[str, Tensor]:
@@ -114,26 +139,8 @@ def matched(
     # counters and the like, which no network here has: without effect on what it computes
     harmless = [name for name, value in state.items() if name not in own and value.numel() == 1]
     state = {name: value for name, value in state.items() if name not in harmless}
-    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [
-        f"has {n} of shape {tuple(state[n].shape)} instead of {tuple(own[n].shape)}"
-        for n in own
-        if n in state and state[n].shape != own[n].shape
-    ] + [
-        f"has {n} of {str(state[n].dtype).removeprefix('torch.')} numbers"
-        for n in own
-        if n in state and own[n].is_floating_point() and not state[n].is_floating_point()
-    ]
-    if missing or extra or shapes:
-        what = [
-            f"lacks {missing[0]} and {len(missing) - 1} more" if missing else "",
-            f"has {extra[0]} and {len(extra) - 1} more besides" if extra else "",
-            shapes[0] if shapes else "",
-        ]
-        raise UserError(
-            f"{path} is a snapshot of another network or number of classes: "
-            f"it {'; '.join(filter(None, what))}"
-        )
+    if told := difference(own, state):
+        raise UserError(f"{path} is a snapshot of another network or number of classes: it {told}")
     if harmless and note:
         print_note(
             f"{Path(path).name}: {unwrap.listed(harmless)}: numbers that this network does "
@@ -229,6 +236,23 @@ def known_network(state: dict) -> dict:
     return next(filter(None, map(models.infer, unwrap.spellings(state))), {})
 
 
+def most_like(state: dict) -> str:
+    """Of a file of no network known here, which it is like and where it differs; "" of none."""
+    for names in map(unwrap.with_head, unwrap.spellings(state)):
+        found = guess({name: tuple(value.shape) for name, value in names.items()})
+        if found:
+            try:
+                with torch.device("meta"):
+                    own = build_model(found).state_dict()
+            except UserError:  # a width that no network has
+                continue
+            counters = [name for name in own if name.endswith("num_batches_tracked")]
+            names = {name: value for name, value in names.items() if name not in counters}
+            own = {name: value for name, value in own.items() if name not in counters}
+            return f"It is most like {found['arch']}, but {difference(own, names)}. "
+    return ""
+
+
 def dataset_named(path: Path) -> str | None:
     """The ID set that a file's name begins with."""
     name = Path(path).name
@@ -244,6 +268,8 @@ def describe(path: str | Path, state: dict[str, Tensor], arch: str | None = None
     if description is None:
         description = known_network(state)
         description["dataset"] = dataset_named(path)
+        if statistics := getattr(state, "statistics", None):
+            description["mean"], description["std"] = statistics
     elif description.get("sha256") not in (None, sha256_file(path)):
         raise UserError(
             f"{path} is damaged: its sha256 is not the one in "
@@ -251,6 +277,11 @@ def describe(path: str | Path, state: dict[str, Tensor], arch: str | None = None
         )
     if arch:
         description["arch"] = arch
+        if ":" in arch and "mean" not in description and (own := unwrap.normalisation(state)):
+            print_note(
+                f"{Path(path).name} holds a normalisation of its own, {' and '.join(own)}. Where the "
+                "network applies it, images are to be given as they are: --mean 0 --std 1"
+            )
     elif "arch" in description:
         check_arch(description["arch"], Path(path).with_suffix(".json"))
     if "arch" not in description:
@@ -262,7 +293,7 @@ def describe(path: str | Path, state: dict[str, Tensor], arch: str | None = None
         )
         raise UserError(
             f"{path} is of no network known here ({', '.join(models.MODELS)}), "
-            f"and {named}. Name its network: "
+            f"and {named}. {most_like(state)}Name its network: "
             "--arch module:function, timm:NAME or torchvision:NAME. It holds "
             f"{unwrap.listed(list(state))}"
         )

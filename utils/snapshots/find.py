@@ -8,7 +8,15 @@ import re
 from pathlib import Path
 
 from utils.loaders import ID_SETS
-from utils.runtime import CIFAR, UserError, locked, make_folder, read_regular_text, write_bytes
+from utils.runtime import (
+    CIFAR,
+    UserError,
+    locked,
+    make_folder,
+    printable,
+    read_regular_text,
+    write_bytes,
+)
 
 from . import published
 from .files import read_description
@@ -26,6 +34,10 @@ PROVIDED = SNAPSHOTS / "provided"
 
 # short fine-tunings of reproduce.py --sweep, which are found by path alone
 SWEEP = SNAPSHOTS / "sweep"
+
+
+ENDINGS = (".pt", ".pth", ".ckpt", ".safetensors")  # of files with weights
+SHOWN = 10  # files of a folder that an error names
 
 
 RUN = ".run"  # ending of the folder in which a run keeps its files until it has ended
@@ -211,6 +223,13 @@ def find_snapshots(name: str, usual: str | None = None) -> list[Path]:
         found = own | {at: there for at, there in provided.items() if at.name not in taken}
         if found:
             return [file for folder in sorted(found) for file in found[folder]]
+    place = Path(name).expanduser()
+    if place.is_dir():
+        names = sorted(f.name for f in place.iterdir() if f.suffix in ENDINGS and f.is_file())
+        raise UserError(f"{name} is a folder, not a snapshot. In it there is: {listed(names)}")
+    if place.suffix in ENDINGS and len(place.parts) > 1 and place.parent.is_dir():
+        names = sorted(f.name for f in place.parent.iterdir() if f.suffix in ENDINGS)
+        raise UserError(f"{name} does not exist. In {place.parent} there is: {listed(names)}")
     there = ", ".join(dict.fromkeys(stem_of(f) for f in all_snapshots())) or "no snapshot"
     command = baseline_command(usual or wanted)
     command = command.replace("baseline.py", "tune.py") if "tune" in name else command
@@ -218,6 +237,12 @@ def find_snapshots(name: str, usual: str | None = None) -> list[Path]:
         f"snapshot '{name}' not found in {SNAPSHOTS} and its folders. There is: "
         f"{there}. Run: {command}"
     )
+
+
+def listed(names: list[str]) -> str:
+    """Names of snapshots for an error, "no snapshot" of none."""
+    shown = [printable(name) for name in names[:SHOWN]] + ["..."] * (len(names) > SHOWN)
+    return ", ".join(shown) or "no snapshot"
 
 
 def baseline_command(stem: str) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints of other people: where in a file its weights are, and what it is that has none."""
 
 import argparse
+import contextlib
 import importlib.util
 import io
 import re
@@ -13,7 +14,7 @@ from typing import BinaryIO
 import torch
 
 from models.foreign import clean_names, infer
-from utils.loaders import bounds
+from utils.loaders import bounds, heads
 from utils.runtime import UserError, check_regular, open_regular, print_note, printable
 
 from .schema import check_weights
@@ -30,6 +31,8 @@ BODIES = ("backbone", "encoder", "encoder_q", "base_encoder", "f")
 ARRAY = ("scalar", "_reconstruct")  # by which NumPy writes a number and an array
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B in grey, as Pillow and torchvision take them
 SHOWN = 6  # keys that an error names
+# buffers by which a network normalises images itself: last parts of their names
+NORMALISING = (("mean", "std"), ("mu", "sigma"))
 ADVICE = "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -43,6 +46,14 @@ class LeftOut:
 
     def __setstate__(self, state: object) -> None:
         pass
+
+
+class Weights(dict):
+    """A state_dict, and with what its network normalised images itself: ``statistics`` (mean, std)
+    for values of 0 to 1, or None.
+    """
+
+    statistics: tuple[list[float], list[float]] | None = None
 
 
 def plain_objects() -> list:
@@ -107,6 +118,8 @@ def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def refusal(path: Path, error: Exception) -> str:
     """Why a file was not opened, and what to do."""
+    if told := not_of_torch(path):
+        return f"{path} is not a readable snapshot: it is {told}"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     found = re.search(r"GLOBAL ([\w.]+)", text)
     if found:
@@ -120,6 +133,42 @@ def refusal(path: Path, error: Exception) -> str:
     reason = printable(text.strip().splitlines()[0] if text.strip() else type(error).__name__)
     return (
         f"{path} is not a readable snapshot (corrupted, or more than tensors in it): {reason[:200]}"
+    )
+
+
+def not_of_torch(path: Path) -> str:
+    """What a file is that cannot be one of torch, by its first bytes and its end; "" of others."""
+    head = bounds.first_bytes(path, 200)
+    text = head.decode("utf-8", "ignore")
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, which stands for the file. Where it lies, run: git lfs pull"
+    if text.lstrip().lower().startswith(("<!doctype", "<html")):
+        return "an HTML page: its address gave a page about the file. Fetch the file itself"
+    if head.startswith(heads.ZIP):
+        if not zipfile.is_zipfile(path):
+            return "the beginning of one, its end is missing. Fetch or copy it again"
+        with (
+            contextlib.suppress(Exception),
+            zipfile.ZipFile(path) as members,
+        ):  # damaged, says torch
+            names = members.namelist()
+            if not any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in names):
+                return f"an archive of {listed([printable(name) for name in names])}. {ADVICE}"
+    if heads.is_image_head(head):
+        return "an image"
+    if head.startswith(heads.NPY):
+        return f"a NumPy array. {ADVICE}"
+    if (
+        text
+        and len(text.encode()) > len(head) - 4
+        and all(c.isprintable() or c in "\t\r\n" for c in text)
+    ):
+        return f"a text, which begins with '{printable(text.split(chr(10))[0].strip())[:60]}'"
+    told = heads.what_is(head)
+    return (
+        told
+        if not head or head.startswith((b"\x89HDF", b"MATLAB", b"7z", b"Rar!", b"%PDF"))
+        else ""
     )
 
 
@@ -144,11 +193,55 @@ def find_weights(content: object, path: Path) -> dict[str, torch.Tensor]:
     return clean_names(kept)
 
 
+def normalisation(state: dict) -> dict[str, torch.Tensor]:
+    """{name: value} of the two buffers by which a network normalises images itself, as
+    ``normalize.mean`` and ``normalize.std``: one number a channel or one for all; {} without them.
+    """
+    small = {
+        name: value
+        for name, value in state.items()
+        if value.numel() in (1, 3) and value.shape.numel() == max(value.shape, default=1)
+    }
+    for name in small:
+        room, dot, last = name.rpartition(".")
+        for mean, std in NORMALISING:
+            if last == mean and f"{room}{dot}{std}" in small:
+                return {key: small[key] for key in (name, f"{room}{dot}{std}")}
+    return {}
+
+
 def as_known(state: dict, path: Path) -> dict:
     """The weights as a network known here has them, where they are those of one whose head has
-    another name, whose body lies under a name of its own beside its classifier, or that takes grey
-    images; else as they are.
+    another name, whose body lies under a name of its own beside its classifier, that takes grey
+    images or that normalises them itself; else as they are.
     """
+    own = normalisation(state)
+    if not own:
+        return in_colour(state, path)
+    rest = {name: value for name, value in state.items() if name not in own}
+    known = in_colour(rest, path)
+    if not any(map(infer, spellings(known))):
+        return state
+    mean, std = (
+        [*value.double().flatten().tolist()] * (3 // value.numel()) for value in own.values()
+    )
+    scale = 255 if max(mean) > 1 else 1  # of values of 0 to 255
+    found = Weights(known)
+    found.statistics = tuple([value / scale for value in part] for part in (mean, std))
+    print_note(
+        f"{Path(path).name} normalises images itself, by its {' and '.join(own)}: they are "
+        f"normalised with mean {numbers(found.statistics[0])} and std {numbers(found.statistics[1])}"
+    )
+    return found
+
+
+def numbers(values: list[float]) -> str:
+    """Numbers as --mean and --std take them."""
+    return ",".join(f"{value:.4g}" for value in values)
+
+
+def in_colour(state: dict, path: Path) -> dict:
+    """The same of weights that do not normalise images."""
     inside = {name.partition(".")[0] for name in state} & set(BODIES)
     if "fc.weight" in state and not inside and not grey_convolution(state):
         return state
