@@ -2,15 +2,22 @@
 there instead.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from utils.runtime import UserError, open_regular
 
-from . import bounds
+from . import bounds, heads
 from .digits import Content
 from .keys import WHOLE, find_key, label_key
+
+Images = tuple[np.ndarray, np.ndarray | None]  # uint8 (N,H,W,3), int64 labels (N,) or None
+
+# of a .npy: version of the format -> what reads its header
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_array(path: Path, split: str, inside: str = "") -> Content:
@@ -20,7 +27,10 @@ def read_array(path: Path, split: str, inside: str = "") -> Content:
     try:
         with open_regular(path) as file:
             bounds.check_arrays(file, path)
-            content = np.load(file, allow_pickle=False)
+            content = read_grey(file)
+            if content is None:
+                file.seek(0)
+                content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 images, labels, classes = content, None, None
             else:
@@ -31,7 +41,10 @@ def read_array(path: Path, split: str, inside: str = "") -> Content:
                         f"{path} holds {', '.join(content.files) or 'nothing'}; "
                         "its images must be called 'images'"
                     )
-                images = read_grey(content, key)
+                images = None
+                if f"{key}.npy" in content.zip.namelist():
+                    with content.zip.open(f"{key}.npy") as member:
+                        images = read_grey(member)
                 if images is None:  # a member that is no array comes as bytes
                     images = np.asarray(content[key])
                 key = find_key(named, content.files)
@@ -43,41 +56,72 @@ def read_array(path: Path, split: str, inside: str = "") -> Content:
         raise
     except Exception as error:
         raise UserError(f"{path} cannot be read as an array file ({error})") from None
-    images = check_pixels(channels_last(images), path)
+    images = contiguous(check_pixels(images, path))
     return images, check_labels(labels, len(images), path), classes
 
 
-def read_grey(content: np.lib.npyio.NpzFile, key: str) -> np.ndarray | None:
-    """Grey uint8 images (N,H,W) of an .npz as (N,H,W,3), read one after the other: with the array
-    beside it there would be a third more. None where there are others.
+def read_grey(file: BinaryIO) -> np.ndarray | None:
+    """Grey uint8 images (N,H,W) or (N,H,W,1) of a .npy as (N,H,W,3), read one after the other: with
+    the array beside it there would be a third more. None of anything else.
     """
-    if f"{key}.npy" not in content.zip.namelist():
+    if file.read(len(heads.NPY)) != heads.NPY:
         return None
-    with content.zip.open(f"{key}.npy") as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            return None
-        shape, fortran, kind = np.lib.format.read_array_header_1_0(member)
-        if kind != np.uint8 or fortran or len(shape) != 3 or shape[2] == 3 or 0 in shape:
-            return None
-        images = np.empty((*shape, 3), np.uint8)
-        for place in images:
-            grey = np.frombuffer(member.read(shape[1] * shape[2]), np.uint8)
-            place[:] = grey.reshape(*shape[1:], 1)
+    read_header = HEADERS.get(tuple(file.read(2)))
+    if read_header is None:
+        return None
+    shape, fortran, kind = read_header(file)
+    grey = (len(shape) == 3 and shape[2] != 3) or (len(shape) == 4 and shape[3] == 1)
+    if kind != np.uint8 or fortran or not grey or 0 in shape:
+        return None
+    images = np.empty((*shape[:3], 3), np.uint8)
+    for place in images:
+        read = np.frombuffer(file.read(shape[1] * shape[2]), np.uint8)
+        place[:] = read.reshape(*shape[1:3], 1)
     return images
 
 
-def channels_last(images: np.ndarray) -> np.ndarray:
-    """uint8 (N,3,H,W) -> (N,H,W,3) in the same memory, an image at a time: a second array would be
-    as large. What has another shape is returned as it is.
+def contiguous(images: np.ndarray) -> np.ndarray:
+    """The images one value after the other, in the same memory where each image's values already lie
+    together, in whatever order: a second array would be as large. For images just read, which
+    nobody else holds.
     """
-    shape, flags = images.shape, images.flags
-    plain = images.dtype == np.uint8 and flags.c_contiguous and flags.writeable
-    if not (plain and len(shape) == 4 and shape[1] == 3 and shape[3] not in (1, 3)):
+    order = sorted(range(images.ndim), key=lambda axis: -images.strides[axis])
+    plain = images.transpose(order)
+    if order[0] != 0 or not plain.flags.c_contiguous or not images.flags.writeable:
+        return np.ascontiguousarray(images)
+    turned = plain.reshape(images.shape)
+    if images.flags.c_contiguous:
         return images
-    turned = images.reshape(shape[0], *shape[2:], 3)
     for place, image in zip(turned, images):
-        place[:] = image.transpose(1, 2, 0).copy()
+        place[:] = image.copy()
     return turned
+
+
+def joined(parts: Iterable[Images], count: int, where: Path) -> Images:
+    """The images and labels of ``count`` files as one: each is put into its place as it is read, in
+    memory for as many images as if all files held what the largest does. Labels only where all
+    have them. UserError: images of several sizes.
+    """
+    if count == 1:
+        return next(iter(parts))
+    whole, total, labels = None, 0, []
+    for pixels, named in parts:
+        if whole is not None and whole.shape[1:] != pixels.shape[1:]:
+            raise UserError(f"{where}: its files hold images of several sizes")
+        if whole is None or len(whole) < total + len(pixels):
+            larger = np.empty(
+                (total + (count - len(labels)) * len(pixels), *pixels.shape[1:]), np.uint8
+            )
+            if whole is not None:
+                larger[:total] = whole[:total]
+            whole = larger
+        whole[total : total + len(pixels)] = pixels
+        total += len(pixels)
+        labels.append(named)
+        del pixels  # before the next file is read
+    return whole[:total], np.concatenate(labels) if all(
+        part is not None for part in labels
+    ) else None
 
 
 def check_pixels(images: np.ndarray, where: str | Path) -> np.ndarray:

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from utils.runtime import UserError
 
-Content = tuple[np.ndarray, np.ndarray | None]  # uint8 (N,H,W,3), int64 labels (N,) or None
+from .. import arrays
+from ..arrays import Images as Content
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,16 @@ class Form:
         if not files:
             names = ", ".join(file.name for files in found.values() for file in files)
             raise UserError(f"{path} ({self.title}) has no {part} part; there is: {names}")
-        contents = []
-        for file in files:
-            try:
-                contents.append(self.read_file(file))
-            except FileNotFoundError:
-                raise UserError(
-                    f"{file} is missing ({self.title}). Unpack the archive once more"
-                ) from None
-        if len({pixels.shape[1:] for pixels, _ in contents}) > 1:
-            raise UserError(f"{path}: its files hold images of several sizes")
-        if len(contents) == 1:
-            return contents[0]
-        pixels, labels = zip(*contents)
-        labelled = all(part is not None for part in labels)
-        return np.concatenate(pixels), np.concatenate(labels) if labelled else None
+        return arrays.joined(map(self.read_one, files), len(files), path)
+
+    def read_one(self, file: Path) -> Content:
+        """Images and labels of a file; UserError where it is missing."""
+        try:
+            return self.read_file(file)
+        except FileNotFoundError:
+            raise UserError(
+                f"{file} is missing ({self.title}). Unpack the archive once more"
+            ) from None
 
 
 Layout = dict[str, tuple[str, ...]]

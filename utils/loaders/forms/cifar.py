@@ -24,8 +24,7 @@ def read_cifar(folder: Path, split: str) -> Content:
     names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     if (folder / split).is_file() or (folder / "meta").exists():
         names = [split]
-    pixels, labels = zip(*(read_batch(folder / name) for name in names))
-    return np.concatenate(pixels), np.concatenate(labels)
+    return arrays.joined((read_batch(folder / name) for name in names), len(names), folder)
 
 
 def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +34,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
             batch = {as_text(key): value for key, value in load_plain(file).items()}
         images = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         found = np.asarray(batch["fine_labels"] if "fine_labels" in batch else batch["labels"])
-        pixels = arrays.check_pixels(images, path.name)
+        pixels = arrays.contiguous(arrays.check_pixels(images, path.name))
         return pixels, arrays.check_labels(found, len(images), path.name)
     except FileNotFoundError:
         raise UserError(f"{path} is missing. Run: python data/download.py --check") from None

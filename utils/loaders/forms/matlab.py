@@ -80,7 +80,7 @@ def read_svhn(path: Path) -> Content:
         labels = arrays.check_labels(labels, len(images), "y")
         if labels.min() < 0 or labels.max() > 10:
             raise ValueError("y: labels are not digits, 0 to 10")
-        return arrays.check_pixels(images, "X"), labels % 10
+        return arrays.contiguous(arrays.check_pixels(images, "X")), labels % 10
     except Exception as error:
         raise UserError(f"{path} is not an SVHN .mat file ({error})") from None
 
