@@ -22,7 +22,7 @@ from .published import (
     published_rows,
     set_names,
 )
-from .results import epochs_of, measured_network, whole_sr_runs
+from .results import epochs_of, parents_of, whole_sr_runs
 
 
 def result_rows(name: str) -> list[tuple]:
@@ -46,19 +46,15 @@ def render_summary(name: str) -> str:
         if title in here and loss != "sr" and (loss or score in ("msp", "energy")):
             row = (title, printed.get((loss or "pretrained", score)), *here[title])
             (after if loss else before).append(row)
-    every, runs = whole_sr_runs(name), []
-    usual = recipes.resolve("tune", name, "sr")
+    every, usual, runs = whole_sr_runs(name), recipes.resolve("tune", name, "sr"), []
     for result in [one for one in every if one.parent == parent] or every:
         recipe = result.recipe
         same = all(recipe[key] == usual[key] for key in ("padding", "alpha"))
-        title = f"SR, alpha {recipe['alpha']:g}" + ", with the random crop" * (
-            recipe["padding"] > 0
-        )
+        crop = ", with the random crop" if recipe["padding"] > 0 else ""
         published = printed.get(("sr", "energy")) if same else None
-        runs.append((title, published, result.entry(), result))
-    for sha256 in dict.fromkeys(result.parent for *_, result in (*runs, *after)):
-        network = measured_network(name, sha256) if sha256 != parent else None
-        if network:
+        runs.append((f"SR, alpha {recipe['alpha']:g}{crop}", published, result.entry(), result))
+    for network in parents_of([result for *_, result in (*runs, *after)]):
+        if network.sha256 != parent:
             before.append(("Energy", None, network.entry(), network))
     rows = [
         [title, both(entry["average"]), published, result.error, epochs_of(result)]
@@ -72,7 +68,7 @@ def render_result(name: str) -> str:
     found, printed = result_rows(name), published_averages(name)
     if not found:
         return NOTHING
-    if len({tuple((row["set"], row["n"]) for row in entry["sets"]) for _, entry, _ in found}) > 1:
+    if len({tuple(result.sets) for *_, result in found}) > 1:
         raise runtime.UserError(
             f"the recorded results of {name} are of different OOD images. Run: "
             f"python reproduce.py {name}{' --table all' * bool(printed)}, then: "
@@ -181,12 +177,12 @@ def render_answer(name: str) -> str:
     pairs = list(zip(before["sets"], after["sets"]))
     lines = []
     for old, new in [*pairs, (before["average"], after["average"])]:
-        line = [own_name(old)]
-        for metric in ("fpr95", "auroc"):
-            line += [with_sd(old, metric), with_sd(new, metric)]
-            line.append(f"{new[metric] - old[metric]:+.2f}")
-        line.insert(4, f"{error_of(old, new):.2f}" if "n" in old else "")
-        lines.append(line)
+        fpr95, auroc = (
+            [with_sd(old, metric), with_sd(new, metric), f"{new[metric] - old[metric]:+.2f}"]
+            for metric in ("fpr95", "auroc")
+        )
+        error = f"{error_of(old, new):.2f}" if "n" in old else ""
+        lines.append([own_name(old), *fpr95, error, *auroc])
     l1 = [family[stage]["id"]["mean_l1"] for stage in ("pretrained", "sr")]
     note = (
         f"FPR95 is {lower(before, after)}; ID error {family.error('pretrained'):.2f} % before, "
@@ -202,12 +198,8 @@ def render_whole(name: str) -> str:
     made from, energy score.
     """
     runs = whole_sr_runs(name)
-    parents = [
-        measured_network(name, sha256) for sha256 in dict.fromkeys(run.parent for run in runs)
-    ]
-    parents = sorted(filter(None, parents), key=lambda one: -one.recipe["epochs"])
     rows, columns = [], []
-    for before in parents:
+    for before in parents_of(runs):
         made = [one for one in runs if one.parent == before.sha256]
         for result in [before, *made]:
             network, entry = result["snapshot"], result.entry()

@@ -187,6 +187,12 @@ def measured_network(name: str, sha256: str | None) -> Result | None:
     return None
 
 
+def parents_of(runs: list[Result]) -> list[Result]:
+    """The recorded networks that these were fine-tuned from, the longest trained first."""
+    found = {run.parent: measured_network(run.of[0], run.parent) for run in runs}
+    return sorted(filter(None, found.values()), key=lambda one: -one.recipe["epochs"])
+
+
 def whole_sr_runs(name: str) -> list[Result]:
     """Recorded results of whole SR runs, whatever their recipe,
     in the order of crop, alpha and epochs.
