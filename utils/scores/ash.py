@@ -62,14 +62,10 @@ class Shaped(Score):
     needs = ("features", "head")
 
     def check(self) -> None:
-        by_count = self.p == BY_COUNT and self.defaults["p"] == BY_COUNT
-        if not (0 <= self.p < 100 or by_count):
-            raise ValueError(
-                f"score '{self.name}': p={self.p} is not in 0 <= p < 100 "
-                "(percent of features pruned)"
-                + f" nor -1 (the {KEPT} largest kept)"
-                * (self.defaults["p"] == BY_COUNT)
-            )
+        may_count = self.defaults["p"] == BY_COUNT
+        rule = "is not in 0 <= p < 100 (percent of features pruned)"
+        rule += f" nor -1 (the {KEPT} largest kept)" * may_count
+        self.require("p", 0 <= self.p < 100 or (may_count and self.p == BY_COUNT), rule)
 
     def shape(self, features: np.ndarray) -> np.ndarray:
         """Features (n,D) float64 -> shaped features (n,D) float64."""

@@ -101,6 +101,11 @@ class Score:
     def check(self) -> None:
         """Raise ValueError when a hyper-parameter is out of its range."""
 
+    def require(self, key: str, holds: bool, rule: str) -> None:
+        """ValueError that names a hyper-parameter and the rule that it breaks, unless that holds."""
+        if not holds:
+            raise ValueError(f"score '{self.name}': {key}={getattr(self, key)!r} {rule}")
+
     def fit(self, train: Outputs) -> "Score":
         """Learn ``self.stats`` from the Outputs of the ID training images
         (labels given, no augmentation).

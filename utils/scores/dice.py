@@ -46,8 +46,7 @@ class DICE(Score):
     grid = {"p": (10.0, 30.0, 50.0, 70.0, 90.0)}
 
     def check(self) -> None:
-        if not 0 <= self.p <= 100:
-            raise ValueError(f"score '{self.name}': p={self.p} is not a percentile in 0..100")
+        self.require("p", 0 <= self.p <= 100, "is not a percentile in 0..100")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)
@@ -81,14 +80,8 @@ class DICEReAct(DICE):
 
     def check(self) -> None:
         super().check()
-        if not 0 <= self.clip_p <= 100:
-            raise ValueError(
-                f"score '{self.name}': clip_p={self.clip_p} is not a percentile in 0..100"
-            )
-        if not self.c >= 0:
-            raise ValueError(
-                f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile clip_p"
-            )
+        self.require("clip_p", 0 <= self.clip_p <= 100, "is not a percentile in 0..100")
+        self.require("c", self.c >= 0, "must be positive, or 0 for the percentile clip_p")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)

@@ -43,10 +43,8 @@ class GEN(Score):
     grid = {"gamma": (0.01, 0.1, 0.5, 1.0, 2.0), "M": (10, 50, 100)}
 
     def check(self) -> None:
-        if not self.gamma > 0:
-            raise ValueError(f"score '{self.name}': gamma={self.gamma} must be positive")
-        if self.M < 1:
-            raise ValueError(f"score '{self.name}': M={self.M} must be at least 1")
+        self.require("gamma", self.gamma > 0, "must be positive")
+        self.require("M", self.M >= 1, "must be at least 1")
 
     def score(self, outputs: Outputs) -> np.ndarray:
         return by_blocks(lambda f: generalised_entropy(f, self.gamma, self.M), outputs.logits)

@@ -40,8 +40,7 @@ class GradNorm(Score):
     grid = {"T": (0.5, 1.0, 2.0, 4.0, 8.0)}
 
     def check(self) -> None:
-        if not self.T > 0:
-            raise ValueError(f"score '{self.name}': T={self.T} must be positive")
+        self.require("T", self.T > 0, "must be positive")
 
     def score(self, outputs: Outputs) -> np.ndarray:
         return -by_blocks(

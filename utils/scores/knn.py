@@ -12,14 +12,9 @@ class Banked(Score):
     """
 
     def check(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"score '{self.name}': k={self.k} must be at least 1")
-        if self.bank not in ("fp32", "fp16"):
-            raise ValueError(f"score '{self.name}': bank='{self.bank}' is neither fp32 nor fp16")
-        if not 0 < self.sample <= 1:
-            raise ValueError(
-                f"score '{self.name}': sample={self.sample} is not a fraction in 0 < sample <= 1"
-            )
+        self.require("k", self.k >= 1, "must be at least 1")
+        self.require("bank", self.bank in ("fp32", "fp16"), "is neither fp32 nor fp16")
+        self.require("sample", 0 < self.sample <= 1, "is not a fraction in 0 < sample <= 1")
 
     def check_size(self) -> None:
         """ValueError when the bank has fewer than k rows."""

@@ -39,10 +39,7 @@ class Mahalanobis(Score):
     grid = {"eps": (0.0, 0.0005, 0.001, 0.0014, 0.002, 0.005, 0.01)}
 
     def check(self) -> None:
-        if not self.eps >= 0:
-            raise ValueError(
-                f"score '{self.name}': eps={self.eps} must not be negative (0 = no input step)"
-            )
+        self.require("eps", self.eps >= 0, "must not be negative (0 = no input step)")
         self.needs = ("features", "train", "gradient") if self.eps > 0 else ("features", "train")
 
     def fit(self, train: Outputs) -> Score:

@@ -30,8 +30,7 @@ class NCI(Score):
     grid = {"alpha": (0.0001, 0.001, 0.01, 0.1)}
 
     def check(self) -> None:
-        if not self.alpha >= 0:
-            raise ValueError(f"score '{self.name}': alpha={self.alpha} must not be negative")
+        self.require("alpha", self.alpha >= 0, "must not be negative")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)

@@ -32,10 +32,8 @@ class NECO(Score):
     grid = {"d": (5, 10, 20, 50), "maxlogit": (0, 1)}
 
     def check(self) -> None:
-        if self.d < 0:
-            raise ValueError(f"score '{self.name}': d={self.d} must not be negative (0 = C - 1)")
-        if self.maxlogit not in (0, 1):
-            raise ValueError(f"score '{self.name}': maxlogit={self.maxlogit} is neither 0 nor 1")
+        self.require("d", self.d >= 0, "must not be negative (0 = C - 1)")
+        self.require("maxlogit", self.maxlogit in (0, 1), "is neither 0 nor 1")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)

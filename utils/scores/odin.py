@@ -35,12 +35,8 @@ class ODIN(Score):
     grid = {"T": (1.0, 10.0, 100.0, 1000.0), "eps": (0.0, 0.0006, 0.0014, 0.0028, 0.004)}
 
     def check(self) -> None:
-        if not self.T > 0:
-            raise ValueError(f"score '{self.name}': T={self.T} must be positive")
-        if not self.eps >= 0:
-            raise ValueError(
-                f"score '{self.name}': eps={self.eps} must not be negative (0 = no input step)"
-            )
+        self.require("T", self.T > 0, "must be positive")
+        self.require("eps", self.eps >= 0, "must not be negative (0 = no input step)")
         self.needs = ("logits", "gradient") if self.eps > 0 else ("logits",)
 
     def objective(self, logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

@@ -31,12 +31,8 @@ class ReAct(Score):
     grid = {"p": (80.0, 85.0, 90.0, 95.0, 99.0)}
 
     def check(self) -> None:
-        if not 0 <= self.p <= 100:
-            raise ValueError(f"score '{self.name}': p={self.p} is not a percentile in 0..100")
-        if not self.c >= 0:
-            raise ValueError(
-                f"score '{self.name}': c={self.c} must be positive, or 0 for the percentile p"
-            )
+        self.require("p", 0 <= self.p <= 100, "is not a percentile in 0..100")
+        self.require("c", self.c >= 0, "must be positive, or 0 for the percentile p")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)

@@ -31,8 +31,7 @@ class Relation(Score):
     grid = {"t": (1.0, 2.0, 4.0, 6.0, 8.0)}
 
     def check(self) -> None:
-        if not self.t > 0:
-            raise ValueError(f"score '{self.name}': t={self.t} must be positive")
+        self.require("t", self.t > 0, "must be positive")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)

@@ -33,10 +33,7 @@ class ViM(Score):
     grid = {"D": (16, 32, 64)}
 
     def check(self) -> None:
-        if self.D < 0:
-            raise ValueError(
-                f"score '{self.name}': D={self.D} must not be negative (0 = the paper's rule)"
-            )
+        self.require("D", self.D >= 0, "must not be negative (0 = the paper's rule)")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)

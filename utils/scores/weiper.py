@@ -79,12 +79,8 @@ class WeiPer(Score):
 
     def check(self) -> None:
         for key in ("r", "bins", "s1", "s2"):
-            if getattr(self, key) < 1:
-                raise ValueError(
-                    f"score '{self.name}': {key}={getattr(self, key)} must be at least 1"
-                )
-        if not self.delta >= 0:
-            raise ValueError(f"score '{self.name}': delta={self.delta} must not be negative")
+            self.require(key, getattr(self, key) >= 1, "must be at least 1")
+        self.require("delta", self.delta >= 0, "must not be negative")
 
     def fit(self, train: Outputs) -> Score:
         super().fit(train)
