@@ -31,9 +31,8 @@ def render_performance() -> str:
         for record, rows in recorded_parts(*APART, others=True)
         if "rows" in record and (rows or record["accuracy"])
     ]
-    first = [one for one in found if one[0].path.stem == "benchmark"]
-    parts = [performance_of(*one) for one in first]
-    rest = [one for one in found if one not in first]
+    parts = [performance_of(*one) for one in found if one[0].path.stem == "benchmark"]
+    rest = [one for one in found if one[0].path.stem != "benchmark"]
     return "\n\n".join(parts + [other_machines(rest)] * bool(rest)) or NOTHING
 
 
