@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         id_error = outputs(case)
         found = rows(case, id_error)
         made = report(case, found, id_error, time.perf_counter() - start)
-        measured.append(compare.Measured(*made, found.vectors))
+        labels = case.network.outputs(case.sets.id).labels
+        measured.append(compare.Measured(*made, found.vectors, labels))
     if args.compare:
         compare.report(measured, args)
     elif "," in (args.model or ""):
@@ -77,6 +78,8 @@ def files(args: argparse.Namespace) -> Iterable[Path | None]:
     """The snapshot files that are to be scored; [None] where --outputs gives their outputs."""
     if args.outputs:
         return [None]
+    if folders := compare.folders(args):
+        return folders
     found = results.announce(args.model or args.compare, args.load, args.download)
     return [export.only_one(list(found), args.export)] if args.export else found
 
@@ -95,8 +98,8 @@ def load(file: Path | None, args: argparse.Namespace) -> Case:
     """The network of a snapshot, the scores, and the image sets they are to tell apart; or what
     --outputs gives in the place of network and images.
     """
-    if args.outputs:
-        return given.load(args)
+    if args.outputs or compare.folders(args):
+        return given.load(given.of_folder(file, args) if file else args)
     network, description = load_network(file, args)
     chosen = choose_scores(description, file, args)
     fitted = args.tune_scores or any("train" in score.needs for score in chosen)

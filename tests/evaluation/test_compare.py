@@ -206,12 +206,57 @@ def test_a_score_beside_itself_and_ood_as_positive(tmp_path, files):
         ("--compare zscore(energy+msp),a.pt", "is a score. Of which snapshot"),
         ("--compare a.pt,b.pt", "'a.pt' not found"),
         ("--compare a.pt,b.pt --images x", "leave --images"),
+        ("--compare a.pt", "two folders of outputs"),
     ],
 )
 def test_what_are_no_two_is_refused(words, told, files, tmp_path):
     words = words.replace("FILES", " ".join(files)).split()
     with pytest.raises(UserError, match=told):
         MAIN([*words, "--save", str(tmp_path / "results")])
+
+
+def write_outputs(folder, seed, sizes=(60, 40), labels=None):
+    """A folder of outputs of id.npz and ood/near.npz; their arrays."""
+    (folder / "ood").mkdir(parents=True)
+    made = [arrays_of(size, seed + i, i / 2) for i, size in enumerate(sizes)]
+    if labels is not None:
+        made[0]["labels"] = labels
+    for name, arrays in zip(("id", "ood/near"), made):
+        np.savez(folder / f"{name}.npz", **arrays)
+    return made
+
+
+def test_two_folders_of_outputs(tmp_path, capsys):
+    sides = {name: write_outputs(tmp_path / name, seed) for name, seed in (("a", 1), ("b", 5))}
+    words = ["--compare", f"{tmp_path}/a/,{tmp_path}/b", "--score", "energy,msp"]
+    MAIN([*words, "--save", str(tmp_path / "results")])
+    (file,) = (tmp_path / "results").glob("compare_*.json")
+    pairs = json.loads(file.read_text())["pairs"]
+    assert [pair["a"]["score"] for pair in pairs] == ["energy", "msp"]
+    for letter, (inner, near) in sides.items():
+        energy = [
+            -np.logaddexp.reduce(one["logits"].astype(float), axis=1) for one in (inner, near)
+        ]
+        expected = detection_metrics(*energy)
+        row = pairs[0]["rows"][0]
+        for key in ("fpr95", "auroc"):
+            assert row[key][letter] == pytest.approx(100 * expected[key])
+    assert "B - A" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (dict(sizes=(60, 41)), r"near \(40\), near \(41\)"),
+        (dict(sizes=(50, 40)), r"id \(50\), id \(60\)"),
+        (dict(labels=np.zeros(60, np.int64)), "labels of ID images"),
+    ],
+)
+def test_folders_of_other_images_are_not_paired(change, told, tmp_path):
+    write_outputs(tmp_path / "a", 1)
+    write_outputs(tmp_path / "b", 5, **change)
+    with pytest.raises(UserError, match=f"same images: in one of them only, {told}"):
+        MAIN(["--compare", f"{tmp_path}/a,{tmp_path}/b", "--save", str(tmp_path / "results")])
 
 
 def record_of(name, near="1", **more):

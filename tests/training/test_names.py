@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import baseline
 from utils import snapshots
 from utils.runtime import UserError
 from utils.training import files, meant, names, recipes, settled
@@ -88,6 +89,19 @@ def test_names_are_bounded_and_tell_runs_apart(tmp_path):
     assert len(long) < 120 and not set(long) & set("/ü: ")
     a, b = (name("tune", loss="oe", given={"outliers": f"{place}/out.npz"}) for place in "ab")
     assert a != b  # of one file name, at two places
+
+
+def test_what_a_hash_in_a_name_stands_for_is_printed(capsys):
+    changes = "-e 3 -lr 0.05 -b 32 --momentum 0.8 --decay 0.1 --padding 3"
+    told = "b32, decay0.1, epochs3, lr0.05, momentum0.8, padding3"
+    for words, wanted in (("-e 3 -lr 0.05", ""), (changes, told)):
+        stem = baseline.settle(baseline.parse(["digits", *words.split()]))[0].stem
+        out = capsys.readouterr().out
+        if wanted:
+            short, _, meaning = out.partition(" stands for ")
+            assert meaning.strip() == wanted and stem.endswith(short.split()[-1])
+        else:
+            assert out == "" and stem == "digits_wrn_pretrained_epochs3_lr0.05"
 
 
 def test_the_parent_is_named_unless_it_is_the_usual_one(tmp_path):

@@ -27,15 +27,21 @@ from .rows import crc32_of
 RESAMPLES = 1000
 LEVEL = 0.95
 NUMBERS = 4_000_000  # in one array: so many resamples at once
-WANTED = "two scores of --model (--compare energy,msp), or two snapshots (--compare A.pt,B.pt)"
+WANTED = (
+    "two scores of --model (--compare energy,msp), two snapshots (--compare A.pt,B.pt), or two folders "
+    "of outputs as --save-outputs writes (--compare A/,B/)"
+)
 
 
 class Measured(NamedTuple):
-    """What test.py made of a snapshot: its result's path, its record, {score/set: (N,) scores}."""
+    """What test.py made of a snapshot: its result's path, its record, {score/set: (N,) scores}, and
+    the labels (N,) of the ID images, None where they are not known.
+    """
 
     path: Path
     record: dict[str, Any]
     vectors: dict[str, np.ndarray]
+    labels: np.ndarray | None = None
 
 
 class Side(NamedTuple):
@@ -76,6 +82,8 @@ def settle(args: Namespace) -> Namespace:
         if args.score not in ("energy", args.compare):
             raise UserError(f"--compare names the scores: leave --score {args.score} out")
         return Namespace(**{**vars(args), "score": args.compare})
+    if folders(args):
+        return args
     names = [re.split("[:(]", part)[0].lower() for part in parts]
     known = [part for part, name in zip(parts, names) if name in (*scores.SCORES, "zscore")]
     if known:
@@ -83,6 +91,15 @@ def settle(args: Namespace) -> Namespace:
     for name in parts:  # a name of several snapshots is refused before the work
         snapshots.find_one(args.load or name, *([name] if args.load else []))
     return args
+
+
+def folders(args: Namespace) -> list[Path]:
+    """The two folders of outputs that --compare names, [] where it names something else."""
+    named = vars(args).get("compare")
+    if args.model or args.outputs or not named:
+        return []
+    found = [Path(part).expanduser() for part in named.split(",")]
+    return found if len(found) == 2 and all((one / "id.npz").is_file() for one in found) else []
 
 
 class Ranked:
@@ -197,11 +214,14 @@ def pair_up(found: list[Measured], args: Namespace) -> list[tuple[Side, Side]]:
         labels = [[entry["score"] for entry in one.record["scores"]] for one in found]
         return [(Side(one, own[0]), Side(one, own[-1])) for one, own in zip(found, labels)]
     a, b = found[0], found[-1]
-    check_same(a.record, b.record)
+    if folders(args):
+        check_outputs(a, b)
+    else:
+        check_same(a.record, b.record)
     second = [entry["score"] for entry in b.record["scores"]]
     both = [e["score"] for e in a.record["scores"] if e["score"] in second]
     if not both:
-        raise UserError("the two snapshots have no score in common. Name one: --score energy")
+        raise UserError("the two sides have no score in common. Name one: --score energy")
     return [(Side(a, label), Side(b, label)) for label in both]
 
 
@@ -218,6 +238,26 @@ def check_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
             f"{a['snapshot']['name']} and {b['snapshot']['name']} are not scored on the same images "
             f"({', '.join(sorted(other))}): there is no paired difference. Images of one size for "
             "both: --image-size N"
+        )
+
+
+def check_outputs(a: Measured, b: Measured) -> None:
+    """UserError where the outputs of two networks cannot be of the same images: other OOD sets, other
+    numbers of images, other labels. That they are in the same order is taken for granted.
+    """
+    first, second = a.record, b.record
+    counts = [
+        {name.partition("/")[2]: len(values) for name, values in one.vectors.items()}
+        for one in (a, b)
+    ]
+    told = [f"{name} ({n})" for name, n in sorted(counts[0].items() ^ counts[1].items())]
+    if not told and a.labels is not None and b.labels is not None:
+        told = ["labels of ID images"] * (not np.array_equal(a.labels, b.labels))
+    if told:
+        raise UserError(
+            f"{first['snapshot']['name']} and {second['snapshot']['name']} are not outputs of the same "
+            f"images: in one of them only, {', '.join(told)}. Write both from the same sets, in the "
+            "same order"
         )
 
 

@@ -118,6 +118,13 @@ def check_needs(score: scores.Score, images: OutputSet) -> None:
             )
 
 
+def of_folder(folder: Path, args: Namespace) -> Namespace:
+    """The options with the files of a folder, as --save-outputs writes it, as --outputs."""
+    train, others = folder / "train.npz", [*folder.glob("ood/*.npz"), *folder.glob("shifted/*.npz")]
+    first = [str(train) if train.is_file() else NONE, str(folder / "id.npz")]
+    return Namespace(**{**vars(args), "outputs": first + sorted(map(str, others))})
+
+
 def load(args: Namespace) -> Case:
     """The case of test.py's --outputs; UserError where the files do not fit one another."""
     if len(args.outputs) < 3 or NONE in args.outputs[1:]:

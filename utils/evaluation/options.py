@@ -41,10 +41,13 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_common(parser, ("auto", "on", "off", "openvino"))
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(words)
-    if args.outputs:
+    if args.outputs or compare.folders(args):
         typed = [key for key in OF_IMAGES if getattr(args, key) != parser.get_default(key)]
         if typed:
-            parser.error(f"--outputs stands for network and images; --{typed[0]} is not taken")
+            option = (
+                "--outputs stands" if args.outputs else "--compare of two folders of outputs stands"
+            )
+            parser.error(f"{option} for network and images; --{typed[0]} is not taken")
     elif not (args.model or args.compare or args.list_scores):
         parser.error("--model is missing")
     if args.model and is_published(args.model) and not args.arch:
@@ -106,7 +109,8 @@ def add_questions(add: Callable) -> None:
     add(
         "--compare",
         metavar="A,B",
-        help="two scores of --model or --outputs, or two snapshots in the place of --model: the "
+        help="two scores of --model or --outputs, or two snapshots, or two folders of --save-outputs, in "
+        "the place of --model: the "
         "differences of FPR95 and AUROC, with intervals by a paired bootstrap over the images",
     )
     add(

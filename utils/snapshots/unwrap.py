@@ -63,8 +63,12 @@ def plain_objects() -> list:
     return [argparse.Namespace, PosixPath, *((LeftOut, name) for name in names)]
 
 
+class Packed(ValueError):
+    """A file that would unfold into more than its own length."""
+
+
 def check_packing(file: BinaryIO) -> None:
-    """ValueError where a .pt says that it holds more than its own length: torch packs nothing, and
+    """Packed where a .pt says that it holds more than its own length: torch packs nothing, and
     would unpack without limit what another program has packed.
     """
     if zipfile.is_zipfile(file):
@@ -73,7 +77,7 @@ def check_packing(file: BinaryIO) -> None:
         with zipfile.ZipFile(file) as members:
             size = sum(member.file_size for member in members.infolist())
         if size > length:
-            raise ValueError(f"{size >> 20} MB packed into {length >> 10} kB")
+            raise Packed(f"{size >> 20} MB packed into {length >> 10} kB")
     file.seek(0)
 
 
@@ -118,7 +122,7 @@ def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def refusal(path: Path, error: Exception) -> str:
     """Why a file was not opened, and what to do."""
-    if told := not_of_torch(path):
+    if not isinstance(error, (Packed, UserError)) and (told := not_of_torch(path)):
         return f"{path} is not a readable snapshot: it is {told}"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     found = re.search(r"GLOBAL ([\w.]+)", text)
@@ -147,10 +151,7 @@ def not_of_torch(path: Path) -> str:
     if head.startswith(heads.ZIP):
         if not zipfile.is_zipfile(path):
             return "the beginning of one, its end is missing. Fetch or copy it again"
-        with (
-            contextlib.suppress(Exception),
-            zipfile.ZipFile(path) as members,
-        ):  # damaged, says torch
+        with contextlib.suppress(Exception), zipfile.ZipFile(path) as members:
             names = members.namelist()
             if not any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in names):
                 return f"an archive of {listed([printable(name) for name in names])}. {ADVICE}"
@@ -164,12 +165,8 @@ def not_of_torch(path: Path) -> str:
         and all(c.isprintable() or c in "\t\r\n" for c in text)
     ):
         return f"a text, which begins with '{printable(text.split(chr(10))[0].strip())[:60]}'"
-    told = heads.what_is(head)
-    return (
-        told
-        if not head or head.startswith((b"\x89HDF", b"MATLAB", b"7z", b"Rar!", b"%PDF"))
-        else ""
-    )
+    known = (b"\x89HDF", b"MATLAB", b"7z", b"Rar!", b"%PDF")
+    return heads.what_is(head) if not head or head.startswith(known) else ""
 
 
 def find_weights(content: object, path: Path) -> dict[str, torch.Tensor]:

@@ -56,21 +56,28 @@ def former_stem(stage: str, dataset: str, arch: str, seed: int = 1) -> str:
 def named(args: Namespace, stem: str | None = None, parent: Path | None = None) -> Namespace:
     """Settled options with the name of their run; ``stem``: that of an interrupted one."""
     made = Made(args.stage, args.dataset, args.loss, args.recipe, vars(args), parent)
+    changes = sorted(departures(made).values())
+    if stem is None and "_".join(changes) != (short := short_word(changes)):
+        print(f"in this run's name {short} stands for {', '.join(changes)}")
     return Namespace(**vars(args), stem=stem or stem_of(made))
 
 
 def stem_of(made: Made) -> str:
     """The name of a run."""
     stage, dataset, loss, recipe, given, parent = made
-    found = departures(made)
+    changes = sorted(departures(made).values())
     folder, preset = Path(given.get("save") or "").name, recipe.get("preset", "paper")
-    changes = [found[key] for key in sorted(found, key=found.get)]
     words = [] if is_named_by(folder, stage, loss) else [loss]
     words += preset_words(stage, dataset, loss, recipe["arch"], preset, folder)
-    words += [bounded(changes, f"{len(changes)}-changes-")] if changes else []
+    words += [short_word(changes)] if changes else []
     if stage == "tune" and parent is not None:
         words += parent_words(parent, dataset, recipe["arch"], recipe["seed"], suffix(folder))
     return "_".join([usual_stem(stage, dataset, recipe["arch"], recipe["seed"]), *words])
+
+
+def short_word(changes: list[str]) -> str:
+    """What departs from the recipe as part of a name, a hash of it where it is long."""
+    return bounded(changes, f"{len(changes)}-changes-")
 
 
 def changes_of(made: Made) -> dict[str, Any]:
