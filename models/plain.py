@@ -34,8 +34,9 @@ def package_function(arch: str) -> Callable:
         ) from None
     known = module.list_models(**({"module": module} if package == "torchvision" else {}))
     if name not in known:
-        close = ", ".join(difflib.get_close_matches(name, known, 5)) or "see its documentation"
-        raise ValueError(f"{package} has no network '{name}'. Near to it: {close}")
+        close = ", ".join(difflib.get_close_matches(name, known, 5))
+        advice = f"Near to it: {close}" if close else f"It has {', '.join(known[:5])}, ..."
+        raise ValueError(f"{package} has no network '{name}'. {advice}")
     return getattr(module, name)
 
 

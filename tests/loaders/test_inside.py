@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import scipy.io
 from conftest import coloured, noise, pack, write_images
 from test_forms import expect, idx, pixels_of, write_version
 from test_official_files import write_cifar10
@@ -268,3 +269,15 @@ def test_what_to_write_instead_is_said(arrays, advice, tmp_path, data):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=advice):
         loaders.load("x", path=tmp_path / "a.npz", data=data)
+
+
+def test_labels_of_another_name_are_named(tmp_path, data):
+    np.savez(tmp_path / "a.npz", images=noise(2, 8, 0), target=[0, 1])
+    with pytest.raises(UserError, match="'labels'. It holds images, target"):
+        loaders.load_id("x", "train", data, tmp_path / "a.npz")
+
+
+def test_a_mat_of_other_variables_names_them(tmp_path, data):
+    scipy.io.savemat(tmp_path / "a.mat", {"imgs": noise(2, 8, 0), "cls": [0, 1]})
+    with pytest.raises(UserError, match="holds imgs, cls; of a .mat are read 'X' and 'y'"):
+        loaders.load("x", path=tmp_path / "a.mat", data=data)

@@ -32,6 +32,9 @@ HALF = STATISTICS["half"]
         ("0.1,0.2,0.3", None, "Give each"),
         (None, "0.5", "Give each"),
         ("half", "0,1,1", "divides by 0"),
+        ("127.5", "51", "--mean 0.5000,0.5000,0.5000 --std 0.2000,0.2000,0.2000"),
+        ("0.5,2,0.5", "1", "0 to 255"),
+        ("1", "1", ((1.0,) * 3, (1.0,) * 3)),
     ],
 )
 def test_what_was_typed(mean, std, expected):

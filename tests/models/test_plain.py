@@ -196,6 +196,8 @@ def test_networks_of_torchvision():
     assert list(net.state_dict())[:1] == ["conv1.weight"] and isinstance(net.fc, nn.Linear)
     with pytest.raises(ValueError, match="torchvision has no network 'resnet19'.*resnet18"):
         models.build("torchvision:resnet19", 5)
+    with pytest.raises(ValueError, match="no network '0000'. It has alexnet, "):
+        models.build("torchvision:0000", 5)
     assert arch_name("torchvision:resnet18") == "torchvision_resnet18" and arch_name("a:b") == "b"
     snapshots.check_arch("torchvision:resnet18", "a file")
     with pytest.raises(UserError):

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.runtime import DATA, UserError, print_note
+from utils.runtime import DATA, UserError, print_note, printable
 
 from . import splits
+from .keys import keys_of
 from .places import has_parts, locate, split_off
 from .readers import Size
 from .reading import load
@@ -44,6 +45,7 @@ def load_id(
         raise UserError(
             f"data set '{name}' ({images.source}) has no labels; "
             "ID images need class folders or an .npz with 'labels'"
+            + other_keys(images.source)
             + (f". Beside it lies {place.unread}" if place and place.unread else "")
         )
     # one's own have classes of their own
@@ -72,6 +74,12 @@ def load_id(
             "'classes'"
         )
     return images
+
+
+def other_keys(source: str) -> str:
+    """What an .npz holds, as a sentence after another one; "" of anything else."""
+    keys = keys_of(Path(source))[:8] if source.endswith(".npz") else []
+    return f". It holds {', '.join(map(printable, keys))}" if keys else ""
 
 
 def given_id(args: argparse.Namespace) -> str | splits.Unsplit | None:

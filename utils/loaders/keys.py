@@ -20,16 +20,21 @@ def parts_of_npz(path: Path) -> dict[str, list[str]]:
     its reader says so.
     """
     found: dict[str, list[str]] = {}
-    try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            keys = [name.removesuffix(".npy") for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile):
-        return found
+    keys = keys_of(path)
     for name, kind in KINDS.items():
         for images, _ in PAIRS:
             if key := find_key((images.format(name),), keys):
                 found.setdefault(kind, []).append(key)
     return found
+
+
+def keys_of(path: Path) -> list[str]:
+    """The keys of an .npz; [] of anything else."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return []
 
 
 def find_key(wanted: Iterable[str], keys: Iterable[str]) -> str | None:

@@ -28,7 +28,7 @@ def channels(text: str) -> str:
 
 def typed_statistics(mean: str | None, std: str | None) -> tuple[tuple, tuple] | None:
     """(mean, std), three numbers each, of what was typed; a name for one of them stands for both.
-    None where nothing was typed. ValueError: numbers for one alone, a std of 0.
+    None where nothing was typed. ValueError: numbers for one alone, a std of 0, a mean above 1.
     """
     if mean is None and std is None:
         return None
@@ -47,6 +47,12 @@ def typed_statistics(mean: str | None, std: str | None) -> tuple[tuple, tuple] |
     )
     if min(found[1]) <= 0:
         raise ValueError(f"--std {std} divides by 0")
+    if max(found[0]) > 1:
+        meant = (",".join(f"{value / 255:.4f}" for value in part) for part in found)
+        raise ValueError(
+            f"--mean {mean} is of values of 0 to 255; images have values of 0 to 1. Give "
+            "--mean {} --std {}".format(*meant)
+        )
     return found
 
 

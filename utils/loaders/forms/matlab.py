@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.io import loadmat, whosmat
 
-from utils.runtime import UserError, open_regular
+from utils.runtime import UserError, open_regular, printable
 
 from .. import arrays, bounds
 from .base import Content, Form, Path, batch_names, named_files
@@ -14,6 +14,7 @@ LAYOUTS = (
     {"test": ("selected_test_32x32.mat",)},
 )
 LABELS = ("labels", "fine_labels")
+SHOWN = 6  # variables that an error names
 NEWER, HDF5 = b"MATLAB 7.3", b"\x89HDF\r\n"
 
 
@@ -41,6 +42,12 @@ def read_file(path: Path) -> Content:
         names = []  # SVHN's reader says what is wrong
     if "data" in names and any(name in names for name in LABELS):
         return read_cifar(path)
+    if names and not {"X", "y"} <= set(names):
+        raise UserError(
+            f"{path} holds {', '.join(map(printable, names[:SHOWN]))}; of a .mat are read 'X' and 'y', as "
+            "SVHN's, or 'data' and 'labels', as CIFAR's. Or bring its images as an .npz with 'images' "
+            "and 'labels'"
+        )
     return read_svhn(path)
 
 
