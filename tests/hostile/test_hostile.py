@@ -14,6 +14,7 @@ import socket
 import struct
 import tarfile
 import time
+import tracemalloc
 import zipfile
 import zlib
 
@@ -280,6 +281,25 @@ def test_an_archive_of_too_many_members(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(WHOLE[name])
     monkeypatch.setattr(bounds, "MEMBERS", 0)
     assert "listing it ended" in refused(containers.Archive, tmp_path / name)
+
+
+def test_memory_of_a_tar_of_many_members(tmp_path):
+    """As many as ImageNet has are within a gigabyte."""
+    content, count = WHOLE["a.png"], 10_000
+    with open(tmp_path / "a.tar", "wb") as file:
+        for i in range(count):
+            member = tarfile.TarInfo(f"ILSVRC2012/n{i % 100:08}/n{i % 100:08}_{i:08}.JPEG")
+            member.size = len(content)
+            file.write(member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
+        file.write(bytes(1024))
+    (tmp_path / "b.tar").write_bytes(WHOLE["a.tar"])
+    containers.Archive(tmp_path / "b.tar")  # whatever is made once
+    tracemalloc.start()
+    archive = containers.Archive(tmp_path / "a.tar")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(archive.names) == count and peak / count * 1.4e6 < 1e9
+    assert archive.open(archive.names[-1]).read() == content
 
 
 # ---- small files that are large

@@ -62,7 +62,7 @@ def announce(model: str, folder: str | None, download: bool = False) -> Iterator
             )
         found += files
     for file in dict.fromkeys(found):
-        print(f"\n{snapshots.short_name(file)}")
+        print(f"\n{printable(snapshots.short_name(file))}")
         yield file
 
 

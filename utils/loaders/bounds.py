@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from scipy.io import whosmat
 
@@ -23,12 +23,13 @@ from utils.runtime import UserError, open_regular
 
 PIXELS = 1 << 26  # of one image, as it is and after it is resized: 268 MB of four bytes each
 IMAGE_BYTES = 1 << 28  # of one image file
-FILES = 2_000_000  # of a folder
+FILES = 4_000_000  # of a folder, folders in it among them
 MEMBERS = 2_000_000  # of an archive: ImageNet has 1.4 million images, each takes half a kilobyte
 HEAD_BYTES = 1 << 20  # of a member's own head
 GLOBAL = 100  # values in the heads of a whole tar, of which each member has a copy
 PASSED_BYTES = 1 << 32  # of a member of a compressed tar, which is unpacked to be passed over
 SECONDS = 300  # to list a folder or an archive
+RAISED = "the limits in utils/loaders/bounds.py if you trust it"
 DIRECTORY_BYTES = 3 << 24  # of a .zip's list of members: as many with names of 50 bytes
 PACKED = 20  # an array of photographs is never packed to less than 1/20 of its size
 FREE_BYTES = 1 << 28  # but a small one of one colour may be
@@ -60,7 +61,8 @@ def list_files(top: str | Path) -> Iterator[str]:
                     if count > FILES or time.monotonic() > end:
                         raise UserError(
                             f"{top}: listing it ended after {count - 1} files, at most {FILES} in "
-                            f"{SECONDS} seconds. Give a smaller folder, or an array (.npy)"
+                            f"{SECONDS} seconds. Give a smaller folder, or an array (.npy), or raise "
+                            f"{RAISED}"
                         )
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
@@ -162,25 +164,47 @@ def is_packed(archive: zipfile.ZipFile | tarfile.TarFile) -> bool:
     return not plain
 
 
+class Placed(NamedTuple):
+    """Where in a tar a member lies: a tenth of what Python keeps of it."""
+
+    offset: int  # of its head
+    offset_data: int
+    size: int
+
+    @classmethod
+    def of(cls, member: tarfile.TarInfo) -> "Placed":
+        return cls(member.offset, member.offset_data, member.size)
+
+    def opened(self, archive: tarfile.TarFile) -> IO[bytes]:
+        member = tarfile.TarInfo()
+        member.offset_data, member.size = self.offset_data, self.size
+        return archive.extractfile(member)
+
+
+def passed(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar, which does not keep them."""
+    while member := archive.next():
+        archive.members.clear()
+        yield member
+
+
 def limited(archive: zipfile.ZipFile | tarfile.TarFile, path: str | Path) -> Iterator:
     """The members of an archive; UserError beyond ``MEMBERS`` or ``SECONDS``, or at the first image
     file that is larger than any.
     """
     end, zipped = time.monotonic() + SECONDS, isinstance(archive, zipfile.ZipFile)
     packed = is_packed(archive)
-    for count, member in enumerate(archive.infolist() if zipped else archive):
+    for count, member in enumerate(archive.infolist() if zipped else passed(archive)):
         name, size = (member.filename, member.file_size) if zipped else (member.name, member.size)
-        if not zipped:
-            if len(archive.pax_headers) > GLOBAL:
-                raise UserError(
-                    f"{path}: its head holds more than {GLOBAL} values, of which each member would "
-                    "have a copy. Make the archive anew"
-                )
-            member.pax_headers = {}
+        if not zipped and len(archive.pax_headers) > GLOBAL:
+            raise UserError(
+                f"{path}: its head holds more than {GLOBAL} values, of which each member would "
+                "have a copy. Make the archive anew"
+            )
         if count == MEMBERS or time.monotonic() > end:
             raise UserError(
                 f"{path}: listing it ended after {count} members, at most {MEMBERS} in {SECONDS} "
-                "seconds. Unpack it and give the folder"
+                f"seconds. Unpack it and give the folder, or raise {RAISED}"
             )
         if size > IMAGE_BYTES and name.lower().endswith(tuple(IMAGE_ENDINGS)):
             raise UserError(

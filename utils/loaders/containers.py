@@ -49,6 +49,11 @@ class OneFile(Folder):
         self.path, self.names, self.order, self.others = path.parent, [path.name], range(1), []
 
 
+# (path, what changes with its content) -> members and others of the tar that was read last, all
+# of which has to be passed to list it
+listed: dict[tuple, tuple[dict, dict]] = {}
+
+
 class Archive:
     """The images inside a .zip or .tar, by sorted name; nothing is unpacked on disk.
 
@@ -67,22 +72,24 @@ class Archive:
             self.file = (
                 zipfile.ZipFile(path) if zipped else tarfile.open(path, tarinfo=bounds.Member)  # noqa: SIM115
             )
-            self.members, self.others = {}, {}
-            for member in bounds.limited(self.file, path):
+            key = str(path), self.content, self.path.stat().st_ctime_ns
+            known = listed.get(key) if not zipped else None
+            self.members, self.others = known or ({}, {})
+            for member in [] if known else bounds.limited(self.file, path):
                 if member.is_dir() if zipped else not member.isfile():
                     continue
                 # as tar packs "." and as some Windows programs write folders
                 name = member.filename.replace("\\", "/") if zipped else member.name
                 name = name.removeprefix("./")
-                if self.is_image(member, name):
-                    self.members[name] = member
-                else:
-                    self.others[name] = member
-            if not zipped:
+                there = self.members if self.is_image(member, name) else self.others
+                there[name] = member if zipped else bounds.Placed.of(member)
+            if not (zipped or known):
                 self.file.fileobj.seek(self.file.offset)
                 # a damaged header passes for the end
                 if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("damaged after its first part")
+                listed.clear()
+                listed[key] = self.members, self.others
         except UserError as error:
             text = str(error)
             raise UserError(text if str(path) in text else f"{path}: {text}") from None
@@ -114,7 +121,7 @@ class Archive:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     @staticmethod
-    def place(member: zipfile.ZipInfo | tarfile.TarInfo) -> int:
+    def place(member: zipfile.ZipInfo | bounds.Placed) -> int:
         """Where in the file a member begins."""
         return member.header_offset if isinstance(member, zipfile.ZipInfo) else member.offset
 
@@ -124,7 +131,7 @@ class Archive:
     def open_member(self, member: Any) -> IO[bytes]:  # by its name a tar would be searched
         if isinstance(self.file, zipfile.ZipFile):
             return self.file.open(member)
-        return self.file.extractfile(member)
+        return member.opened(self.file)
 
     def reopened(self) -> "Archive":
         """The same members, read by a handle of its own, for another process."""

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from utils.runtime import DATA, UserError
+from utils.runtime import DATA, UserError, printable
 
 from . import forms, heads, inside, parquet, splits
 from .places import has_parts, locate
@@ -116,7 +116,7 @@ def name_or_path(item: str) -> tuple[str, str | None]:
     name = os.path.basename(os.path.abspath(Path(file).expanduser()))
     ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
     stem = name[: len(name) - len(ending)]
-    return (stem or name) + (f"_{severity}" if severity else ""), path
+    return printable(stem or name) + (f"_{severity}" if severity else ""), path
 
 
 def local_path(name: str, split: str, data: str | Path) -> str | None:

@@ -199,7 +199,9 @@ def read_images(
         return found
 
     def progress(names):
-        return tqdm(names, desc=f"decoding {path.name}", unit="image", disable=None, leave=False)
+        return tqdm(
+            names, desc=f"decoding {printable(path.name)}", unit="image", disable=None, leave=False
+        )
 
     pixels, labels, classes, bad = decode(source, size, crop_only, skip_bad, progress)
     cache.save(name, {"pixels": pixels, "bad": np.array(bad, dtype=str), "key": np.array(digest)})

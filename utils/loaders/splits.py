@@ -5,7 +5,7 @@ testing on both, gives numbers that look right.
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.runtime import UserError, printable
@@ -86,8 +86,8 @@ def common_root(names: list[str]) -> str:
     """The folder, with its slash, that holds all of an archive's images in folders of their own;
     "" where there is none, or it is a part itself.
     """
-    first = {PurePosixPath(name).parts[0] for name in names if "/" in name}
-    deep = all(len(PurePosixPath(name).parts) > 2 for name in names)
+    first = {name.partition("/")[0] for name in names if "/" in name}
+    deep = all(name.count("/") > 1 for name in names)
     if len(first) != 1 or not deep or KINDS.get(next(iter(first)).lower()):
         return ""
     return f"{first.pop()}/"
