@@ -418,6 +418,30 @@ def test_what_is_passed_over_in_a_packed_tar(tmp_path):
     assert "passed over" in refused(loaders.load, "x", path=tmp_path / "a.tar.gz", data=tmp_path)
 
 
+def test_arrays_of_too_many_members(tmp_path):
+    """An .npz or .pt that lists 100,000 arrays, all of one place."""
+    content, name = b"PK\3\4" + bytes(26), b"%07d"
+    record = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, *[0] * 7, 7, *[0] * 6)
+    entries = b"".join(record + name % i for i in range(100_000))
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 34464, 34464, len(entries), len(content), 0)
+    for file in ("a.npz", "a.pt"):
+        (tmp_path / file).write_bytes(content + entries + end)
+    assert "too long" in refused(loaders.load, "x", path=tmp_path / "a.npz", data=tmp_path)
+    assert "too long" in refused(snapshots.read_weights, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("classes", (["a"] * 100_001, ["a" * 1001] * 3))
+def test_names_of_classes(tmp_path, classes):
+    np.savez_compressed(tmp_path / "a.npz", images=PIXELS, labels=[0, 1, 2], classes=classes)
+    assert "classes" in refused(loaders.load, "x", path=tmp_path / "a.npz", data=tmp_path)
+
+
+def test_an_array_that_would_be_brought_to_many_pixels(tmp_path):
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=[0, 1, 2])
+    line = refused(loaders.load_id, "x", "test", path=tmp_path / "a.npz", size=10_000)
+    assert "pixels" in line
+
+
 # ---- labels
 
 
@@ -567,6 +591,8 @@ def test_every_wrong_value_in_a_state(key):
     for wrong in (*WRONG, *TENSORS.values()):
         value_or_refused(check_state, {**STATE, key: wrong}, "s")
     refused(check_state, {**STATE, key: {1: 2}}, "s")
+    refused(check_state, {**STATE, "given": None}, "s")
+    refused(check_state, {**STATE, "recipe": {"epochs": 2, "arch": None}}, "s")
 
 
 def test_a_state_deletes_nothing_elsewhere(tmp_path):

@@ -13,6 +13,7 @@ from conftest import coloured, stop_at_step, write_images
 from utils import snapshots
 from utils.runtime import UserError
 from utils.training.files import load_state
+from utils.training.network import describe_parent
 from utils.training.settled import choose_statistics
 
 SHAPE = "--device cpu --layers 10 --widen-factor 1 --batch_size 10 --epochs 2"
@@ -139,6 +140,20 @@ def test_a_large_network_of_a_package(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"arch": "torchvision:vit_h_14"}))
     with pytest.raises(UserError, match="numbers"):
         snapshots.load_model(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "made", ({"arch": "torchvision:vit_h_14"}, {"arch": "wrn", "layers": 100, "widen_factor": 100})
+)
+def test_weights_to_begin_with_are_held_against_their_description(killed, tmp_path, made):
+    """Before the network is made of which the description tells."""
+    pytest.importorskip("torchvision")
+    (file,) = killed[1].glob("*.run/*_best_epoch_0.pt")
+    shutil.copy(file, tmp_path / "a.pt")
+    description = json.loads(file.with_suffix(".json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps({**description, **made}))
+    with pytest.raises(UserError, match="another network"):
+        describe_parent(tmp_path / "a.pt", None)
 
 
 def test_a_log_that_is_no_file(tmp_path):

@@ -30,10 +30,12 @@ GLOBAL = 100  # values in the heads of a whole tar, of which each member has a c
 PASSED_BYTES = 1 << 32  # of a member of a compressed tar, which is unpacked to be passed over
 SECONDS = 300  # to list a folder or an archive
 RAISED = "the limits in utils/loaders/bounds.py if you trust it"
-DIRECTORY_BYTES = 3 << 24  # of a .zip's list of members: as many with names of 50 bytes
+DIRECTORY_BYTES = 3 << 24  # of a .zip's list of members: 500,000 with names of 50 bytes
+ARRAYS_BYTES = 1 << 22  # the same of an .npz or a .pt, a member an array
 PACKED = 20  # an array of photographs is never packed to less than 1/20 of its size
 FREE_BYTES = 1 << 28  # but a small one of one colour may be
 CLASSES = 100_000
+LONGEST_NAME = 1000  # characters of a class's name
 MAT_PACKED = 15  # the kind of a .mat's variable that is packed by zlib
 NUMBERS = ("double", "single", "logical", "int8", "int16", "int32", "int64")
 NUMBERS += ("uint8", "uint16", "uint32", "uint64")
@@ -113,7 +115,7 @@ def read_whole(file: BinaryIO, path: str | Path, limit: int = WHOLE_BYTES) -> by
     return bytes(content)
 
 
-def check_directory(file: BinaryIO, path: str | Path) -> None:
+def check_directory(file: BinaryIO, path: str | Path, limit: int = DIRECTORY_BYTES) -> None:
     """UserError where a .zip's own list of its members is too long to be read into memory."""
     length = file.seek(0, os.SEEK_END)
     start = max(length - (1 << 16) - 98, 0)
@@ -126,7 +128,7 @@ def check_directory(file: BinaryIO, path: str | Path) -> None:
         size = max(size % 0xFFFFFFFF, int.from_bytes(end[place + 40 : place + 48], "little"))
     file.seek(0)
     count = size // 46
-    if size > DIRECTORY_BYTES or (size > DIRECTORY_BYTES // 4 and size > length):
+    if size > limit or (size > limit // 4 and size > length):
         raise UserError(f"{path}: its list of up to {count} members is too long. Unpack it")
 
 
@@ -231,7 +233,7 @@ def check_packed(size: int, packed: int, what: str) -> None:
 def check_arrays(file: BinaryIO, path: str | Path) -> None:
     """UserError where a member of a .npz is packed as no image is; nothing of a .npy."""
     if zipfile.is_zipfile(file):
-        check_directory(file, path)
+        check_directory(file, path, ARRAYS_BYTES)
         length = file.seek(0, os.SEEK_END)
         with zipfile.ZipFile(file) as packed:
             for member in packed.infolist():

@@ -78,7 +78,10 @@ def fit_pixels(pixels: np.ndarray, size: Size, crop_only: bool = False) -> np.nd
     side = crop_side(size)
     fitted = np.empty((len(pixels), side, side, 3), np.uint8)
     for place, image in zip(fitted, pixels):
-        place[:] = fit_image(Image.fromarray(image), size, crop_only)
+        try:
+            place[:] = fit_image(Image.fromarray(image), size, crop_only)
+        except ValueError as error:  # too many pixels
+            raise UserError(f"images cannot be brought to side {side}: {error}") from None
     return fitted
 
 

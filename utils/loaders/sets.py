@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from utils.runtime import DATA
+from utils.runtime import DATA, UserError
 
 from . import digits
+from .bounds import CLASSES, LONGEST_NAME
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of R, G, B in 0..1
 # One normalisation for ID, OOD and outliers alike ([Energy], [SR]): a second one would be a
@@ -49,6 +50,14 @@ class ImageSet:
     source: str = ""
     skipped: tuple = ()
     names: tuple | None = None
+
+    def __post_init__(self):
+        classes = self.classes or ()
+        if len(classes) > CLASSES or max(map(len, classes), default=0) > LONGEST_NAME:
+            raise UserError(
+                f"data set '{self.name}' ({self.source}) names {len(classes):,} classes; at most "
+                f"{CLASSES:,} can be, of {LONGEST_NAME:,} characters each"
+            )
 
     def __len__(self):
         return len(self.images)

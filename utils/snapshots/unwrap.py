@@ -73,7 +73,7 @@ def check_packing(file: BinaryIO) -> None:
     """
     if zipfile.is_zipfile(file):
         length = file.seek(0, io.SEEK_END)
-        bounds.check_directory(file, "it")
+        bounds.check_directory(file, "it", bounds.ARRAYS_BYTES)
         with zipfile.ZipFile(file) as members:
             size = sum(member.file_size for member in members.infolist())
         if size > length:

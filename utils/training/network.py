@@ -105,16 +105,9 @@ def describe_network(
 
 
 def describe_parent(path: Path, arch: str | None) -> dict:
-    """The description of a pre-trained snapshot: its .json alone where that names the network
-    (``load_parent`` holds the weights against it), else what names and shapes tell.
-    """
+    """The description of a pre-trained snapshot, which its weights are held against."""
     own = arch if ":" in (arch or "") else None
-    description = snapshots.read_description(path) or {}
-    if "arch" not in description or description.get("num_classes") is None:
-        return snapshots.describe(path, snapshots.read_weights(path, own), own)
-    if own is None:
-        snapshots.check_arch(description["arch"], path.with_suffix(".json"))
-    return {**description, "arch": own or description["arch"]}
+    return snapshots.describe(path, snapshots.read_weights(path, own), own)
 
 
 def load_parent(path: Path, description: dict) -> torch.nn.Module:
