@@ -6,6 +6,7 @@ The processes are forked, so that nothing is imported anew, and speak gloo over 
 
 import multiprocessing
 import os
+import socket
 import traceback
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import write_own
 from torch import nn
 
 from utils import loaders, training
@@ -209,3 +211,50 @@ def test_what_ranks_send_one_another_is_numbers(of_two):
         values, shapes, nothing, none, low = of_two[rank][3]
         assert values == [[[0.0] * 3] * 2, [[1.0] * 3] * 3] and shapes == [(2, 0), (3, 0)]
         assert (nothing, none, low) == (None, [None, None], 6)
+
+
+# The script runs twice from here on, as the two ranks of one run; the second is killed at its step {step}.
+TWO_RANKS = """
+import os, signal, torch
+child = os.fork()
+os.environ.update(
+    RANK=str(int(child == 0)), LOCAL_RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+    MASTER_PORT="{port}", GLOO_SOCKET_IFNAME="lo",
+)
+leave, step, count = os._exit, torch.optim.SGD.step, []
+def end(status):
+    os.waitpid(child, 0)
+    leave(status)
+if child:
+    os._exit = end
+def stop(self, *a):
+    count.append(1)
+    if len(count) == {step}: os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *a)
+if not child:
+    torch.optim.SGD.step = stop
+"""
+
+
+def test_a_rank_that_is_killed_ends_the_run_which_goes_on(make_project, tmp_path):
+    project, own = make_project(), write_own(tmp_path / "own")
+    shape = "--device cpu --layers 10 --widen-factor 1 --batch_size 20 --epochs 3"
+
+    def of_two(folder, step=0, more=""):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            prelude = TWO_RANKS.format(step=step, port=free.getsockname()[1])
+        command = f"baseline.py own --id {own} {shape} --save {tmp_path / folder}{more}"
+        return project.run(command, prelude=prelude)
+
+    assert of_two("whole").status == 0
+    result = of_two("killed", step=5)  # in the second of three epochs
+    assert result.status == 2 and len(result.err.splitlines()) == 1
+    assert "another process of this run has ended" in result.err and "--resume" in result.err
+    assert len(list((tmp_path / "killed").glob("*.run/*.resume.pt"))) == 1
+    result = of_two("killed", more=" --resume")
+    assert result.status == 0 and "resuming" in result.out and result.err == ""
+    whole, resumed = (
+        torch.load(next((tmp_path / folder).glob("*_epoch_2.pt")), weights_only=True)
+        for folder in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
