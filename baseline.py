@@ -64,7 +64,7 @@ def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path | None]:
     """(the options of the run, nothing left open: what was typed, what an interrupted run had, the
     recipe; path of the snapshot of --load).
     """
-    state, stem = meant.find_interrupted(args, "pretrain") if args.resume else ({}, None)
+    state, stem = meant.interrupted(args, "pretrain")
     options.known_dataset_of(args, state)
     given = meant.find_given(args, state)
     if args.new_head and not given:
@@ -91,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
         description["classifier"] = False
     if outliers is not None:
         description["outliers"] = outliers.describe()
+    if given:
+        training.check_given(given, args.arch)
     runtime.seed_all(args.seed, "init")
     model = snapshots.build_model(description)
     if given:

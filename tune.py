@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def settle(args: argparse.Namespace) -> tuple[argparse.Namespace, Path]:
     """(the options of the run, nothing left open, path of the pre-trained snapshot)."""
-    state, stem = meant.find_interrupted(args, "tune") if args.resume else ({}, None)
+    state, stem = meant.interrupted(args, "tune")
     options.known_dataset_of(args, state)
     parent = meant.find_parent(args, state)
     args = settled.settle(args, "tune", training.describe_parent(parent, args.arch), state)

@@ -592,7 +592,9 @@ def test_every_wrong_value_in_a_state(key):
         value_or_refused(check_state, {**STATE, key: wrong}, "s")
     refused(check_state, {**STATE, key: {1: 2}}, "s")
     refused(check_state, {**STATE, "given": None}, "s")
-    refused(check_state, {**STATE, "recipe": {"epochs": 2, "arch": None}}, "s")
+    for key in ("arch", "epochs", "learning_rate", "padding"):
+        refused(check_state, {**STATE, "recipe": {"epochs": 2, key: None}}, "s")
+    refused(check_state, {**STATE, "given": {"data": None}}, "s")
 
 
 def test_a_state_deletes_nothing_elsewhere(tmp_path):

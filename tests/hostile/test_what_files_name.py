@@ -13,7 +13,7 @@ from conftest import coloured, stop_at_step, write_images
 from utils import snapshots
 from utils.runtime import UserError
 from utils.training.files import load_state
-from utils.training.network import describe_parent
+from utils.training.network import check_given
 from utils.training.settled import choose_statistics
 
 SHAPE = "--device cpu --layers 10 --widen-factor 1 --batch_size 10 --epochs 2"
@@ -81,6 +81,41 @@ def test_a_state_does_not_say_where_to_write(killed, tmp_path):
     assert result.status == 0, result.err
     assert sorted(other.rglob("*")) == before
     assert len(list(folder.glob("*_epoch_1.pt"))) == 1
+
+
+def test_a_state_does_not_say_how_weights_are_moved(killed, tmp_path):
+    """Settings of its optimiser are those of the recipe, whatever types the state has for them."""
+    project, _ = killed
+    for name in ("as it is", "changed"):
+        folder, file = changed_state(killed, tmp_path / name, {})
+        if name == "changed":
+            state = torch.load(file, weights_only=True)
+            odd = {"nesterov": "a", "dampening": None, "maximize": True, "foreach": [1]}
+            state["optimizer"]["param_groups"][0].update(odd)
+            torch.save(state, file)
+        command = ["baseline.py", "own", "--save", folder, "--resume", "--device", "cpu"]
+        result = project.run(command)
+        assert result.status == 0, result.err
+    one, other = (
+        torch.load(next(place.glob("copy/*_epoch_1.pt")), weights_only=True)
+        for place in tmp_path.iterdir()
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    folder, file = changed_state(killed, tmp_path / "more", {})
+    state = torch.load(file, weights_only=True)
+    state["optimizer"]["state"]["weight"] = {"momentum_buffer": torch.zeros(1)}
+    torch.save(state, file)
+    project.refuse(["baseline.py", "own", "--save", folder, "--resume"], "optimiser")
+
+
+@pytest.mark.parametrize("key", ("mean", "std", "data"))
+def test_a_description_without_a_value(killed, own, tmp_path, key):
+    project, folder = killed
+    (file,) = folder.glob("*.run/*_best_epoch_0.pt")
+    shutil.copy(file, tmp_path / "a.pt")
+    description = json.loads(file.with_suffix(".json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps({**description, key: None}))
+    project.refuse(f"test.py --model {tmp_path / 'a.pt'} --ood {own / 'test'} --device cpu", "--id")
 
 
 def test_files_of_others_in_a_cache_stay(killed, own, tmp_path):
@@ -153,7 +188,7 @@ def test_weights_to_begin_with_are_held_against_their_description(killed, tmp_pa
     description = json.loads(file.with_suffix(".json").read_text())
     (tmp_path / "a.json").write_text(json.dumps({**description, **made}))
     with pytest.raises(UserError, match="another network"):
-        describe_parent(tmp_path / "a.pt", None)
+        check_given(tmp_path / "a.pt", made["arch"])
 
 
 def test_a_log_that_is_no_file(tmp_path):

@@ -135,7 +135,7 @@ def dataset_of(description: Mapping[str, Any], file: Path, args: Namespace) -> s
     UserError where only --id PATH can give them.
     """
     name = description.get("dataset") or ("own" if args.id else None)
-    data = description.get("data", name)
+    data = description.get("data") or name
     # studies fine-tune on parts of a set's own images, which they put below data/cache
     own = data != name and not Path(data).is_relative_to(DATA / "cache")
     if args.id is None and (own or name not in loaders.ID_SETS):

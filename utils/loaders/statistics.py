@@ -70,7 +70,7 @@ def assumed_statistics(arch: str) -> tuple[tuple, tuple]:
 
 def described_statistics(description: dict) -> tuple[tuple, tuple] | None:
     """(mean, std) that a snapshot's description says it was trained with, or None."""
-    if "mean" not in description or "std" not in description:
+    if description.get("mean") is None or description.get("std") is None:
         return None
     return tuple(description["mean"]), tuple(description["std"])
 

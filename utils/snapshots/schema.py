@@ -172,8 +172,10 @@ def check_state(state: Any, where: str | Path) -> dict:
     if not (isinstance(state, dict) and needed <= set(state) and state["recipe"] is not None):
         raise UserError(f"{where} is not the state of an interrupted run. {advice}")
     check(state, STATE, where, advice)
-    if state.get("given", {}) is None or state["recipe"].get("arch", "") is None:
-        raise UserError(f"{where}: 'given' or the network is missing. {advice}")
+    recipe, given = state["recipe"], state.get("given", {})
+    missing = given is None or None in given.values()
+    if missing or any(recipe.get(key, 0) is None for key in RECIPE):
+        raise UserError(f"{where}: a value of 'given' or 'recipe' is missing. {advice}")
     check(state["recipe"], RECIPE, where, advice)
     check(state.get("given") or {}, GIVEN, where, advice)
     check(state.get("computed") or {}, COMPUTED, where, advice)

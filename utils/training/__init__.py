@@ -6,6 +6,7 @@ from .accumulate import parts
 from .margins import load_validation, with_margins
 from .network import (
     arch_name,
+    check_given,
     describe_computing,
     describe_network,
     describe_parent,

@@ -114,8 +114,18 @@ def find_interrupted(args: Namespace, stage: str) -> tuple[dict, str]:
     seed = 1 if args.seed is None else args.seed
     stem = found[0] if found else ended(folder, of_any_seed, typed)
     stem = stem or usual_stem(stage, args.dataset, args.arch or "wrn", seed)
-    state = there.get(stem) or files.load_state(folder, stem)
-    return snapshots.check_shape(state, files.find_state(folder, stem)), stem
+    return there.get(stem) or files.load_state(folder, stem), stem
+
+
+def interrupted(args: Namespace, stage: str) -> tuple[dict, str | None]:
+    """(state, name) of the interrupted run that is to go on, ({}, None) without --resume. UserError
+    too where its weights are not of the network that it names.
+    """
+    if not args.resume:
+        return {}, None
+    state, stem = find_interrupted(args, stage)
+    snapshots.check_shape(state, f"the state of {stem}")
+    return state, stem
 
 
 def is_of(pattern: re.Pattern, stem: str, arch: str | None) -> bool:

@@ -105,9 +105,25 @@ def describe_network(
 
 
 def describe_parent(path: Path, arch: str | None) -> dict:
-    """The description of a pre-trained snapshot, which its weights are held against."""
+    """The description of a pre-trained snapshot: its .json alone where that names the network
+    (``load_parent`` and ``check_given`` hold the weights against it), else what names and shapes
+    tell.
+    """
     own = arch if ":" in (arch or "") else None
-    return snapshots.describe(path, snapshots.read_weights(path, own), own)
+    description = snapshots.read_description(path) or {}
+    if "arch" not in description or description.get("num_classes") is None:
+        return snapshots.describe(path, snapshots.read_weights(path, own), own)
+    if own is None:
+        snapshots.check_arch(description["arch"], path.with_suffix(".json"))
+    return {**description, "arch": own or description["arch"]}
+
+
+def check_given(path: Path, arch: str) -> None:
+    """UserError unless a snapshot's weights are of the network that it is said to be, before one of
+    that name is made.
+    """
+    own = arch if ":" in arch else None
+    snapshots.describe(path, snapshots.read_weights(path, own), own)
 
 
 def load_parent(path: Path, description: dict) -> torch.nn.Module:

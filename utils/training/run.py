@@ -100,7 +100,12 @@ class Run:
         try:
             if self.head is not None and "head" in state:
                 self.head.load_state_dict(state["head"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            # the recipe has what it is made with, the state what it remembers of each weight
+            groups = self.optimizer.state_dict()["param_groups"]
+            kept = state["optimizer"]["state"]
+            if set(kept) - {number for group in groups for number in group["params"]}:
+                raise ValueError("it remembers weights that are not there")
+            self.optimizer.load_state_dict({"state": kept, "param_groups": groups})
             for weight, kept in self.optimizer.state.items():
                 buffer = kept.get("momentum_buffer")
                 if buffer is not None and buffer.shape != weight.shape:
