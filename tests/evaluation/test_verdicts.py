@@ -133,6 +133,7 @@ def test_the_threshold_is_kept_and_made_anew_when_what_it_comes_from_changes(wor
     np.savez(own, images=content["images"][:20], labels=content["labels"][:20])
     (fewer,) = judge(world)
     assert len(fewer.threshold.id_scores) == 20
+    assert fewer.path != first.path  # verdicts by another threshold replace none
     (logit,) = judge(world, "--score", "maxlogit")
     assert logit.threshold.path != fewer.threshold.path
     fewer.threshold.path.write_text("{")

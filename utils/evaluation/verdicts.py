@@ -122,7 +122,7 @@ def judge(file: Path, args: Namespace) -> Iterator[Verdicts]:
             threshold.percentiles(values),
             values <= threshold.value,
             threshold,
-            verdict_path(case, score, images),
+            verdict_path(case, score, images, threshold.value),
         )
 
 
@@ -165,12 +165,15 @@ def base_path(case: Case, label: str) -> Path:
     return result_path(case._replace(args=args), [label])
 
 
-def verdict_path(case: Case, score: scores.Score, images: loaders.ImageSet) -> Path:
+def verdict_path(
+    case: Case, score: scores.Score, images: loaders.ImageSet, threshold: float
+) -> Path:
     """Path, without suffix, of one score's verdicts on these images: those of one name that lie at
-    different places, of other images or of other weights do not replace one another.
+    different places, of other images, of other weights or by another threshold do not replace one
+    another.
     """
     start, place = base_path(case, score.label), Path(images.source).expanduser().resolve()
-    told = f"{place}|{case.args.tpr}|{images.fingerprint}|{case.network.sha256}"
+    told = f"{place}|{case.args.tpr}|{images.fingerprint}|{case.network.sha256}|{threshold:.9g}"
     mark = zlib.crc32(told.encode("utf-8", "surrogateescape"))
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in printable(images.name))[:40]
     return start.with_name(f"{start.name}_{name}_{mark:08x}")
