@@ -5,6 +5,7 @@ around everything is passed through; what is none of these says what it is.
 import gzip
 import tarfile
 import zipfile
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -281,3 +282,18 @@ def test_a_mat_of_other_variables_names_them(tmp_path, data):
     scipy.io.savemat(tmp_path / "a.mat", {"imgs": noise(2, 8, 0), "cls": [0, 1]})
     with pytest.raises(UserError, match="holds imgs, cls; of a .mat are read 'X' and 'y'"):
         loaders.load("x", path=tmp_path / "a.mat", data=data)
+
+
+def test_a_class_that_training_lacks_is_named(tmp_path, data):
+    for part, names in (("train", "ab"), ("test", "abf")):
+        np.savez(
+            tmp_path / f"{part}.npz",
+            images=noise(3, 8, len(names)),
+            labels=np.arange(3) % len(names),
+            classes=list(names),
+        )
+    args = Namespace(
+        dataset="mine", id=tmp_path, data=data, split=None, image_size=None, skip_bad=False
+    )
+    with pytest.raises(UserError, match="outside 0 to 1. Its classes are a, b, f"):
+        loaders.load_id_pair(args)
