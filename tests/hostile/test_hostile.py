@@ -390,7 +390,8 @@ def mat_variable(dims, size, kind=9):
 
 def test_a_variable_that_is_longer_than_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(bounds, "FREE_BYTES", 1 << 22)
-    (tmp_path / "a.mat").write_bytes(mat_variable((32, 32, 3, 10), 1 << 26))
+    labels = bytes_of(lambda f: savemat(f, {"y": np.ones((10, 1))}))[128:]  # without a file's head
+    (tmp_path / "a.mat").write_bytes(mat_variable((32, 32, 3, 10), 1 << 26) + labels)
     assert "packed into" in refused(loaders.load, "x", path=tmp_path / "a.mat")
 
 
