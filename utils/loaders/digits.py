@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 # what a reader gives: pixels uint8 (N,H,W,3), labels int64 (N,), names of the classes
 Content = tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]
@@ -81,6 +80,8 @@ def rademacher(split: str) -> Content:
 
 def blobs(split: str) -> Content:
     """Sharp-edged amorphous shapes: smoothed binary noise, cut at its threshold."""
+    from scipy.ndimage import gaussian_filter  # slow to import, as the others here
+
     noise = np.random.default_rng(4).random((IMAGES, 32, 32, 3)) < 0.7
     smooth = np.stack(
         [gaussian_filter(image.astype(float), sigma=(1.5, 1.5, 0)) for image in noise]

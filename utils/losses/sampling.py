@@ -4,7 +4,6 @@ import argparse
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from utils.runtime import derive_seed
@@ -29,6 +28,8 @@ def choose(
             f"{count} outliers a step"
         )
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    from sklearn.cluster import KMeans  # a second of every script's start otherwise
+
     labels = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit_predict(unit)
     order = np.argsort(energy, kind="stable")
     lowest, highest = {}, {}

@@ -1,4 +1,4 @@
-"""Ctrl-C while a script imports its libraries."""
+"""While a script imports its libraries: Ctrl-C, and which it imports."""
 
 import signal
 import subprocess
@@ -31,3 +31,15 @@ def test_it_is_one_line(script, tmp_path):
     _, told = process.communicate(timeout=50)
     assert told == f"\n{script}: interrupted before it began\n"
     assert process.returncode in (-signal.SIGINT, 130)
+
+
+def test_what_only_some_runs_need_is_not_imported_by_all():
+    """scikit-learn, matplotlib and torchvision take seconds."""
+    program = "import sys, baseline, tune, test; slow = {'sklearn', 'scipy.stats', "
+    program += (
+        "'scipy.ndimage', 'matplotlib', 'torchvision'}; print(sorted(slow & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert found.stdout == "[]\n"
