@@ -10,7 +10,7 @@ from conftest import write_images
 
 from utils import loaders
 from utils.loaders import arrays, readers
-from utils.loaders.forms import matlab
+from utils.loaders.forms import cifar, matlab
 from utils.runtime import Cache, UserError
 
 
@@ -99,6 +99,19 @@ def test_svhns_file_is_turned_where_it_is(tmp_path):
         found, peak = peak_of(partial(matlab.read_svhn, tmp_path / "test_32x32.mat"))
         assert np.array_equal(found[0], images) and found[0].flags.c_contiguous
         assert found[1].tolist() == (labels % 10).tolist() and peak < 1.2 * images.nbytes
+
+
+@pytest.mark.parametrize("labels", (1, 2))
+def test_cifars_binary_file_is_turned_where_it_is(tmp_path, labels):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (2000, 3, 32, 32), dtype=np.uint8)
+    named = rng.integers(0, 10, (2000, labels), dtype=np.uint8)
+    rows = np.concatenate([named, images.reshape(2000, -1)], axis=1)
+    (tmp_path / "train.bin").write_bytes(rows.tobytes())
+    (pixels, found), peak = peak_of(lambda: cifar.read_binary(tmp_path / "train.bin"))
+    assert np.array_equal(pixels, images.transpose(0, 2, 3, 1))
+    assert np.array_equal(found, named[:, -1])
+    assert peak < 1.2 * images.nbytes + (1 << 20)  # a piece of the file
 
 
 def test_several_files_become_one_set_as_they_are_read(tmp_path):

@@ -105,14 +105,14 @@ def first_bytes(path: str | Path, count: int = 20) -> bytes:
         return b""
 
 
-def read_whole(file: BinaryIO, path: str | Path, limit: int = WHOLE_BYTES) -> bytes:
-    """The rest of a file; UserError where that is more than ``limit`` bytes."""
+def read_whole(file: BinaryIO, path: str | Path, limit: int = WHOLE_BYTES) -> bytearray:
+    """The rest of a file, nobody else's; UserError where that is more than ``limit`` bytes."""
     content = bytearray()
     while piece := file.read(1 << 20):
         content += piece
         if len(content) > limit:
             raise UserError(f"{path} holds more than {limit:,} bytes, which no such file does")
-    return bytes(content)
+    return content
 
 
 def check_directory(file: BinaryIO, path: str | Path, limit: int = DIRECTORY_BYTES) -> None:

@@ -99,8 +99,12 @@ def read_binary(path: Path) -> Content:
             continue
         rows = content.reshape(-1, count + PIXELS)
         if (rows[:, :count] < classes).all():
-            pixels = rows[:, count:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            return pixels, rows[:, count - 1].astype(np.int64)
+            labels = rows[:, count - 1].astype(np.int64)
+            pixels = content[: len(rows) * PIXELS].reshape(-1, 32, 32, 3)
+            # in the file's own memory: no image's place reaches into the next one's bytes
+            for place, row in zip(pixels, rows):
+                place[:] = row[count:].reshape(3, 32, 32).transpose(1, 2, 0).copy()
+            return pixels, labels
     raise UserError(
         f"{path} is not a file of CIFAR's binary version: its {len(content):,} bytes are no images "
         "of 3,072 bytes with one label below 10, or two below 20 and 100, before each"
