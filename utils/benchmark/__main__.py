@@ -5,8 +5,8 @@ Every alternative of a part is timed in turn, round after round, in one process,
 whose speed drifts slows all of them alike; each row has the median over the rounds and its ratio to
 the part's first row, the plain alternative: eager float32 NCHW convolutions, stock dropout, a PIL
 DataLoader, scikit-learn's metrics. ONNX Runtime and OpenVINO are timed where they are installed.
-Weights and images are random: speed does not depend on them. The parts "evaluation" (one round of
-whole processes) and "accuracy" (bfloat16 against float32 on real images) are in files of their own.
+Weights and images are random: speed does not depend on them. The parts "evaluation", "processes" (whole
+processes) and "accuracy" (bfloat16 against float32 on real images) are in files of their own.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from .evaluation import part_evaluation
 from .measure import compare, folded, passes, random_set
 from .peers import SIZES, parse_peers, part_peers
 from .plain import RUNTIMES, operators, pil_loader, sklearn_metrics, that_work
+from .processes import part_processes
 from .steps import part_losses, part_memory, part_training, part_tuning, part_views
 
 
@@ -115,6 +116,7 @@ PARTS = {
     "losses": part_losses,
     "views": part_views,
     "memory": part_memory,
+    "processes": part_processes,
     "peers": part_peers,
     "evaluation": part_evaluation,
 }

@@ -40,6 +40,7 @@ BLOCKS = {
     "performance": speed.render_performance,
     "step_costs": speed.render_losses,
     "kept_memory": speed.render_kept,
+    "processes": speed.render_processes,
     "peers": speed.render_peers,
     "snapshots": provide.render_snapshots,
     "harmonised": others.render_harmonised,

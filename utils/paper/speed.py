@@ -9,7 +9,7 @@ from .markdown import NOTHING, machine_of, network_of, table
 
 OURS = "this project"
 SLOWER = 0.9  # a ratio below it is bold
-APART = ("step", "memory, ", "peers, ")  # parts with tables of their own
+APART = ("step", "memory, ", "peers, ", "torchrun")  # parts with tables of their own
 
 
 def render_memory() -> str:
@@ -44,6 +44,11 @@ def render_losses() -> str:
 def render_kept() -> str:
     """Each network with malloc as it comes and with freed memory kept (--parts memory)."""
     return rows_of("memory, ", "images a second")
+
+
+def render_processes() -> str:
+    """Training by as many processes as cores against as many threads (--parts processes)."""
+    return rows_of("torchrun", "images a second")
 
 
 def rows_of(begin: str, unit: str) -> str:
