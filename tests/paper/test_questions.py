@@ -82,8 +82,13 @@ def test_outliers_and_sroe_are_compared_within_a_family(recorded):  # noqa: F811
     assert found["What do auxiliary outliers cost or bring"].startswith(
         f"With 1,234 images of own, OE comes to 20.00 ± {uncertainty(20):.2f} % and energy"
     )
+    assert "its paper's score; 15 + 15 epochs)" in found["What do auxiliary outliers cost or bring"]
     text = found["Is SROE ahead of OE and of energy fine-tuning"]
     assert "ahead of OE (20.00" in text and "level with Energy fine-tuning (10.00" in text
+    recipe = json.loads((recorded / "cifar10_sr.json").read_text())["snapshot"]["recipe"]
+    change(recorded / "cifar10_sr.json", snapshot__recipe={**recipe, "epochs": 4})
+    told = "score; epochs: OE 15 + 15, Energy fine-tuning 15 + 15, SR 15 + 4)"
+    assert told in answers()["What do auxiliary outliers cost or bring"]
     change(recorded / "cifar10_sroe.json", snapshot__parent_sha256="q" * 64)
     assert "Not measured" in answers()["Is SROE ahead of OE and of energy fine-tuning"]
 

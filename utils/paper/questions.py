@@ -95,7 +95,7 @@ def answer_outliers(name: str, found: list[Family]) -> str:
         f"With {outliers['images']:,} images of {outliers['name']}, OE comes to "
         f"{family.mean('oe')} % and energy fine-tuning to {family.mean('energy')} %, SR, which needs "
         f"none, to {family.mean('sr')} % (mean FPR95, each with its paper's score; "
-        f"{epochs_of(family['oe'])} epochs). The ID error is {family.error('oe'):.2f}, "
+        f"{epochs_told(family, 'oe', 'energy', 'sr')}). The ID error is {family.error('oe'):.2f}, "
         f"{family.error('energy'):.2f} and {family.error('sr'):.2f} %, before fine-tuning "
         f"{family.error('pretrained'):.2f} % ({family.images('oe')}, standard error of a "
         f"difference {family.error_apart('oe', 'sr'):.2f})."
@@ -114,8 +114,16 @@ def answer_sroe(name: str, found: list[Family]) -> str:
     return (
         f"At {family.mean('sroe')} % mean FPR95 it is {' and '.join(words)}. Its ID error is "
         f"{family.error('sroe'):.2f} %, theirs {family.error('oe'):.2f} and "
-        f"{family.error('energy'):.2f} % ({epochs_of(family['sroe'])} epochs)."
+        f"{family.error('energy'):.2f} % ({epochs_told(family, 'sroe', 'oe', 'energy')})."
     )
+
+
+def epochs_told(family: Family, *stages: str) -> str:
+    """The epochs of some stages: once where all have the same, else each stage's."""
+    each = {stage: epochs_of(family[stage]) for stage in stages}
+    if len(set(each.values())) == 1:
+        return f"{each[stages[0]]} epochs"
+    return "epochs: " + ", ".join(f"{LOSSES[one].title} {count}" for one, count in each.items())
 
 
 def answer_alpha(name: str, found: list[Family]) -> str:
