@@ -84,7 +84,7 @@ def test_decoded_pixels_are_the_recorded_ones(tmp_path):
         name: (len(image), round(float(image.mean()), 2), int(image[5, 7, 1]))
         for name, image in zip(sorted(recorded), pixels)
     }
-    assert (readers.DECODING, found, labels, classes, bad) == (2, recorded, None, None, [])
+    assert (readers.DECODING, found, labels, classes, bad) == (3, recorded, None, None, [])
 
 
 class TestCache:

@@ -3,7 +3,6 @@ classes).
 """
 
 import hashlib
-import io
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,16 +16,12 @@ from utils.runtime import Cache, UserError, check_regular, printable
 
 from . import bounds, heads, parquet
 from .containers import Archive, Folder, OneFile, stamp
+from .decoders import open_image
 from .lists import LIST_ENDING, Listed, is_list
 
-# What Pillow may take an image for, whatever its name says: it would start another program
-# (Ghostscript) for an EPS, and has decoders for formats that nobody keeps images in.
-FORMATS = ["JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF"]
-Image.init()
-FORMATS += ["AVIF"] * ("AVIF" in Image.OPEN)  # not every build of Pillow has it
 # To be raised when the same file gives other pixels, labels or classes than before: what was
 # decoded before is not read then.
-DECODING = 2
+DECODING = 3
 
 Source = Folder | Archive | Listed | parquet.Table
 
@@ -48,7 +43,8 @@ def fit_image(image: Image.Image, size: Size, crop_only: bool = False) -> Image.
     # 16-bit grey, which convert() would clip to white
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.array(image, np.int32)
-        np.clip(grey, 0, 65535, out=grey)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"values of {grey.min()} to {grey.max()} are not 16-bit grey")
         grey += 128  # x / 257, rounded, without a copy in floating point
         grey //= 257
         image = Image.fromarray(grey.astype(np.uint8))
@@ -90,7 +86,7 @@ def read_image(source: Source, name: str, size: Size, crop_only: bool) -> np.nda
     with warnings.catch_warnings(), source.open(name) as file:
         # Pillow's remarks on odd files: such a file is read as it is, or is an error
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(bounds.read_image_bytes(file)), formats=FORMATS) as image:
+        with open_image(file) as image:
             return np.asarray(fit_image(image, size, crop_only))
 
 
