@@ -107,10 +107,14 @@ class Project:
         )
 
     def do(self, command, **keywords):
-        """``run`` a command that must succeed without a word on stderr; returns what it printed."""
+        """``run`` a command that must succeed without a word on stderr; returns what it printed.
+
+        A fine-tuning may note a raised ID error: of so few images one is several percent, and can
+        be lost to another processor's rounding.
+        """
         result = self.run(command, **keywords)
         assert result.status == 0, f"{command}: {result.status}\n{result.err}"
-        assert result.err == ""
+        assert re.sub("note: fine-tuning has raised the ID error .*\n", "", result.err) == ""
         return result.out
 
     def refuse(self, command, *words, **keywords):

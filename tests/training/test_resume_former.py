@@ -43,19 +43,12 @@ def commands(own):
     return found
 
 
-def do(project, command, **keywords):
-    """What a command prints that succeeds; so few images may have a note on the ID error."""
-    result = project.run(command, **keywords)
-    assert result.status == 0, result.err
-    return result.out
-
-
 @pytest.fixture(scope="module")
 def whole(make_project, commands):
     """A project in which everything ran without interruption with the former random numbers."""
     project = make_project()
     for stage in STAGES:
-        do(project, commands[stage][0], prelude=FORMER_STREAMS)
+        project.do(commands[stage][0], prelude=FORMER_STREAMS)
     return project
 
 
@@ -120,7 +113,7 @@ def test_a_former_state_goes_on_as_if_it_had_never_stopped(
     (folder / "others_epoch_0.pt").write_bytes(b"of someone else")
 
     extra = f" {SHAPE}" if stage == "pretrained" else ""
-    assert f"resuming {stem} at epoch 1 of 3" in do(project, f"{resumed}{extra} --resume")
+    assert f"resuming {stem} at epoch 1 of 3" in project.do(f"{resumed}{extra} --resume")
 
     assert project.names(folder.name) == sorted([*whole.names(folder.name), "others_epoch_0.pt"])
     for other in (elsewhere, kept):
