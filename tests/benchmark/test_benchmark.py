@@ -150,6 +150,10 @@ def test_steps_of_losses_are_timed_against_energys(tmp_path, monkeypatch, capsys
     page = speed.render_losses()
     assert page.count("\n| `benchmark.json` | step") == len(rows)
     assert "1 thread" in page or "threads" in page
+    record = json.loads(out.read_text())
+    record["arguments"]["arch"] = "resnet18"
+    out.write_text(json.dumps(record))
+    assert "| step of two views, batch 16, resnet18 | SupCon |" in speed.render_losses()
     monkeypatch.setattr(results, "RECORDED", tmp_path / "empty")
     assert speed.render_losses() == "Not measured yet."
 

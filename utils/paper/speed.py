@@ -6,6 +6,7 @@ import numpy as np
 
 from . import results
 from .markdown import NOTHING, machine_of, network_of, table
+from .usual import USUAL
 
 OURS = "this project"
 SLOWER = 0.9  # a ratio below it is bold
@@ -57,6 +58,8 @@ def rows_of(begin: str, unit: str) -> str:
     for record, timed in recorded_parts(begin):
         for row in timed:
             part, rate = row["part"].removeprefix("memory, "), f"{row['rate']:,.0f}"
+            if record["arguments"]["arch"] != USUAL["arch"]:
+                part += f", {network_of(record['arguments'])}"
             cells = [f"`{record.path.name}`", part, row["what"], rate, row["ratio"], peak_of(row)]
             rows.append(cells)
         machines += [record] * bool(timed)
