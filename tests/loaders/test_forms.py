@@ -18,7 +18,7 @@ from scipy.io import savemat
 from test_official_files import planes
 
 from utils import loaders
-from utils.loaders import forms, heads, readers
+from utils.loaders import decoders, forms, heads, readers
 from utils.runtime import UserError
 
 
@@ -288,7 +288,7 @@ def test_images_are_known_by_content(form, tmp_path, data, capsys):
     folder, images = tmp_path / "f", noise(10, 32, 0)
     folder.mkdir()
     kinds = ("PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG", "JPEG", "PNG", "AVIF")
-    names = [*"abcdef", "g.jfif", "h", "i.0123"] + ["j.avif"] * ("AVIF" in readers.FORMATS)
+    names = [*"abcdef", "g.jfif", "h", "i.0123"] + ["j.avif"] * ("AVIF" in decoders.FORMATS)
     for name, kind, image in zip(names, kinds, images):
         Image.fromarray(image).save(
             folder / name, kind, **{"quality": 90} if kind == "WEBP" else {}

@@ -3,7 +3,9 @@
 Nothing is unpacked on disk.
 """
 
+import bisect
 import copy
+import functools
 import os
 import tarfile
 import zipfile
@@ -49,9 +51,9 @@ class OneFile(Folder):
         self.path, self.names, self.order, self.others = path.parent, [path.name], range(1), []
 
 
-# (path, what changes with its content) -> members and others of the tar that was read last, all
-# of which has to be passed to list it
-listed: dict[tuple, tuple[dict, dict]] = {}
+# (path, what changes with its content) -> file, members and others of the archive that was listed
+# last: all of a tar has to be passed for it, and all of a .zip's own list read
+listed: dict[tuple, tuple[Any, dict, dict]] = {}
 
 
 class Archive:
@@ -65,31 +67,13 @@ class Archive:
         self.path, self.inside = Path(path), inside
         try:
             check_regular(path)
-            self.content, zipped = self.content_now(), zipfile.is_zipfile(path)
-            if zipped:
-                with open_regular(path) as file:
-                    bounds.check_directory(file, path)
-            self.file = (
-                zipfile.ZipFile(path) if zipped else tarfile.open(path, tarinfo=bounds.Member)  # noqa: SIM115
-            )
+            self.content = self.content_now()
             key = str(path), self.content, self.path.stat().st_ctime_ns
-            known = listed.get(key) if not zipped else None
-            self.members, self.others = known or ({}, {})
-            for member in [] if known else bounds.limited(self.file, path):
-                if member.is_dir() if zipped else not member.isfile():
-                    continue
-                # as tar packs "." and as some Windows programs write folders
-                name = member.filename.replace("\\", "/") if zipped else member.name
-                name = name.removeprefix("./")
-                there = self.members if self.is_image(member, name) else self.others
-                there[name] = member if zipped else bounds.Placed.of(member)
-            if not (zipped or known):
-                self.file.fileobj.seek(self.file.offset)
-                # a damaged header passes for the end
-                if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                    raise tarfile.ReadError("damaged after its first part")
+            if key not in listed:
+                found = self.list_members()
                 listed.clear()
-                listed[key] = self.members, self.others
+                listed[key] = found
+            self.file, self.members, self.others = listed[key]
         except UserError as error:
             text = str(error)
             raise UserError(text if str(path) in text else f"{path}: {text}") from None
@@ -104,6 +88,49 @@ class Archive:
             key=lambda i: self.place(self.members[self.inside + self.names[i]]),
         )
 
+    def list_members(self) -> tuple[Any, dict, dict]:
+        """(the opened archive, its images, what else it holds), by their names."""
+        zipped = zipfile.is_zipfile(self.path)
+        if zipped:
+            with open_regular(self.path) as file:
+                bounds.check_directory(file, self.path)
+            self.file = zipfile.ZipFile(self.path)
+        else:
+            self.file = tarfile.open(self.path, tarinfo=bounds.Member)  # noqa: SIM115
+        members: dict = {}
+        others: dict = {}
+        for member in bounds.limited(self.file, self.path):
+            # as tar packs "." and as some Windows programs write folders
+            name = member.filename.replace("\\", "/") if zipped else member.name
+            name = name.removeprefix("./")
+            if zipped:
+                if not member.is_dir():
+                    (members if self.is_image(member, name) else others)[name] = member
+            elif member.isfile():
+                kind = members if self.is_image(member, name) else others
+                kind[name] = bounds.Placed.of(member)
+            elif member.islnk():  # another name of a file before it
+                target = member.linkname.removeprefix("./")
+                if heads.is_named_image(name) and target in members:
+                    members[name] = members[target]
+            elif member.issym() and heads.is_named_image(name):  # is told as what is not read
+                others[name] = bounds.Placed.of(member)
+        if not zipped:
+            self.file.fileobj.seek(self.file.offset)
+            # a damaged header passes for the end
+            if self.file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("damaged after its first part")
+        return self.file, members, others
+
+    def has_folder(self, name: str) -> bool:
+        """Whether files that are no images lie below a folder of this name."""
+        place = bisect.bisect_left(self.sorted_others, f"{name}/")
+        return any(n.startswith(f"{name}/") for n in self.sorted_others[place : place + 1])
+
+    @functools.cached_property
+    def sorted_others(self) -> list[str]:
+        return sorted(self.others)
+
     def is_image(self, member: Any, name: str) -> bool:
         """As of a Folder; a tar's member is looked at while it is passed."""
         if heads.is_named_image(name) or not heads.may_be_image(name):
@@ -112,7 +139,7 @@ class Archive:
             zipped = isinstance(self.file, zipfile.ZipFile)
             with self.file.open(member) if zipped else self.file.extractfile(member) as file:
                 return heads.is_image_head(file.read(heads.HEAD))
-        except (RuntimeError, NotImplementedError, zipfile.BadZipFile):  # encrypted, damaged
+        except Exception:  # encrypted, damaged: each unpacker has errors of its own
             return False
 
     def content_now(self) -> tuple[int, int, int]:
@@ -136,11 +163,9 @@ class Archive:
     def reopened(self) -> "Archive":
         """The same members, read by a handle of its own, for another process."""
         other = copy.copy(self)
-        if isinstance(self.file, zipfile.ZipFile):
-            other.file = zipfile.ZipFile(self.path)
-        else:
-            other.file = copy.copy(self.file)
-            other.file.fileobj = open_regular(self.path)
+        other.file = copy.copy(self.file)  # its list of members is not read again
+        handle = "fp" if isinstance(self.file, zipfile.ZipFile) else "fileobj"
+        setattr(other.file, handle, open_regular(self.path))
         if self.content_now() != self.content:
             raise UserError(f"{self.path} has been changed since it was listed. Run it again")
         return other

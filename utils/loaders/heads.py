@@ -108,7 +108,9 @@ def is_archive(path: Path) -> bool:
     if head.startswith(ZIP) or head[257:262] == b"ustar":
         return True
     try:
-        return head.startswith(PACKED) and tarfile.is_tarfile(path)
+        if head.startswith(PACKED):
+            tarfile.open(path, tarinfo=bounds.Member).close()
+        return head.startswith(PACKED)
     except Exception:  # each unpacker has errors of its own
         return False
 

@@ -3,9 +3,11 @@ they lie unpacked. Nothing is unpacked on disk.
 """
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
+
+from utils.runtime import UserError
 
 from . import bounds, containers, forms, heads, lists, splits
 from .heads import is_hidden, is_named_image
@@ -17,13 +19,25 @@ known: dict[tuple[str, str], "Inside | None"] = {}  # (archive, its stamp) -> wh
 
 class Member:
     """An opened file of an archive. NumPy takes what tarfile gives for a file of the disk and asks
-    for its number, which it has not.
+    for its number, which it has not. UserError where it cannot be unpacked.
     """
 
-    def __init__(self, file: IO[bytes]):
-        self.file = file
-        self.read, self.readline, self.readinto = file.read, file.readline, file.readinto
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+    def __init__(self, file: IO[bytes], name: str):
+        self.file, self.name = file, name
+        self.read, self.readline = self.told(file.read), self.told(file.readline)
+        self.readinto, self.seek = self.told(file.readinto), self.told(file.seek)
+        self.tell, self.close = file.tell, file.close
+
+    def told(self, action: Callable) -> Callable:
+        """An action of the file whose errors, of which each unpacker has its own, are UserErrors."""
+
+        def act(*arguments: Any) -> Any:
+            try:
+                return action(*arguments)
+            except Exception as error:
+                raise UserError(f"{self.name} cannot be unpacked ({error})") from None
+
+        return act
 
     def seekable(self) -> bool:
         return True
@@ -77,7 +91,7 @@ class Inside:
         return self.at in self.archive.others
 
     def is_dir(self) -> bool:
-        return not self.at or any(name.startswith(f"{self.at}/") for name in self.archive.others)
+        return not self.at or self.archive.has_folder(self.at)
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
@@ -99,7 +113,10 @@ class Inside:
         member = self.archive.others[self.at]
         size = member.file_size if hasattr(member, "file_size") else member.size
         bounds.check_packed(size, self.archive.path.stat().st_size, str(self))
-        return Member(self.archive.open_member(member))
+        try:
+            return Member(self.archive.open_member(member), str(self))
+        except Exception as error:  # encrypted, damaged
+            raise UserError(f"{self} cannot be unpacked ({error})") from None
 
 
 Place = Path | Inside
@@ -187,7 +204,7 @@ def only_folder(place: Place) -> Place | None:
             return None
         if entry.is_dir():
             folders.append(entry)
-        elif heads.is_image_file(entry):
+        elif isinstance(entry, Path) and heads.is_image_file(entry):  # its archive has no image
             return None
         if len(folders) > 1:
             return None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.runtime import open_regular
 
+from . import bounds
 from .splits import KINDS
 
 WHOLE = ("images", "data", "x", "arr_0"), ("labels", "y")
@@ -31,9 +32,11 @@ def parts_of_npz(path: Path) -> dict[str, list[str]]:
 def keys_of(path: Path) -> list[str]:
     """The keys of an .npz; [] of anything else."""
     try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile):
+        with open_regular(path) as file:
+            bounds.check_directory(file, path, bounds.ARRAYS_BYTES)
+            with zipfile.ZipFile(file) as archive:
+                return [name.removesuffix(".npy") for name in archive.namelist()]
+    except Exception:  # of a damaged one there are many
         return []
 
 

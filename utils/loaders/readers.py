@@ -176,19 +176,26 @@ def labels_of(source: Source) -> tuple[np.ndarray | None, tuple[str, ...] | None
 
 def numbers_as_numbers(names: Iterable[str]) -> Callable:
     """Key that sorts names: by their value where all are numbers, 10 after 9, else as text."""
-    return (lambda name: (int(name), name)) if all(n.isdecimal() for n in names) else str
+    numbers = all(n.isdecimal() and len(n) <= bounds.LONGEST_NAME for n in names)
+    return (lambda name: (int(name), name)) if numbers else str
 
 
 def read_images(
-    path: Path, data: str | Path, size: Size, crop_only: bool, skip_bad: bool, inside: str = ""
+    path: Path,
+    data: str | Path,
+    size: Size,
+    crop_only: bool,
+    skip_bad: bool,
+    inside: str = "",
+    source: Source | None = None,
 ) -> Decoded:
     """``decode`` a folder or archive once; afterwards its pixels come from an array file
-    below the data folder's cache.
+    below the data folder's cache. ``source``: what ``open_source`` has found there.
 
     The file's name holds every image's name, size and time of change, and DECODING: what has
     changed is decoded again.
     """
-    source = open_source(path, inside)
+    source = source or open_source(path, inside)
     parts = decoding_parts(source, path, size, crop_only)
     cache = Cache(Path(data) / "cache", own=r".+-[0-9a-f]{16}")
     digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape")).hexdigest()
@@ -216,7 +223,8 @@ def cached_images(
     if arrays is None or set(arrays) != {"pixels", "bad", "key"} or str(arrays["key"]) != digest:
         return None
     pixels, bad = arrays["pixels"], [str(name) for name in np.atleast_1d(arrays["bad"])]
-    readable = ~np.isin(source.names, bad)
+    left_out = set(bad)
+    readable = np.array([name not in left_out for name in source.names], dtype=bool)
     shape = (int(readable.sum()), side, side, 3)
     if pixels.dtype != np.uint8 or pixels.shape != shape or len(bad) + shape[0] != len(readable):
         return None

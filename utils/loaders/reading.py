@@ -71,10 +71,11 @@ def load(
         note_bad(images)
         return images
     else:
-        pixels, labels, classes, bad = readers.read_images(
-            path, data, size, entry.crop_only, skip_bad, place.inside
-        )
         source = readers.open_source(path, place.inside)
+        pixels, labels, classes, bad = readers.read_images(
+            path, data, size, entry.crop_only, skip_bad, place.inside, source
+        )
+        # of the same listing: more images may have come into the folder while it was read
         names = readers.image_names(source, bad)
         others = heads.kinds(getattr(source, "others", ()))
     side = readers.crop_side(size)
