@@ -13,9 +13,9 @@ def printable(text: str, kept: str = "") -> str:
     Names of files, of members of an archive, of classes, and what a server says, come from
     strangers: an escape sequence in them would write anywhere on the terminal.
     """
-    text = text.encode("utf-8", "backslashreplace").decode()  # names that are not UTF-8
     if text.isprintable():
         return text
+    text = text.encode("utf-8", "backslashreplace").decode()  # names that are not UTF-8
     return "".join(
         c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text
     )

@@ -85,6 +85,13 @@ def test_training_batches_are_the_resident_ones_bit_for_bit(folder):
     assert len(made[0]) == 12 and all(torch.equal(a, b) for a, b in zip(*made, strict=True))
 
 
+def test_a_streamed_folder_is_listed_once(folder, monkeypatch):
+    listed, open_source = [], streaming.readers.open_source
+    record = lambda *given: listed.append(given) or open_source(*given)  # noqa: E731
+    monkeypatch.setattr(streaming.readers, "open_source", record)
+    assert loaders.load("x", path=folder, size=16).streamed and len(listed) == 1
+
+
 def test_auto_asks_the_memory(folder, monkeypatch):
     streaming.use_streaming("auto")
     assert not loaders.load("x", path=folder, data=folder.parent, size=16).streamed
@@ -104,7 +111,7 @@ def test_an_unreadable_image(folder, tmp_path, capsys):
     assert sum(len(x) for x, _ in Batches(images, 5, CPU)) == 23
     assert "1 of 24 images" in capsys.readouterr().err
     with pytest.raises(UserError, match="compressed tar"):
-        streaming.is_streamed(splits.Place(path.with_name("x.tar.gz")), 16)
+        streaming.source_to_stream(splits.Place(path.with_name("x.tar.gz")), 16)
 
 
 class Net(torch.nn.Module):

@@ -171,10 +171,10 @@ class Archive:
         return other
 
 
-def stamp(file: Path) -> str:
+def stamp(file: str | Path) -> str:
     """What changes when a file does, or another one takes its name: its times may be set."""
     try:
-        found = file.stat()
+        found = os.stat(file)
         times = f"{found.st_mtime_ns}|{found.st_ctime_ns}"
         return f"{file}|{found.st_size}|{times}|{found.st_ino}"
     except OSError:  # a link to nothing: decoding says so, or leaves it out

@@ -14,6 +14,7 @@ ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARRAY_ENDINGS = (".npz", ".npy")
 # the first bytes of files whose names do not say what they are
 NPY, ZIP, PACKED = b"\x93NUMPY", b"PK\3\4", (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+IMAGE = tuple(IMAGE_ENDINGS)
 HEAD = 16  # bytes that are enough to know an image by
 HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 # of files that lie beside images and are none: these are not opened to see what they are
@@ -60,6 +61,8 @@ def what_is(head: bytes) -> str:
 
 
 def is_hidden(name: str) -> bool:
+    if not name.startswith((".", "_")) and "/." not in name and "/_" not in name:
+        return False  # nearly all names
     parts = name.split("/")
     return any(part.startswith((".", "__MACOSX")) and part != "." for part in parts)
 
@@ -71,7 +74,7 @@ def ending_of(name: str) -> str:
 
 def is_named_image(name: str) -> bool:
     """Whether a relative name is that of an image, hidden files and folders apart."""
-    return ending_of(name) in IMAGE_ENDINGS and not is_hidden(name)
+    return name.lower().endswith(IMAGE) and not is_hidden(name)
 
 
 def may_be_image(name: str) -> bool:

@@ -27,7 +27,7 @@ def is_parquet(path: Path) -> bool:
 
 def files_below(folder: Path) -> list[Path]:
     """The parquet files of a folder, also below ``data/`` and folders of parts, sorted."""
-    found = (Path(name) for name in bounds.list_files(folder))
+    found = (Path(name) for name in bounds.list_files(folder) if name.endswith(ENDING))
     return sorted(file for file in found if file.suffix == ENDING)
 
 

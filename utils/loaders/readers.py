@@ -3,6 +3,7 @@ classes).
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -196,9 +197,8 @@ def read_images(
     changed is decoded again.
     """
     source = source or open_source(path, inside)
-    parts = decoding_parts(source, path, size, crop_only)
     cache = Cache(Path(data) / "cache", own=r".+-[0-9a-f]{16}")
-    digest = hashlib.sha256(chr(10).join(parts).encode(errors="surrogateescape")).hexdigest()
+    digest = decoding_digest(source, path, size, crop_only).hexdigest()
     name = f"{path.name}-{digest[:16]}"
     found = cached_images(cache.load(name), digest, source, crop_side(size))
     if found is not None and (skip_bad or not found[3]):
@@ -232,17 +232,24 @@ def cached_images(
     return pixels, None if labels is None else labels[readable], classes, bad
 
 
-def decoding_parts(source: Source, path: Path, size: Size, crop_only: bool) -> list[str]:
-    """What the pixels of a folder, list or archive depend on, as texts."""
+def decoding_digest(
+    source: Source, path: Path, size: Size, crop_only: bool, *before: str
+) -> "hashlib._Hash":
+    """sha256 of what the pixels of a folder, list or archive depend on, and of texts ``before``."""
     files, inside = [path], ""
     if isinstance(source, parquet.Table):
         files, inside = source.files, source.inside
     elif isinstance(source, Archive):
         inside = source.inside
-    else:
-        files = [source.path / name for name in source.names]
-    parts = [str(path.resolve()), inside, str(size), str(crop_only), str(DECODING)]
-    return parts + [stamp(file) for file in files]
+    else:  # as texts: of a million names pathlib takes a minute
+        top = str(source.path / "x")[:-1]
+        join = os.path.join if isinstance(source, Listed) else str.__add__
+        files = (join(top, name) for name in source.names)
+    parts = [*before, str(path.resolve()), inside, str(size), str(crop_only), str(DECODING)]
+    digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape"))
+    for file in files:
+        digest.update(f"\n{stamp(file)}".encode(errors="surrogateescape"))
+    return digest
 
 
 def open_source(path: Path, inside: str = "") -> Source:

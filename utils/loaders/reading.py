@@ -64,8 +64,8 @@ def load(
         told = told or form.told(path)
     elif path.is_file() and heads.is_array(path):
         pixels, labels, classes = arrays.read_array(path, split, place.inside)
-    elif streaming.is_streamed(place, size):
-        images = streaming.stream(place, name, size, entry.crop_only, skip_bad)
+    elif (source := streaming.source_to_stream(place, size)) is not None:
+        images = streaming.stream(source, place, name, size, entry.crop_only, skip_bad)
         images = replace(images, labels=None, classes=None) if place.whole else images
         tell(images, split, told, unread=place.unread)
         note_bad(images)

@@ -4,7 +4,6 @@ A batch is decoded by one worker, and each worker is at most ``AHEAD`` batches a
 used, so that memory holds a few batches whatever the set's size.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,25 +46,25 @@ def free_memory() -> float:
         return float("inf")
 
 
-def is_streamed(place: Place, size: int | tuple[int, int]) -> bool:
-    """Whether a folder, list or archive is to stream; UserError where that is wanted of an archive
-    that can only be read from its beginning.
+def source_to_stream(place: Place, size: Size) -> readers.Source | None:
+    """A folder, list or archive that is to stream, listed; None of one that is not. UserError where
+    that is wanted of an archive that can only be read from its beginning.
     """
     if wanted["stream"] == "off":
-        return False
+        return None
     packed = place.path.name.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
     if wanted["stream"] == "auto" or not packed:
         source = readers.open_source(place.path, place.inside)
         packed = isinstance(source, containers.Archive) and bounds.is_packed(source.file)
         needed = 3 * len(source.names) * readers.crop_side(size) ** 2
         if wanted["stream"] == "auto" and needed <= SHARE * free_memory():
-            return False
+            return None
     if packed:
         raise UserError(
             f"{place.path}: a compressed tar is read from its beginning for every image. Unpack it, or "
             "keep its images in memory: --stream off"
         )
-    return True
+    return source
 
 
 class StreamedPixels(Dataset):
@@ -170,14 +169,15 @@ def in_order(function: Callable, items: list) -> Iterator[torch.Tensor]:
         ) from None
 
 
-def stream(place: Place, name: str, size: Size, crop_only: bool, skip_bad: bool) -> ImageSet:
-    """The ImageSet of a folder, list or archive whose images stay on disk.
+def stream(
+    source: readers.Source, place: Place, name: str, size: Size, crop_only: bool, skip_bad: bool
+) -> ImageSet:
+    """The ImageSet of a place that ``source_to_stream`` has listed, whose images stay on disk.
 
     Its fingerprint is of the files' names, sizes and times of change and of the labels: pixels are
     not read for it. With ``skip_bad`` one pass finds the images that cannot be read.
     """
     path = place.path
-    source = readers.open_source(path, place.inside)
     if not source.names:
         raise readers.no_image(source)
     labels, classes = readers.labels_of(source)
@@ -187,8 +187,7 @@ def stream(place: Place, name: str, size: Size, crop_only: bool, skip_bad: bool)
         raise UserError(f"{source.path}: none of its {len(good)} images can be read")
     names = np.array(source.names, dtype=object)
     pixels = StreamedPixels(source, np.flatnonzero(good), size, crop_only)
-    parts = readers.decoding_parts(source, path, size, crop_only)
-    digest = hashlib.sha256("\n".join(["stream", *parts]).encode(errors="surrogateescape"))
+    digest = readers.decoding_digest(source, path, size, crop_only, "stream")
     for array in (good, labels):
         digest.update(b"" if array is None else array.tobytes())
     return ImageSet(
