@@ -42,6 +42,7 @@ BLOCKS = {
     "kept_memory": speed.render_kept,
     "processes": speed.render_processes,
     "peers": speed.render_peers,
+    "streaming": speed.render_streaming,
     "snapshots": provide.render_snapshots,
     "harmonised": others.render_harmonised,
     "openood": others.render_openood,

@@ -72,6 +72,25 @@ def machines_of(records: list[results.Result]) -> str:
     return "; ".join(f"`{one.path.name}`: {machine_of(one)}" for one in records) + "."
 
 
+def render_streaming() -> str:
+    """Small files read from disk (utils/benchmark/streaming.py), a line a reader; above 1 is better
+    than the first line.
+    """
+    rows, recorded = [], results.recorded_files("streaming")
+    for record in recorded:
+        plain = record["rows"][0]["peak_mib"]
+        for row in record["rows"]:
+            peak = row["peak_mib"]
+            cells = [row["what"], row["first_s"], row["first_ratio"], f"{row['rate']:,.0f}"]
+            cells += [row["ratio"], f"{row['spread']:.0%}", peak_of(row)]
+            rows.append([*cells, plain / peak if plain and peak else None])
+    told = [
+        f"{one['rows'][0]['part']}, {one['rounds']} rounds; {machine_of(one)}." for one in recorded
+    ]
+    head = "read by | first batch, s | ratio | images a second | ratio | spread | peak MiB | ratio"
+    return table(head, rows, " ".join(told))
+
+
 def recorded_parts(
     *begins: str, others: bool = False
 ) -> Iterator[tuple[results.Result, list[dict]]]:
