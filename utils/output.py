@@ -22,8 +22,8 @@ def printable(text: str, kept: str = "") -> str:
 
 
 def print_note(text: str) -> None:
-    """A remark beside what a program prints, on stderr; the program goes on."""
-    print(f"note: {text}", file=sys.stderr)
+    """A remark beside what a program prints, one line on stderr; the program goes on."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr)
 
 
 class Printed:

@@ -15,6 +15,7 @@ import struct
 import tarfile
 import time
 import tracemalloc
+import warnings
 import zipfile
 import zlib
 
@@ -30,7 +31,8 @@ from utils.evaluation.report import read_result
 from utils.evaluation.shards import Shards
 from utils.loaders import bounds, containers
 from utils.runtime import CIFAR as EXPERIMENT
-from utils.runtime import Cache, UserError, printable
+from utils.runtime import Cache, UserError, printable, read_json
+from utils.snapshots import find
 from utils.snapshots.schema import check_description, check_state
 from utils.training.files import find_state, load_state
 
@@ -502,6 +504,11 @@ def test_every_wrong_value_in_a_description(snapshot, key):
         {"arch": "evilnet:net"},
         {"arch": ESCAPE},
         {"arch": None},
+        {"outliers": {"fingerprint": {}}},
+        {"outliers": {"images": "a"}},
+        {"validation_ood": [{"name": 5}]},
+        {"parent": "a\0b"},
+        {"stage": "a"},
     ),
 )
 def test_a_description_that_would_do_harm(snapshot, wrong):
@@ -517,12 +524,16 @@ def test_json_that_is_no_record(snapshot, text):
     refused(read_result, file)
 
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch's, that they are new
+    NESTED = torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.strided)
 TENSORS = {
     "of no dimension": torch.tensor(1.0),
     "meta": torch.empty(2, 2, device="meta"),
     "sparse": torch.eye(2).to_sparse(),
     "complex": torch.ones(2, 2, dtype=torch.complex64),
     "integers": torch.ones(2, 2, dtype=torch.int64),
+    "nested": NESTED,
     "spread out": torch.ones(1).expand(10**6, 64),
     "a text": "a",
     "a list": [1],
@@ -536,6 +547,29 @@ def test_weights_that_are_none(tmp_path, snapshot, kind):
         torch.save({**state, name: TENSORS[kind]}, tmp_path / "s.pt")
         refuse = value_or_refused if name == "more" else refused
         refuse(snapshots.load_model, tmp_path / "s.pt", "wrn")
+
+
+def test_names_of_nothing_but_dots(tmp_path):
+    """Without one part after the other they would be gigabytes."""
+    torch.save({"." * 30_000 + "weight": torch.ones(1)}, tmp_path / "s.pt")
+    tracemalloc.start()
+    assert "no network known" in refused(snapshots.load_model, tmp_path / "s.pt")
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
+
+
+def test_a_list_of_folders_of_which_one_is_no_path(tmp_path, monkeypatch):
+    (tmp_path / "folders.txt").write_bytes(b"/a\0b\n")
+    monkeypatch.setattr(find, "FOLDERS", tmp_path / "folders.txt")
+    find.all_snapshots()
+
+
+def test_a_json_that_is_much_in_memory(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"[" + b"{}," * (1 << 24) + b"{}]")
+    tracemalloc.start()
+    assert "longer than" in refused(read_json, tmp_path / "a.json")
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
 
 
 def test_a_dtype_in_a_pt_is_not_built(tmp_path, snapshot):
@@ -596,6 +630,7 @@ def test_every_wrong_value_in_a_state(key):
     for key in ("arch", "epochs", "learning_rate", "padding"):
         refused(check_state, {**STATE, "recipe": {"epochs": 2, key: None}}, "s")
     refused(check_state, {**STATE, "given": {"data": None}}, "s")
+    refused(check_state, {**STATE, "given": {"load": "a\0b"}}, "s")
 
 
 def test_a_state_deletes_nothing_elsewhere(tmp_path):

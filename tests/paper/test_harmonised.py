@@ -6,14 +6,14 @@ from utils.paper import others, results
 
 
 def result(sha256, fpr95, **arguments):
-    cell = {"fpr95": fpr95, "auroc": 90.0, "sd": {"fpr95": 0.0, "auroc": 0.0}, "draws": 1}
+    cell = {"set": "isun", "fpr95": fpr95, "auroc": 90.0, "aupr_in": 95.0, "draws": 1}
     return {
         "arguments": arguments,
         "protocol": "paper",
         "precision": "fp32",
         "snapshot": {"name": f"folder/{sha256}", "sha256": sha256},
         "id": {"error": 10.0},
-        "scores": [{"score": "energy", "sets": [{"set": "isun", "n": 5, **cell}], "average": cell}],
+        "scores": [{"score": "energy", "sets": [{"n": 5, **cell}], "average": cell}],
     }
 
 

@@ -103,7 +103,7 @@ def test_each_network_is_scored_by_every_score_of_one_pass(
             "protocol": "paper",
             "snapshot": {"sha256": runtime.sha256_file(words["--model"])},
             "id": {"name": "cifar10", "images": 9, "fingerprint": "f", "error": 8.0},
-            "ood": [{"name": "svhn"}],
+            "ood": [{"name": "svhn", "images": 9}],
             "num_to_avg": 10,
             "scores": entries,
             "precision": "fp32",

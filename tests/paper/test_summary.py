@@ -23,7 +23,7 @@ def write(folder, stem, seed, fpr95, score="energy", place="tune_sr", epoch=2, *
         "protocol": "paper",
         "snapshot": snapshot,
         "id": {"name": "cifar10", "fingerprint": "a", "error": 5.0 + seed},
-        "ood": [{"name": "isun", "fingerprint": "b"}],
+        "ood": [{"name": "isun", "images": 9, "fingerprint": "b"}],
         "scores": [entry],
         **changed,
     }

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from utils.output import guard_streams
-from utils.runtime import ROOT, Printed, printable
+from utils.runtime import ROOT, Printed, print_note, printable
 
 PROGRAM = """
 import sys
@@ -90,3 +90,8 @@ def test_streams_that_the_caller_has_closed():
         good = os.open(os.devnull, os.O_RDONLY) > 2 and sys.stdout is not None
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_note_is_one_line_whatever_a_file_says(capsys):
+    print_note("it was made by a\nnote: all is well")
+    assert capsys.readouterr().err == "note: it was made by a note: all is well\n"

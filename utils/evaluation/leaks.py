@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from utils import loaders
-from utils.runtime import CIFAR, UserError, print_note, read_json
+from utils.runtime import CIFAR, UserError, print_note, read_json, read_regular_text
 
 RESULTS = CIFAR / "results"  # of ``data/download.py --audit``; recorded/ has the project's own
+# what a file is read with that is none of the results it is taken for
+NONE_OF_THESE = (UserError, OSError, KeyError, TypeError, AttributeError, ValueError, OverflowError)
 told: set[str] = set()  # what has been said once
 
 
@@ -65,8 +67,8 @@ def find_chosen(
     found = []
     for path in sorted(folder.glob("*.json")) if sha256 else []:
         # whatever else is there is none of these results
-        with contextlib.suppress(UserError, OSError, KeyError, TypeError, AttributeError):
-            if b'"pixels"' not in path.read_bytes():
+        with contextlib.suppress(*NONE_OF_THESE):
+            if '"pixels"' not in read_regular_text(path):
                 continue
             record = read_json(path)
             for part in record["validation_ood"] if record["snapshot"]["sha256"] == sha256 else ():
@@ -84,7 +86,7 @@ def audited() -> dict[tuple[str, str], int]:
     found = {}
     for path in [*(RESULTS / "recorded").glob("audit*.json"), *RESULTS.glob("audit*.json")]:
         # whatever else has that name is none of --audit's files
-        with contextlib.suppress(UserError, OSError, KeyError, TypeError):
+        with contextlib.suppress(*NONE_OF_THESE):
             record = read_json(path)
             prints = {entry["title"]: entry["fingerprint"] for entry in record["sets"]}
             for pair in record["pairs"]:

@@ -119,7 +119,7 @@ def set_aside(path: Path, sha256: str) -> None:
     that snapshot's sha256 in its name.
     """
     try:
-        record = read_result(path.with_name(path.name + ".json"))
+        record = read_record(path.with_name(path.name + ".json"))
         other, settings = record["snapshot"]["sha256"], settings_of(record)
     except (UserError, KeyError, TypeError, AttributeError):  # none there, or none of test.py's
         return
@@ -140,10 +140,10 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a result from others of its snapshot: how it was measured, by what scores, and on
     which images, wherever these lie.
     """
-    protocol = record.get("protocol", "paper")
-    given = vars(Protocol.of({**record.get("arguments", {}), "protocol": protocol}))
+    protocol = record.get("protocol") or "paper"
+    given = vars(Protocol.of({**(record.get("arguments") or {}), "protocol": protocol}))
     parts = {key: [record.get(key)] for key in ("id", "train")}
-    parts |= {key: record.get(key, []) for key in ("ood", "shifted", "validation_ood")}
+    parts |= {key: record.get(key) or [] for key in ("ood", "shifted", "validation_ood")}
     return {
         **{key: value for key, value in given.items() if key not in PLACES},
         "precision": record.get("precision"),
@@ -160,7 +160,7 @@ def free_path(path: Path, settings: dict, read: Callable[[dict], dict]) -> Path:
     with a hash of ``settings``, which is said.
     """
     try:
-        there = read(read_result(path.with_name(path.name + ".json")))
+        there = read(read_record(path.with_name(path.name + ".json")))
     except (UserError, KeyError, TypeError, AttributeError):  # none there, or none of test.py's
         return path
     plain, there = (json.loads(json.dumps(one)) for one in (settings, there))  # tuples are lists
@@ -216,6 +216,14 @@ def read_result(path: Path, of_scores: bool = False) -> dict:
 
     Studies and benchmarks write records of their own; ``of_scores``: it has to be test.py's.
     """
+    record = read_record(path)
+    if of_scores or is_of_scores(record):
+        return check_result(record, path)
+    return record
+
+
+def read_record(path: Path) -> dict:
+    """The content of a .json, whatever it is a record of; UserError where it is none."""
     try:
         record = read_json(path)
     except (UserError, OSError) as error:
@@ -227,9 +235,12 @@ def read_result(path: Path, of_scores: bool = False) -> dict:
             f"{path} is not a result file: a {type(record).__name__}, no record. "
             "Move it away, or make it anew"
         )
-    if of_scores or {"snapshot", "scores"} <= set(record):
-        return check_result(record, path)
     return record
+
+
+def is_of_scores(record: Mapping[str, Any]) -> bool:
+    """Whether a record is test.py's of one snapshot, and none of a study or a benchmark."""
+    return {"snapshot", "scores"} <= set(record)
 
 
 def entry_of(result: dict, score: str) -> dict:

@@ -119,7 +119,10 @@ def record(name: str) -> None:
     paths = {result.path for _, result in measured.values()}
     for path in report.RESULTS.glob(f"{name}_*.json"):
         result = results.Result(path)
-        if others.quality_of(result) is not None or result.get("protocol") == "openood":
+        other = report.is_of_scores(result) and (
+            others.quality_of(result) is not None or result["protocol"] == "openood"
+        )
+        if other:
             paths.add(path)
     files = [file for path in paths for file in (path, path.with_suffix(".csv"))]
     kinds = re.compile(f"{re.escape(name)}(_({KINDS}))?")

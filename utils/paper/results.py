@@ -83,7 +83,7 @@ def recorded_files(pattern: str) -> list[Result]:
 
 def recorded_results(name: str) -> list[Result]:
     """The recorded results of test.py of a data set, by file name."""
-    return [one for one in recorded_files(f"{name}_*") if "scores" in one]  # no studies
+    return [one for one in recorded_files(f"{name}_*") if report.is_of_scores(one)]
 
 
 def recorded_file(name: str) -> Result | None:
@@ -151,19 +151,21 @@ def enters(result: dict) -> bool:
 
     A score's hyper-parameters are in its label, which the tables look it up by.
     """
-    snapshot = result.get("snapshot")
-    if (
-        "arguments" not in result
-        or snapshot is None
-        or not is_complete(snapshot)
-        or departures(snapshot)
-    ):
+    if not report.is_of_scores(result):
+        return False
+    snapshot, told = result["snapshot"], result.get("id") or {}
+    there = [snapshot.get(key) for key in ("name", "dataset", "arch", "seed", "train_images")]
+    there += [result.get(key) for key in ("arguments", "protocol", "precision", "ood")]
+    there += [told.get(key) for key in ("error", "accuracy", "images")]
+    rows = [row for entry in result["scores"] for row in entry["sets"]]
+    there += [row.get(key) for key in ("n", "drawn", "draws") for row in rows]
+    if None in there or not is_complete(snapshot) or departures(snapshot):
         return False
     return (
         is_usual(result)
         and snapshot.get("loss", "pretrained") in STAGES
         and snapshot.get("data", snapshot["dataset"]) == snapshot["dataset"]
-        and is_folder_of(snapshot["name"].split("/")[-2], usual_folder(snapshot.get("loss")))
+        and is_folder_of(Path(snapshot["name"]).parent.name, usual_folder(snapshot.get("loss")))
         and not snapshot["name"].endswith("_best")
     )
 

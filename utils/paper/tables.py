@@ -75,7 +75,7 @@ def build(name: str, id_set: str, measured: dict) -> list[Row]:
         entry, result = measured.get((id_set, network, stage, score), (None, None))
         here, official = {}, set()
         if entry:
-            here = {PLACES[row["set"]]: row for row in entry["sets"]}
+            here = {PLACES[row["set"]]: row for row in entry["sets"] if row["set"] in PLACES}
             if has_official_id(result["id"], id_set):
                 official = {place for place, row in here.items() if is_official(row)}
             official |= {"average"} if official == set(OFFICIAL) else set()

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 from .errors import UserError
 
-TEXT_LIMIT = 1 << 26  # bytes of a .json or of a list of images: far above what the programs write
+TEXT_LIMIT = 1 << 26  # bytes of a list of images, far above what the programs write
+JSON_LIMIT = 1 << 25  # bytes of a .json, of which up to 25 times as much memory is made
 KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -65,7 +66,7 @@ def read_json(path: str | Path) -> Any:
     programs write. OSError where there is nothing.
     """
     try:
-        return json.loads(read_regular_text(path))
+        return json.loads(read_regular_text(path, JSON_LIMIT))
     except RecursionError:
         raise UserError(f"{path} is not readable as JSON (nested too deeply)") from None
     except ValueError as error:

@@ -249,7 +249,9 @@ def most_like(state: dict) -> str:
             counters = [name for name in own if name.endswith("num_batches_tracked")]
             names = {name: value for name, value in names.items() if name not in counters}
             own = {name: value for name, value in own.items() if name not in counters}
-            return f"It is most like {found['arch']}, but {difference(own, names)}. "
+            if told := difference(own, names):
+                return f"It is most like {found['arch']}, but {told}. "
+            return f"It may be {found['arch']}: --arch {found['arch']}. "
     return ""
 
 

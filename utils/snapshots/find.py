@@ -176,7 +176,7 @@ def all_snapshots() -> list[Path]:
         if not {REPLACED, SWEEP.name, published.PUBLISHED.name}
         & set(f.relative_to(SNAPSHOTS).parts)
     ]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no path, as it holds NUL
         for folder in map(Path, map(os.fsdecode, FOLDERS.read_bytes().splitlines())):
             files += [*folder.glob("*.pt"), *folder.glob(f"*{RUN}/*.pt")]
     # a link may lead to a folder twice

@@ -26,7 +26,8 @@ def number(low: float, high: float) -> Callable[[Any], bool]:
 
 
 def text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) < 10_000
+    """A text that may be a path too, which no NUL is in."""
+    return isinstance(value, str) and len(value) < 10_000 and "\0" not in value
 
 
 def statistics(value: Any) -> bool:
@@ -107,7 +108,7 @@ DESCRIPTION = {
     "classifier": flag,
     "loss": text,
     "score": text,
-    "stage": text,
+    "stage": one_of("pretrain", "tune"),
     "parent": text,
     "parent_sha256": text,
     "sha256": text,
@@ -121,6 +122,8 @@ DESCRIPTION = {
     "computed": record,
     "versions": record,
 }
+# what is said of a set of images
+IMAGES = {"name": text, "fingerprint": text} | dict.fromkeys(("images", "skipped"), whole(0, 2**40))
 STATE = {
     "epoch": whole(-1, 10**6),
     "best": lambda value: type(value) in (int, float) and value >= 0,  # infinite before the first
@@ -152,13 +155,20 @@ def check(content: dict, schema: dict, where: str | Path, advice: str) -> None:
             raise UserError(f"{where}: '{key}' is {shown}, which it cannot be. {advice}")
 
 
+def check_made(content: dict, where: str | Path, advice: str) -> None:
+    """UserError unless what is said of a snapshot, here or in a result, is of the right kinds."""
+    check(content, DESCRIPTION, where, advice)
+    check(content.get("recipe") or {}, RECIPE, where, advice)
+    for part in (content.get("outliers") or {}, *(content.get("validation_ood") or ())):
+        check(part, IMAGES, where, advice)
+
+
 def check_description(content: Any, where: str | Path) -> dict:
     """The description of a snapshot, as read from its .json; UserError where it is none."""
     advice = "Remove that file, and names and shapes are read off the weights instead"
     if not isinstance(content, dict):
         raise UserError(f"{where} does not describe a snapshot. {advice}")
-    check(content, DESCRIPTION, where, advice)
-    check(content.get("recipe") or {}, RECIPE, where, advice)
+    check_made(content, where, advice)
     classes, count = content.get("classes"), content.get("num_classes")
     if classes and count is not None and len(classes) > count:
         raise UserError(f"{where} names {len(classes)} classes of {count}. {advice}")
@@ -210,6 +220,8 @@ def check_weights(state: Any, where: str | Path) -> None:
 
 def wrong_tensor(value: torch.Tensor) -> str:
     """What is wrong with a tensor that a file gave, "" where nothing is."""
+    if value.is_nested:  # it has no shape
+        return "a nested tensor"
     if value.layout != torch.strided or value.is_quantized:
         return f"a {str(value.layout).removeprefix('torch.')} tensor"
     if value.device.type != "cpu":

@@ -29,6 +29,7 @@ COUNTERS = ("n_averaged", "total_ops", "total_params")
 # what contrastive training calls its network, beside which lies a head that is thrown away
 BODIES = ("backbone", "encoder", "encoder_q", "base_encoder", "f")
 ARRAY = ("scalar", "_reconstruct")  # by which NumPy writes a number and an array
+PREFIXES = 10  # tried of names; a name of nothing but dots has as many as it is long
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B in grey, as Pillow and torchvision take them
 SHOWN = 6  # keys that an error names
 # buffers by which a network normalises images itself: last parts of their names
@@ -340,7 +341,7 @@ def unprefixed(state: dict) -> dict | None:
 def spellings(state: dict) -> list[dict]:
     """The weights under their names as they are, and without each prefix common to all."""
     found = [state]
-    while (shorter := unprefixed(found[-1])) is not None:
+    while len(found) < PREFIXES and (shorter := unprefixed(found[-1])) is not None:
         found.append(shorter)
     return found
 

@@ -214,8 +214,10 @@ def departures(description: dict) -> dict[str, tuple]:
     """
     loss = description.get("loss")
     stage = description.get("stage") or ("tune" if loss else "pretrain")
+    if (loss or "ce") not in losses_of(stage):
+        return {"loss": (loss, None)}
     made = {**losses_of(stage)[loss or "ce"].before, **(description.get("recipe") or {})}
-    usual = resolve(stage, description["dataset"], loss, arch=description["arch"])
+    usual = resolve(stage, description.get("dataset"), loss, arch=description.get("arch"))
     free = {"epochs", "seed", "arch", "test_bs"}
     return {
         key: (made.get(key), value)
