@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utils.runtime import UserError, open_regular
+from utils.runtime import UserError, open_regular, printable
 
 from . import bounds, heads
 from .digits import Content
@@ -49,15 +49,21 @@ def read_array(path: Path, split: str, inside: str = "") -> Content:
                     images = np.asarray(content[key])
                 key = find_key(named, content.files)
                 labels = None if key is None else np.asarray(content[key])
-                classes = (
-                    tuple(map(str, content["classes"])) if "classes" in content.files else None
-                )
+                classes = class_names(content["classes"]) if "classes" in content.files else None
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{path} cannot be read as an array file ({error})") from None
     images = contiguous(check_pixels(images, path))
     return images, check_labels(labels, len(images), path), classes
+
+
+def class_names(names: np.ndarray) -> tuple[str, ...]:
+    """The names in an array of texts, bytes or numbers (C,); ValueError where it is none."""
+    if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise ValueError("'classes' is not a list of names")
+    texts = (name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    return tuple(map(printable, texts))
 
 
 def read_grey(file: BinaryIO) -> np.ndarray | None:
@@ -168,7 +174,7 @@ def check_labels(labels: np.ndarray | None, count: int, where: str | Path) -> np
         return None
     if labels.shape == (count, 1):  # as Keras and MedMNIST write them
         labels = labels[:, 0]
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
         advice = ""
         if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1:  # one-hot
             advice = ". Write the numbers of the classes: labels.argmax(1)"

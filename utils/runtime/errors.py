@@ -12,6 +12,8 @@ from utils.output import guard_streams, printable
 from . import ranks
 from .memory import keep_freed_memory
 
+SHOWN = 1000  # characters at the beginning of an error, and at its end
+
 
 class UserError(Exception):
     """What went wrong, where it looked, what there is, and the next command:
@@ -42,7 +44,7 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
         )
         return 2
     except UserError as error:
-        say(f"{program}: {' '.join(str(error).split())}", loud)
+        say(f"{program}: {shortened(' '.join(str(error).split()))}", loud)
         return 2
     except (MemoryError, RuntimeError) as error:
         if ranks.size() > 1 and ranks.lost(error):
@@ -86,6 +88,13 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
         raise
     finally:
         ranks.leave()
+
+
+def shortened(text: str) -> str:
+    """A text without its middle where it is longer than a screen: a name in a file may be of any
+    length, and what to do stands at the end.
+    """
+    return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]} ... {text[-SHOWN:]}"
 
 
 def say(text: str, loud: TextIO) -> None:

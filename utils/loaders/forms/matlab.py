@@ -35,6 +35,7 @@ def read_file(path: Path) -> Content:
         )
     try:
         with open_regular(path) as file:
+            bounds.check_unpacked(file, path)
             names = [name for name, _, _ in whosmat(file)]
     except (UserError, FileNotFoundError):
         raise
