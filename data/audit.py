@@ -194,6 +194,8 @@ def found_again(images: loaders.ImageSet) -> dict[str, float]:
     """
     part = images.subset(np.arange(min(PROBES, len(images))))
     part = part.subset(np.flatnonzero(~loaders.encode(part).flat))
+    if not len(part):
+        return {}
     pixels, codes, found = part.images.permute(0, 2, 3, 1).numpy(), loaders.encode(part), {}
     for how, other in changed(pixels).items():
         copies = loaders.make_set(other, None, how)

@@ -199,7 +199,11 @@ def main(argv: list[str] | None = None) -> int:
                 f"name a data set: {', '.join((*sources['sets'], *sources['groups']))}"
             )
         action = list_all if args.list else check_all if args.check else get_all
-        names, data = resolve_names(args.names or ["all"], sources), args.data.expanduser()
+        names, data = resolve_names(args.names or ["all"], sources), args.data
+        try:
+            data = data.expanduser()
+        except RuntimeError:
+            raise DownloadError(f"--data {data}: there is no user of that name") from None
         by_hand = [name for name in names if name in sources.get("by_hand", ())]
         fetched = [name for name in names if name not in by_hand]
         status = action(fetched, sources["sets"], data) if fetched else 0

@@ -125,3 +125,8 @@ def test_an_empty_data_folder_is_one_line(tmp_path, capsys):
     assert run(tmp_path) == 2
     err = capsys.readouterr().err
     assert "none is in" in err and "download.py" in err and len(err.splitlines()) == 1
+
+
+def test_a_set_of_flat_images_has_nothing_to_be_found_again():
+    flat = audit.loaders.make_set(np.zeros((3, 32, 32, 3), np.uint8), None, "flat")
+    assert audit.found_again(flat) == {}

@@ -24,6 +24,7 @@ from utils.runtime import UserError, open_regular
 PIXELS = 1 << 26  # of one image, as it is and after it is resized: 268 MB of four bytes each
 IMAGE_BYTES = 1 << 28  # of one image file
 FILES = 4_000_000  # of a folder, folders in it among them
+LEFT_OUT = ("lost+found",)  # folders that nobody may read, at the top of a disk
 MEMBERS = 2_000_000  # of an archive: ImageNet has 1.4 million images, each takes half a kilobyte
 HEAD_BYTES = 1 << 20  # of a member's own head
 VALUES = 1000  # in a head of a tar
@@ -69,11 +70,17 @@ def list_files(top: str | Path) -> Iterator[str]:
                         )
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    elif entry.is_symlink() and entry.is_dir():
+                    elif entry.is_symlink() and os.path.isdir(entry.path):  # not one to itself
                         links.append(entry.path)
                     else:
                         yield entry.path
-        except OSError:  # a folder that may not be read, a link to itself
+        except PermissionError:  # its class would be missing, and others have its label
+            name = os.path.basename(folder)
+            if name not in LEFT_OUT and not name.startswith("."):  # hidden ones are not read
+                raise UserError(
+                    f"{folder} may not be read. Change its rights, or give a folder without it"
+                ) from None
+        except OSError:  # it has gone
             continue
         links.sort()
 

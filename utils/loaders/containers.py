@@ -177,5 +177,5 @@ def stamp(file: str | Path) -> str:
         found = os.stat(file)
         times = f"{found.st_mtime_ns}|{found.st_ctime_ns}"
         return f"{file}|{found.st_size}|{times}|{found.st_ino}"
-    except OSError:  # a link to nothing: decoding says so, or leaves it out
+    except (OSError, ValueError):  # a link to nothing, no name: decoding says so, or leaves it out
         return f"{file}|unreadable"

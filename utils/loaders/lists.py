@@ -1,16 +1,19 @@
 """Image sets that a text file lists, as OpenOOD gives its benchmarks."""
 
+import array
+import io
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from utils.runtime import UserError, open_regular, read_regular_text
+from utils.runtime import UserError, open_regular
 
-from .bounds import first_bytes
+from . import bounds
 
 LIST_ENDING = ".txt"
-LONGEST = 4096  # bytes of a line
+LONGEST = 4096  # characters of a line
+SHOWN = 80  # of one that is none
 
 
 class Listed:
@@ -24,17 +27,28 @@ class Listed:
     classes = None
 
     def __init__(self, path: Path):
+        self.names: list[str] = []
+        numbers = array.array("q")
         try:
-            text = read_regular_text(path, limit=1 << 28)
+            with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
+                while line := file.readline(LONGEST):
+                    found = parsed(line)
+                    if found is None and line.strip():
+                        raise UserError(
+                            f"{path} is not a list of images, 'path label' a line: "
+                            f"'{line.strip()[:SHOWN]}'"
+                        )
+                    if found:
+                        self.names.append(found[0])
+                        numbers.append(found[1])
+                    if len(self.names) > bounds.FILES:
+                        raise UserError(
+                            f"{path} lists more than {bounds.FILES:,} images. Give a shorter list, "
+                            f"or raise {bounds.RAISED}"
+                        )
         except ValueError as error:
             raise UserError(f"{path} is not a list of images ({error})") from None
-        lines = [line for line in text.splitlines() if line.strip()]
-        for line in lines:
-            if parsed(line) is None:
-                raise UserError(f"{path} is not a list of images, 'path label' a line: '{line}'")
-        parts = [parsed(line) for line in lines]
-        labels = np.array([label for _, label in parts], dtype=np.int64)
-        self.names = [name for name, _ in parts]
+        labels = np.frombuffer(numbers, dtype=np.int64)
         self.labels = None if (labels < 0).any() else labels
         self.order = range(len(self.names))
         self.path = root_of(path, self.names[0] if self.names else "")
@@ -56,7 +70,7 @@ def parsed(line: str) -> tuple[str, int] | None:
 
 def is_list(path: Path) -> bool:
     """Whether a file's first line names an image that is there, and its label."""
-    text = first_bytes(path, LONGEST).decode(errors="surrogateescape").lstrip()
+    text = bounds.first_bytes(path, LONGEST).decode("utf-8-sig", errors="surrogateescape").lstrip()
     found = parsed(text.partition("\n")[0])
     return found is not None and any((root / found[0]).is_file() for root in roots_of(path))
 

@@ -62,6 +62,9 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
                 loud,
             )
             return 2
+        if "home directory" in str(error):  # of pathlib's expanduser
+            say(f"{program}: a path begins with ~ and a name that no user has. Write it out", loud)
+            return 2
         if not out_of_memory(error):
             raise
         say(
