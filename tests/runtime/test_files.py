@@ -56,3 +56,10 @@ def test_the_cache_removes_them_in_all_its_folders(tmp_path):
 def test_a_text_with_names_that_are_not_utf_8_is_written(tmp_path):
     write_text(tmp_path / "a.csv", "set,b\udcffd\n")
     assert (tmp_path / "a.csv").read_text() == "set,b\\udcffd\n"
+
+
+def test_a_disk_of_another_clock_takes_files_that_belong_together(tmp_path, monkeypatch):
+    """What this process has begun is not left by anybody, whatever day the disk says it is."""
+    monkeypatch.setattr(files.time, "time", lambda: 4e9)
+    files.write_files({tmp_path / "a": b"1", tmp_path / "b": b"2"})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]

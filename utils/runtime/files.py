@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,8 @@ def write_files(contents: dict) -> None:
         for path, data in contents.items():
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_left(path.parent)
+            begun = [os.path.basename(file) for file in temporaries.values()]
+            remove_left(path.parent, begun)  # the disk's clock may be years apart
             handle, temporaries[path] = tempfile.mkstemp(
                 dir=path.parent, prefix=f".{path.name}.{MACHINE}_{os.getpid()}_"
             )
@@ -103,13 +104,15 @@ def write_files(contents: dict) -> None:
         raise
 
 
-def remove_left(folder: str | Path) -> None:
-    """Remove what killed processes left in a folder of files that they wrote there."""
+def remove_left(folder: str | Path, keep: Collection[str] = ()) -> None:
+    """Remove what killed processes left in a folder of files that they wrote there, none of the
+    names ``keep``.
+    """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             made = TEMPORARY.fullmatch(entry.name)
             with contextlib.suppress(OSError):  # another process may be faster
-                if made and is_left(entry, *made.groups()):
+                if made and entry.name not in keep and is_left(entry, *made.groups()):
                     os.unlink(entry.path)
 
 
