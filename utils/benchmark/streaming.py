@@ -165,7 +165,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--workers",
         **number,
         default=os.cpu_count(),
-        help="decoding processes (default a core one)",
+        help="decoding processes (default: one a core)",
     )
     add("--rounds", **number, default=3, help="timed passes of each (default %(default)s)")
     told = "the JSON file to write (default CIFAR/results/streaming.json)"
