@@ -96,7 +96,7 @@ def test_memory_kept_is_a_process_of_its_own(tmp_path, monkeypatch):
         (2.5, 140.0, 2),
     }
     machine = {"device_name": "CPU", "threads": 2, "torch": "2", "commit": "a", "modified": False}
-    record = {"rows": rows, "accuracy": None, "machine": machine}
+    record = {"rows": rows, "accuracy": None, "machine": machine, "arguments": {"arch": "wrn"}}
     (tmp_path / "benchmark.json").write_text(json.dumps(record))
     monkeypatch.setattr(results, "RECORDED", tmp_path)
     page = speed.render_kept()
