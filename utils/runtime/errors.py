@@ -53,7 +53,7 @@ def run(main: Callable[[], int | None], keep_memory: bool = True) -> int:
                 "Start all of them again; a training with --resume goes on after its last epoch",
                 loud,
             )
-            return 2
+            ranks.end_at_once(2)
         if "does not have a deterministic implementation" in str(error):
             say(
                 f"{program}: --deterministic: {str(error).partition(' does not')[0]} has no algorithm "

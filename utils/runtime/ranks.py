@@ -57,6 +57,16 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def end_at_once(status: int) -> None:
+    """End this process, of whose run a rank has gone: with older releases of torch (seen with 2.6)
+    ``leave``, and so Python's own end, would wait for that rank.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 def meet() -> None:
     """Wait for the other ranks."""
     if size() > 1:
