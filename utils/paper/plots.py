@@ -87,6 +87,7 @@ def plot_densities(
                 ax.set_ylabel("" if name in labelled else name)
         if last is not None:
             last.tick_params(labelbottom=True)
+            last.locator_params(axis="x", nbins=4)  # of numbers with a point more would overlap
         labelled |= set(sets)
     fig.supxlabel(score_name, fontsize=10)
     fig.supylabel("Density", fontsize=10)
