@@ -19,7 +19,7 @@ from .trained import train_unless_there
 from .usual import changed
 
 IMAGES = 10_000  # fine-tuned on at most, in EPOCHS epochs of a complete schedule
-EPOCHS = 2
+EPOCHS = 3
 HELD_OUT = 2500  # validation images at most, and a tenth of all at most
 # options that have done their work once ``prepare`` has written the images
 PREPARED = ("id", "image_size", "skip_bad")
