@@ -17,7 +17,7 @@ from utils import runtime, snapshots
 from utils.evaluation import report
 from utils.training import options
 
-from . import listed, others, provide, questions, rendered, results, speed, studied, tables
+from . import beside, listed, others, provide, questions, rendered, results, speed, studied, tables
 
 FIGURES = runtime.CIFAR / "figures"
 # of a data set's tables, studies, figures; that of --audit is called audit alone
@@ -63,6 +63,7 @@ BLOCKS = {
     "sweep": results.block_of("{}_sweep_alpha", studied.render_sweep),
     "ablation": results.block_of("{}_ablation", studied.render_ablation),
     "whole": rendered.render_whole,
+    "beside": beside.render_beside,
 }
 
 

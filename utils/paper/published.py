@@ -4,7 +4,7 @@ import json
 from collections.abc import Container
 from typing import NamedTuple
 
-from utils.loaders import SIX_SETS, SOURCES
+from utils.loaders import SIX_SETS, SOURCES, STAND_INS
 from utils.runtime import CIFAR
 
 PUBLISHED = json.loads((CIFAR / "published.json").read_text(encoding="utf-8"))
@@ -67,6 +67,12 @@ def own_name(row: dict) -> str:
     """
     other = row["set"] in OFFICIAL and not is_official(row)
     return row["set"] + " (not the paper's)" * other
+
+
+def own_split(images: dict) -> str:
+    """What the ID test images of a result are where they are not the paper's; else ""."""
+    note = STAND_INS["id_notes"].get(images.get("fingerprint"), {"stands": True})
+    return "" if note["stands"] else f"ID test images: {note['note']}."
 
 
 def set_names(entry: dict) -> list[str]:

@@ -8,21 +8,26 @@ from utils.training import recipes
 from . import published
 from .compared import SURE, Family, at_alpha, error_of, families, first_with, gain, lower, mean
 from .markdown import NOTHING
+from .published import own_split
 from .results import epochs_of, recorded_file
 from .usual import USUAL
 
 
-def render_questions(name: str) -> str:
-    """A paragraph a question."""
+def render_questions(name: str, *wanted: str) -> str:
+    """A paragraph a question, of those named by ``wanted`` or of all."""
     found = families(name)
     asked = {
-        "Does SR lower the FPR95 of the energy score at equal accuracy?": answer_sr,
-        "Are the published numbers reached on the papers' very images?": answer_same_images,
-        "What do auxiliary outliers cost or bring?": answer_outliers,
-        "Is SROE ahead of OE and of energy fine-tuning?": answer_sroe,
-        "Does the alpha chosen without OOD images beat the paper's?": answer_alpha,
+        "sr": ("Does SR lower the FPR95 of the energy score at equal accuracy?", answer_sr),
+        "images": (
+            "Are the published numbers reached on the papers' very images?",
+            answer_same_images,
+        ),
+        "outliers": ("What do auxiliary outliers cost or bring?", answer_outliers),
+        "sroe": ("Is SROE ahead of OE and of energy fine-tuning?", answer_sroe),
+        "alpha": ("Does the alpha chosen without OOD images beat the paper's?", answer_alpha),
     }
-    return "\n\n".join(f"**{text}** {answer(name, found)}" for text, answer in asked.items())
+    chosen = [asked[key] for key in wanted or asked]
+    return "\n\n".join(f"**{text}** {answer(name, found)}" for text, answer in chosen)
 
 
 def answer_sr(name: str, found: list[Family]) -> str:
@@ -41,6 +46,7 @@ def answer_sr(name: str, found: list[Family]) -> str:
         f"{family.error('sr'):.2f} % after ({family.images('sr')}; "
         f"{epochs_of(family['sr'])} epochs). "
     )
+    text += f"{own_split(family['sr']['id'])} ".lstrip()
     run = at_alpha(name, family, 0)
     if run is None:
         return text + "The control, the same fine-tuning with alpha 0, has not been run on it."

@@ -18,6 +18,7 @@ from .published import (
     TABLE_METHODS,
     TABLES,
     own_name,
+    own_split,
     printed_number,
     published_rows,
     set_names,
@@ -88,9 +89,10 @@ def render_result(name: str) -> str:
     note = (
         f"{network_of(network).upper()}, {network['train_images']:,} training images, "
         f"{result['id']['images']:,} ID test images, seed {network['seed']}, "
-        f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} OOD images."
+        f"{result['num_to_avg']} draws of {max(row['drawn'] for row in entry['sets']):,} OOD images. "
+        f"{own_split(result['id'])}"
     )
-    return table(head, rows, note)
+    return table(head, rows, note.rstrip())
 
 
 def published_averages(name: str) -> dict[tuple[str, str], str]:
@@ -187,10 +189,10 @@ def render_answer(name: str) -> str:
     note = (
         f"FPR95 is {lower(before, after)}; ID error {family.error('pretrained'):.2f} % before, "
         f"{family.error('sr'):.2f} % after; mean ‖h‖₁ of the ID test images {l1[0]:.2f} before, "
-        f"{l1[1]:.2f} after."
+        f"{l1[1]:.2f} after. {own_split(family['sr']['id'])}"
     )
     head = "OOD set | FPR95, energy | FPR95, SR | difference | standard error"
-    return table(f"{head} | AUROC, energy | AUROC, SR | difference", lines, note)
+    return table(f"{head} | AUROC, energy | AUROC, SR | difference", lines, note.rstrip())
 
 
 def render_whole(name: str) -> str:
@@ -198,7 +200,7 @@ def render_whole(name: str) -> str:
     made from, energy score.
     """
     runs = whole_sr_runs(name)
-    rows, columns = [], []
+    rows, columns, notes = [], [], {}
     for before in parents_of(runs):
         made = [one for one in runs if one.parent == before.sha256]
         for result in [before, *made]:
@@ -208,6 +210,6 @@ def render_whole(name: str) -> str:
             changed.append(str(network["recipe"]["epochs"]))
             given = [result.error, result["id"]["mean_l1"]]
             rows.append([f"`{network['name']}`", *changed, *given, *fpr_cells(entry)])
-            columns = set_names(entry)
+            columns, notes[own_split(result["id"])] = set_names(entry), None
     head = ["whole run", "padding of the crop", "alpha", "epochs", "ID error", "mean ‖h‖₁"]
-    return table([*head, *columns], rows)
+    return table([*head, *columns], rows, " ".join(filter(None, notes)))

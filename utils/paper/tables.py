@@ -26,6 +26,7 @@ from .published import (
     is_official,
     number,
     own_name,
+    own_split,
     printed_number,
     published_rows,
 )
@@ -92,8 +93,7 @@ def build(name: str, id_set: str, measured: dict) -> list[Row]:
 
 def has_official_id(images: dict, id_set: str) -> bool:
     """Whether ID images are the paper's test set: all of it, and no other known of that number."""
-    note = STAND_INS["id_notes"].get(images.get("fingerprint"), {"stands": True})
-    return images["images"] == SOURCES["sets"][id_set]["test_images"] and note["stands"]
+    return images["images"] == SOURCES["sets"][id_set]["test_images"] and not own_split(images)
 
 
 def note_numbers(measured: dict) -> dict:
