@@ -133,7 +133,7 @@ def epochs_told(family: Family, *stages: str) -> str:
 
 
 def answer_alpha(name: str, found: list[Family]) -> str:
-    """Whole runs at the alpha of the recorded sweep and at the paper's, from one network."""
+    """Whole runs at the alpha of the recorded sweep and at the paper's, from the sweep's network."""
     record = recorded_file(f"{name}_sweep_alpha")
     usual = recipes.resolve("tune", name, "sr")["alpha"]
     if record is None:
@@ -141,15 +141,16 @@ def answer_alpha(name: str, found: list[Family]) -> str:
     chosen = record["recommended"]
     if chosen == usual:
         return f"The sweep chose the paper's, {usual:g}."
-    for family in found:
-        if "sr" in family and (run := at_alpha(name, family, chosen)):
-            after = run.entry()
-            points, error = gain(family.entry("sr"), after)
-            verdict = "Yes" if points > SURE * error else "No"
-            return (
-                f"{verdict}: {chosen:g} comes to {mean(after)} %, the paper's {usual:g} to "
-                f"{family.mean('sr')} % mean FPR95, at ID errors of {run.error:.2f} and "
-                f"{family.error('sr'):.2f} % ({epochs_of(run)} epochs). How blind the "
-                "choice was is told under *Which alpha?* and *What of SR does it?*"
-            )
-    return f"Not measured: no whole run at {chosen:g}, the sweep's choice, beside one at {usual:g}."
+    family = next((one for one in found if one["pretrained"].sha256 == record["parent"]), {})
+    run = at_alpha(name, family, chosen) if "sr" in family else None
+    if run is None:
+        return f"Not measured: no whole run at {chosen:g}, the sweep's choice, beside one at {usual:g}."
+    after = run.entry()
+    points, error = gain(family.entry("sr"), after)
+    verdict = "Yes" if points > SURE * error else "No"
+    return (
+        f"{verdict}: {chosen:g} comes to {mean(after)} %, the paper's {usual:g} to "
+        f"{family.mean('sr')} % mean FPR95, at ID errors of {run.error:.2f} and "
+        f"{family.error('sr'):.2f} % ({epochs_of(run)} epochs). How blind the "
+        "choice was is told under *Which alpha?* and *What of SR does it?*"
+    )
