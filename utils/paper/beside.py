@@ -3,6 +3,7 @@ one, or none, does not.
 """
 
 from utils.evaluation.protocol import is_usual
+from utils.losses import LOSSES
 from utils.snapshots import is_complete
 
 from . import results
@@ -26,7 +27,7 @@ def render_beside(name: str, first: str, *others: str) -> str:
     stages = (*others, first)
     runs = [one for one in runs if one.stage in stages and one.parent in origins]
     runs.sort(key=lambda one: (stages.index(one.stage), one.recipe["epochs"], one.name))
-    options, scores = differing(runs), scores_of(runs)
+    options, scores = differing(runs), dict.fromkeys(LOSSES[one.stage].score for one in runs)
     rows, columns = [], []
     for result in [*parents_of(runs), *runs]:
         recipe = result.recipe if result in runs else {}
@@ -42,16 +43,12 @@ def render_beside(name: str, first: str, *others: str) -> str:
 
 
 def differing(runs: list[Result]) -> list[str]:
-    """Options that all recipes of some runs have, of more than one value; not their epochs."""
-    recipes = [run.recipe for run in runs]
-    shared = [key for key in (recipes or [{}])[0] if all(key in recipe for recipe in recipes)]
-    return [key for key in shared if key != "epochs" and len({r[key] for r in recipes}) > 1]
-
-
-def scores_of(runs: list[Result]) -> list[str]:
-    """The scores that all of some runs have been measured by."""
-    found = [[entry["score"] for entry in run["scores"]] for run in runs]
-    return [score for score in (found or [[]])[0] if all(score in one for one in found)]
+    """Options of which the recipes of some runs have more than one value; not loss and epochs."""
+    values = {}
+    for run in runs:
+        for option, value in run.recipe.items():
+            values.setdefault(option, set()).add(value)
+    return [key for key in values if len(values[key]) > 1 and key not in ("loss", "epochs")]
 
 
 def number_of(value: object) -> object:
