@@ -15,8 +15,8 @@ from .usual import USUAL
 
 def render_beside(name: str, first: str, *others: str) -> str:
     """Every recorded run with the loss ``first``, after those with ``others`` that began with the
-    same network and after that network, by each of its scores. Of their recipes it has the options
-    that not all have alike.
+    same network and after that network, by the scores of these losses. Of their recipes it has the
+    options that not all have alike.
     """
     runs = [
         one
