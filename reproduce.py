@@ -8,7 +8,7 @@
     python reproduce.py cifar10 --table all --train  # what is missing is trained
     python reproduce.py cifar10 --sweep              # SR's alpha, chosen without OOD images
     python reproduce.py cifar10 --ablation           # SR with one thing changed at a time
-    python reproduce.py cifar10 --scores-matrix      # every score on every trained network
+    python reproduce.py cifar10 --scores-matrix      # every score on the networks of the tables
     python reproduce.py --summary cifar10_wrn_s1_tune    # mean and sd over the seeds of your own runs
 
 Images come first: python data/download.py cifar10 ood 300k. Each stage is the command a user would
@@ -87,7 +87,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add(
         "--scores-matrix",
         action="store_true",
-        help="every score on every trained network: a table and a heat map",
+        help="every score on the networks of the tables: a table and a heat map",
     )
     parser.add(
         "--summary",

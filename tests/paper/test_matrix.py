@@ -1,6 +1,7 @@
 """reproduce.py --scores-matrix: which networks, which scores, ranks and the rendered table."""
 
 import argparse
+import hashlib
 import json
 
 import numpy as np
@@ -11,9 +12,10 @@ from utils.evaluation import report
 from utils.paper import commands, pages, results, studied, studies
 from utils.runtime import UserError
 from utils.scores import choose
-from utils.training import options
+from utils.training import options, recipes
 
 FPR95 = {"pretrained/a_epoch_14": (50, 30, 30), "tune_sr/b_epoch_2": (20, 10, 40)}
+USUAL = ("pretrain", "cifar10")
 LABELS = ("energy", "knn", "odin:eps=0")
 
 
@@ -65,23 +67,63 @@ def arguments():
     return argparse.Namespace(**vars(parser.parse_args([])), **given)
 
 
-def test_only_whole_runs_of_the_network_with_a_classifier(monkeypatch, tmp_path, arguments):
-    made = {
-        "tune_b/b_epoch_0": {"loss": "sr"},
-        "pretrained/a_epoch_0": {},
-        "other/c_epoch_0": {"arch": "resnet18"},
-        "half/d_epoch_0": {"recipe": {"epochs": 9}},
-        "pairs/e_epoch_0": {"classifier": False},
-        "digits/f_epoch_0": {"dataset": "digits"},
-    }
-    usual = {"dataset": "cifar10", "arch": "wrn", "recipe": {"epochs": 1}, "epoch": 0}
-    files = {tmp_path / f"{name}.pt": {**usual, **own} for name, own in made.items()}
-    monkeypatch.setattr(snapshots, "all_snapshots", lambda: list(files))
-    monkeypatch.setattr(snapshots, "read_description", files.get)
+@pytest.fixture
+def described(monkeypatch, tmp_path):
+    """Snapshots of these descriptions: whole runs of the papers' recipe, where none says otherwise."""
+
+    def make(made):
+        files = {}
+        for name, own in made.items():
+            file = tmp_path / f"{name}.pt"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(name.encode())
+            recipe = recipes.resolve(*(("tune", "cifar10", "sr") if "loss" in own else USUAL))
+            whole = {"recipe": {**recipe, "epochs": 1}, "epoch": 0}
+            files[file] = {"dataset": "cifar10", "arch": "wrn", "seed": 1, **whole, **own}
+        monkeypatch.setattr(snapshots, "all_snapshots", lambda: list(files))
+        monkeypatch.setattr(snapshots, "read_description", files.get)
+
+    return make
+
+
+def sha256_of(name):
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def test_only_whole_runs_of_the_network_with_a_classifier(described, arguments):
+    from_it = {"loss": "sr", "parent_sha256": sha256_of("pretrained/a_epoch_0")}
+    recipe = recipes.resolve("tune", "cifar10", "sr") | {"epochs": 1}
+    described(
+        {
+            "tune_b/b_epoch_0": from_it,
+            "pretrained/a_epoch_0": {},
+            "other/c_epoch_0": {"arch": "resnet18"},
+            "half/d_epoch_0": {"recipe": {"epochs": 9}},
+            "pairs/e_epoch_0": {"classifier": False},
+            "digits/f_epoch_0": {"dataset": "digits"},
+            "third/g_epoch_0": {"seed": 3},
+            "alpha/h_epoch_0": from_it | {"recipe": recipe | {"alpha": 0.5}},
+            "stranger/i_epoch_0": from_it | {"parent_sha256": sha256_of("another")},
+        }
+    )
     assert [path.parent.name for path in studies.networks(arguments)] == ["pretrained", "tune_b"]
     arguments.dataset = "cifar100"
     with pytest.raises(UserError, match=r"python baseline\.py cifar100"):
         studies.networks(arguments)
+
+
+def test_of_each_folder_the_longest_run_and_what_was_made_from_it(described, arguments):
+    recipe = recipes.resolve(*USUAL) | {"epochs": 3}
+    short, long = sha256_of("pretrained/a_epoch_0"), sha256_of("pretrained/b_epoch_2")
+    described(
+        {
+            "pretrained/a_epoch_0": {},
+            "pretrained/b_epoch_2": {"recipe": recipe, "epoch": 2},
+            "tune_sr/c_epoch_0": {"loss": "sr", "parent_sha256": long},
+            "tune_sr_code/d_epoch_0": {"loss": "sr", "parent_sha256": short},
+        }
+    )
+    assert [path.stem for path in studies.networks(arguments)] == ["b_epoch_2", "c_epoch_0"]
 
 
 def test_each_network_is_scored_by_every_score_of_one_pass(

@@ -3,8 +3,8 @@
 The sweep compares SR's alphas in short fine-tunings, on ID validation images and generated noise; no
 OOD test set is seen. The ablation changes one thing at a time and scores the OOD test sets, and
 whole runs of SR from the same network beside them: it explains SR's numbers, and nothing is chosen
-by it. The matrix has every score on every trained network: a score that wins on one may lose on the
-next; what counts is its rank on each. Scores with an input step take three passes an image and are
+by it. The matrix has every score on the networks of the tables: a score that wins on one may lose on
+the next; what counts is its rank on each. Scores with an input step take three passes an image and are
 left out of it: ODIN stands there without its step.
 """
 
@@ -95,7 +95,7 @@ def ablation(args: argparse.Namespace) -> None:
 
 
 def matrix(args: argparse.Namespace) -> None:
-    """Score every whole run's network of the data set by every score of one pass."""
+    """Score the ``networks`` by every score of one pass."""
     wanted = choose("all,odin:eps=0", args.dataset)
     labels = [score.label for score in wanted if "gradient" not in score.needs]
     rows = []
@@ -169,14 +169,28 @@ def whole_sr_runs(args: argparse.Namespace, parent: Path) -> list[tuple[str, dic
 
 
 def networks(args: argparse.Namespace) -> list[Path]:
-    """Snapshots of whole runs on the data set with this network and a classifier, pre-trained
-    first; UserError where there is none.
+    """The snapshots that the matrix is of, pre-trained first; UserError where there is none.
+
+    Of each folder the longest whole run on the data set with this network and seed, a classifier
+    and the papers' recipe; of the fine-tuned ones those made from a pre-trained one among them.
     """
+    longest = {}
+    for file, made in whole_runs():
+        of = made.get("dataset"), made.get("arch"), made.get("seed")
+        if (
+            of == (args.dataset, args.arch, args.seed)
+            and made.get("classifier") is not False
+            and not recipes.departures(made)
+        ):
+            before = longest.get(file.parent.name)
+            if before is None or before[1]["recipe"]["epochs"] < made["recipe"]["epochs"]:
+                longest[file.parent.name] = file, made
+    pretrained = [file for file, made in longest.values() if not made.get("parent_sha256")]
+    parents = {None, *map(runtime.sha256_file, pretrained)}
     found = [
         (bool(made.get("loss")), snapshots.short_name(file), file)
-        for file, made in whole_runs()
-        if (made.get("dataset"), made.get("arch")) == (args.dataset, args.arch)
-        and made.get("classifier") is not False
+        for file, made in longest.values()
+        if made.get("parent_sha256") in parents
     ]
     if not found:
         raise runtime.UserError(
