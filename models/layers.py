@@ -35,8 +35,11 @@ def differentiate_twice(model: nn.Module) -> None:
 
 def fold(model: nn.Module, size: tuple[int, int, int]) -> Callable | None:
     """The network's pass in evaluation, in bfloat16 on a CPU, for batches (N,3,H,W) of images of
-    that size, with everything in its convolutions that fits there; None where that cannot be had.
+    that size, with everything in its convolutions that fits there; None where that cannot be had,
+    or PyTorch's own operators are wanted.
     """
+    if not wanted["fused"]:
+        return None
     try:
         from .kernels import folded  # it needs this file, and the tracer, which eager passes do not
     except ImportError:

@@ -4,6 +4,7 @@ import argparse
 import copy
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -266,6 +267,18 @@ def note_chance(error: float, images: loaders.ImageSet, num_classes: int, parent
         )
 
 
+def inference(
+    model: nn.Module, batches: loaders.Batches, device: torch.device, precision: str
+) -> Callable:
+    """The model in evaluation as a function of these batches: folded in bf16 on a CPU, where that
+    is up to twice as fast.
+    """
+    model.eval()
+    if precision == "bf16" and device.type == "cpu":
+        return models.fold(model, tuple(batches.images.shape[1:])) or model
+    return model
+
+
 @torch.no_grad()
 def take_class_means(
     model: nn.Module, batches: loaders.Batches, device: torch.device, precision: str
@@ -276,11 +289,11 @@ def take_class_means(
     mean unit features, brought to length 1, its bias 0: the largest logit is the class mean of the
     smallest angle.
     """
-    model.eval()
+    forward = inference(model, batches, device, precision)
     means = torch.zeros_like(model.fc.weight, dtype=torch.float64)
     for x, y in batches:
         with autocast(device, precision):
-            _, features = model(x)
+            _, features = forward(x)
         means.index_add_(0, y, normalize(features.double(), dim=1))
     model.fc.weight.copy_(normalize(means, dim=1))
     if model.fc.bias is not None:
@@ -292,11 +305,11 @@ def evaluate(
     model: nn.Module, batches: loaders.Batches, device: torch.device, precision: str
 ) -> tuple[float, float]:
     """(mean cross-entropy, error in percent) on the Batches of a labelled set."""
-    model.eval()
+    forward = inference(model, batches, device, precision)
     total, wrong = [], 0
     for x, y in batches:
         with autocast(device, precision):
-            logits, _ = model(x)
+            logits, _ = forward(x)
         total.append(cross_entropy(logits, y, reduction="sum"))
         wrong += (logits.argmax(dim=1) != y).sum()
     return float(torch.stack(total).cpu().double().sum()) / len(batches.images), 100 * int(
