@@ -232,6 +232,7 @@ def test_unmeasured_rows_say_why(tmp_path):
 
 def test_each_note_tells_what_its_rows_were_made_of(tmp_path):
     write(tmp_path)
+    write(tmp_path, "greg")  # in no row of a table: no note
     write(tmp_path, "oe", ("msp",))
     change(
         tmp_path / "oe.json", snapshot__outliers={"name": "own", "images": 1234}, precision="bf16"

@@ -98,9 +98,15 @@ def has_official_id(images: dict, id_set: str) -> bool:
 
 def note_numbers(measured: dict) -> dict:
     """{(id set, network, stage): the number of the note that says what
-    its numbers were made of}.
+    its numbers were made of} of those in the rows of a table.
     """
-    stages = dict.fromkeys(key[:3] for key in measured if key[0] in ID_SETS)
+    rows = {
+        (id_set, network, stage, score)
+        for id_set in ID_SETS
+        for one in TABLES.values()
+        for _, network, score, stage in published_rows(one, id_set)
+    }
+    stages = dict.fromkeys(key[:3] for key in measured if key in rows)
     return {stage: place for place, stage in enumerate(stages, 1)}
 
 
