@@ -118,7 +118,8 @@ def test_of_each_folder_the_longest_run_and_what_was_made_from_it(described, arg
     described(
         {
             "pretrained/a_epoch_0": {},
-            "pretrained/b_epoch_2": {"recipe": recipe, "epoch": 2},
+            # it began with given weights, which are not there
+            "pretrained/b_epoch_2": {"recipe": recipe, "epoch": 2, "parent_sha256": "given"},
             "tune_sr/c_epoch_0": {"loss": "sr", "parent_sha256": long},
             "tune_sr_code/d_epoch_0": {"loss": "sr", "parent_sha256": short},
         }

@@ -185,12 +185,12 @@ def networks(args: argparse.Namespace) -> list[Path]:
             before = longest.get(file.parent.name)
             if before is None or before[1]["recipe"]["epochs"] < made["recipe"]["epochs"]:
                 longest[file.parent.name] = file, made
-    pretrained = [file for file, made in longest.values() if not made.get("parent_sha256")]
-    parents = {None, *map(runtime.sha256_file, pretrained)}
+    tuned = {file: recipes.stage_of(made) == "tune" for file, made in longest.values()}
+    parents = {runtime.sha256_file(file) for file in tuned if not tuned[file]}
     found = [
-        (bool(made.get("loss")), snapshots.short_name(file), file)
+        (tuned[file], snapshots.short_name(file), file)
         for file, made in longest.values()
-        if made.get("parent_sha256") in parents
+        if not tuned[file] or made.get("parent_sha256") in parents
     ]
     if not found:
         raise runtime.UserError(

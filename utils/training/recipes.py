@@ -205,6 +205,11 @@ def follow(recipe: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     return recipe
 
 
+def stage_of(description: dict) -> str:
+    """The stage that a snapshot's .json is of, "pretrain" or "tune"; former ones do not name it."""
+    return description.get("stage") or ("tune" if description.get("loss") else "pretrain")
+
+
 def departures(description: dict) -> dict[str, tuple]:
     """{option: (value, usual value)} of what a snapshot's .json has otherwise
     than the papers' recipe.
@@ -212,8 +217,7 @@ def departures(description: dict) -> dict[str, tuple]:
     Epochs, seed, network and random streams may differ. An option that the .json does not name
     departs too, with the value None: that it was as usual is not known.
     """
-    loss = description.get("loss")
-    stage = description.get("stage") or ("tune" if loss else "pretrain")
+    loss, stage = description.get("loss"), stage_of(description)
     if (loss or "ce") not in losses_of(stage):
         return {"loss": (loss, None)}
     made = {**losses_of(stage)[loss or "ce"].before, **(description.get("recipe") or {})}
