@@ -77,6 +77,17 @@ class Odd(nn.Module):
 
 
 @needs_kernels
+def test_nothing_folds_where_pytorch_s_own_operators_are_wanted():
+    network = with_statistics(models.build("wrn", 10, 16, 2))
+    assert models.fold(network, (3, 32, 32)) is not None
+    before = models.use_kernels(fused=False)
+    try:
+        assert models.fold(network, (3, 32, 32)) is None
+    finally:
+        models.use_kernels(**before)
+
+
+@needs_kernels
 def test_a_shortcut_that_is_read_later_is_not_overwritten():
     model, x = with_statistics(Odd()), images(3, 8)
     fast = models.fold(model, (3, 8, 8))
